@@ -1,0 +1,18 @@
+// The one error type of the file system. Expected misses are returned as negative errnos, not thrown;
+// FsError is for what a caller cannot be expected to check (damage, refusal, misuse of an interface).
+
+export class FsError extends Error {
+  readonly errno: number;
+
+  /** `errno` is a positive Linux errno; `message` one line for a person; `cause` what led here. */
+  constructor(errno: number, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'FsError';
+    this.errno = errno;
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,19 @@
+// The one content hash: SHA-256 cut to 128 bits, in hexadecimal. Collisions matter (equal hashes are taken
+// for equal bytes), so it is a cryptographic one; 128 bits keep an origin inside the inode.
+import * as crypto from 'node:crypto';
+
+/** 32 hexadecimal digits over the concatenation of `parts`. */
+export function hash128(...parts: readonly Uint8Array[]): string {
+  const hash = crypto.createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest('hex').slice(0, 32);
+}
+
+/** For contents that come in pieces: `update` each, then `digest` once. */
+export function hash128Stream(): { update(part: Uint8Array): void; digest(): string } {
+  const hash = crypto.createHash('sha256');
+  return {
+    update: (part) => void hash.update(part),
+    digest: () => hash.digest('hex').slice(0, 32),
+  };
+}

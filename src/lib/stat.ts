@@ -1,0 +1,84 @@
+// What statx(2) tells of an object, as plain numbers, and the file types. Kept in lib so that branch, union
+// and the codec share one shape. 64-bit inode numbers beyond 2^53 are folded by sys/stat.ts.
+
+export interface Stat {
+  mode: number;
+  ino: number;
+  nlink: number;
+  uid: number;
+  gid: number;
+  size: number;
+  blocks: number;
+  blksize: number;
+  rdevMajor: number;
+  rdevMinor: number;
+  devMajor: number;
+  devMinor: number;
+  mask: number;
+  attributes: number;
+  mntId: number;
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+  btimeSec: number;
+  btimeNsec: number;
+}
+
+export function newStat(): Stat {
+  return {
+    mode: 0,
+    ino: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    blocks: 0,
+    blksize: 0,
+    rdevMajor: 0,
+    rdevMinor: 0,
+    devMajor: 0,
+    devMinor: 0,
+    mask: 0,
+    attributes: 0,
+    mntId: 0,
+    atimeSec: 0,
+    atimeNsec: 0,
+    mtimeSec: 0,
+    mtimeNsec: 0,
+    ctimeSec: 0,
+    ctimeNsec: 0,
+    btimeSec: 0,
+    btimeNsec: 0,
+  };
+}
+
+export const S_IFMT = 0o170000;
+export const S_IFSOCK = 0o140000;
+export const S_IFLNK = 0o120000;
+export const S_IFREG = 0o100000;
+export const S_IFBLK = 0o060000;
+export const S_IFDIR = 0o040000;
+export const S_IFCHR = 0o020000;
+export const S_IFIFO = 0o010000;
+export const S_ISUID = 0o4000;
+export const S_ISGID = 0o2000;
+
+export function isDirectory(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFDIR;
+}
+
+export function isRegular(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFREG;
+}
+
+export function isSymlink(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFLNK;
+}
+
+/** A whiteout in device form, as overlayfs writes it: a character device 0:0. */
+export function isWhiteoutDevice(stat: Stat): boolean {
+  return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
+}
