@@ -1,0 +1,49 @@
+// What a mount is asked to be: the plain data that the command line makes and the daemon takes. Paths are
+// absolute host paths, latin1.
+
+export type Coherence = { mode: 'check' } | { mode: 'notify' } | { mode: 'ttl'; seconds: number };
+
+export interface MountOptions {
+  /** Topmost first. */
+  bases: string[];
+  overlay: string;
+  mountPoint: string;
+  /** Directory of Kasane's state; null: OVERLAY/.kasane. Same file system as the overlay. */
+  state: string | null;
+  coherence: Coherence;
+  /** How long a base must have been still before it is merged, in milliseconds. */
+  settleMs: number;
+  /** Handles that survive a restart, for an NFS server. */
+  export: 'off' | 'on' | 'nfs4';
+  /** No syncs at publication. */
+  volatile: boolean;
+  metacopy: boolean;
+  redirectDir: boolean;
+  /** Largest file that is copied up, in bytes; null: no limit. */
+  copyUpLimit: number | null;
+  transport: 'direct' | 'fuse-native';
+  policy: string | null;
+  /** Log file; null: syslog, or stderr in the foreground. */
+  log: string | null;
+  foreground: boolean;
+  debug: boolean;
+  readOnly: boolean;
+  suid: boolean;
+  dev: boolean;
+  exec: boolean;
+  atime: boolean;
+  /** Let other users in; null: as root yes, else no. */
+  allowOther: boolean | null;
+  /** First column of df and mountinfo. */
+  fsname: string;
+}
+
+/** What the daemon tells the command that started it, as one line of JSON, once. */
+export type ReadyMessage = { ready: true; notes: string[] } | { ready: false; errno: number; message: string };
+
+/**
+ * daemon/session.ts exports `runDaemon` of this type. It calls `ready` once with `ready: true` when the
+ * mount serves, and returns the process's exit code when the mount is gone. Before that it fails by
+ * rejecting with FsError. Lines of log go to descriptor 2.
+ */
+export type RunDaemon = (options: MountOptions, ready: (message: ReadyMessage) => void) => Promise<number>;
