@@ -50,7 +50,14 @@ function install() {
   const missing = missingPackage();
   if (missing === null) return;
   fs.writeSync(2, `kasane: installing dependencies by package-lock.json (${missing} is missing)\n`);
-  const args = ['ci', '--include=dev', '--include=optional', '--global=false', `--prefix=${root}`, '--dry-run=false'];
+  const args = [
+    'ci',
+    '--include=dev',
+    '--include=optional',
+    '--global=false',
+    `--prefix=${root}`,
+    '--dry-run=false',
+  ];
   args.push('--ignore-scripts', '--package-lock-only=false', '--loglevel=error', '--no-audit', '--no-fund');
   const npm = process.env.npm_execpath;
   const [command, first] = npm?.endsWith('.js') ? [process.execPath, [npm]] : ['npm', []];
@@ -72,7 +79,10 @@ function filesUnder(folder) {
 function sourceHash() {
   const hash = createHash('sha256');
   for (const file of [...filesUnder(path.join(root, 'src')), path.join(root, 'tsconfig.json')]) {
-    hash.update(`${path.relative(root, file)}\0`).update(fs.readFileSync(file)).update('\0');
+    hash
+      .update(`${path.relative(root, file)}\0`)
+      .update(fs.readFileSync(file))
+      .update('\0');
   }
   return hash.digest('hex');
 }

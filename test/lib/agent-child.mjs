@@ -1,0 +1,61 @@
+// Child of agent.ts: a process that keeps descriptors open between calls. One line of JSON in, one out.
+import * as fs from 'node:fs';
+import * as readline from 'node:readline';
+
+const own = {
+  /** All of an open file from its start. */
+  readWhole(fd) {
+    const chunks = [];
+    const buffer = Buffer.allocUnsafe(1 << 16);
+    for (let at = 0, n = 1; n > 0; at += n) {
+      n = fs.readSync(fd, buffer, 0, buffer.length, at);
+      chunks.push(Buffer.from(buffer.subarray(0, n)));
+    }
+    return Buffer.concat(chunks);
+  },
+  /** Repeats lstat of each path for that many milliseconds: count and longest stall. */
+  statStorm(paths, milliseconds) {
+    const end = performance.now() + milliseconds;
+    let count = 0;
+    let longest = 0;
+    for (let last = performance.now(); last < end; ) {
+      fs.lstatSync(paths[count++ % paths.length]);
+      const now = performance.now();
+      longest = Math.max(longest, now - last);
+      last = now;
+    }
+    return { count, longest };
+  },
+  setIds(uid, gid) {
+    process.setgroups([]);
+    process.setgid(gid);
+    process.setuid(uid);
+    return null;
+  },
+};
+
+const reviver = (_, value) =>
+  value !== null && typeof value === 'object' && typeof value.b64 === 'string'
+    ? Buffer.from(value.b64, 'base64')
+    : value;
+
+function plain(value) {
+  if (Buffer.isBuffer(value)) return { b64: value.toString('base64') };
+  if (typeof value === 'bigint') return value.toString();
+  if (value instanceof fs.Dirent || value === undefined) return value?.name ?? null;
+  if (Array.isArray(value)) return value.map(plain);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, plain(field)]));
+}
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { name, args } = JSON.parse(line, reviver);
+  let answer;
+  try {
+    const call = own[name] ?? fs[name] ?? process[name];
+    answer = { value: plain(call(...args)) };
+  } catch (error) {
+    answer = { code: error.code ?? 'EUNKNOWN', message: error.message };
+  }
+  fs.writeSync(1, `${JSON.stringify(answer)}\n`);
+}
