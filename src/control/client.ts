@@ -55,7 +55,9 @@ async function ask(
     socket.setTimeout(options.timeoutMs, () => {
       socket.destroy(new FsError(E.ETIMEDOUT, `daemon has not answered for ${options.timeoutMs / 1000} s`));
     });
-    socket.write(encodeLine(request === undefined ? { kasane: PROTOCOL, verb } : { kasane: PROTOCOL, verb, request }));
+    socket.write(
+      encodeLine(request === undefined ? { kasane: PROTOCOL, verb } : { kasane: PROTOCOL, verb, request }),
+    );
     for await (const line of lines(socket)) {
       const reply = decodeReply(line);
       if ('item' in reply) await emit?.(reply.item);

@@ -127,7 +127,10 @@ async function perform(verbs: Verbs, command: Command): Promise<string> {
       return report.already ? `${text}: done before` : `${text}: done`;
     }
     case 'reconcile': {
-      const report = await verbs.reconcile({ path: command.path, dryRun: false, acceptBase: false }, () => {});
+      const report = await verbs.reconcile(
+        { path: command.path, dryRun: false, acceptBase: false },
+        () => {},
+      );
       return (
         `${text}: ${report.looked} looked at, ${report.merged} merged, ${report.dropped} dropped, ` +
         `${report.pending} pending, ${report.conflicts.length} in conflict`

@@ -20,7 +20,9 @@ export const verbWords = ['resolve', 'undo', 'reconcile', 'hold', 'release'] as 
 /** One line with or without a newline at its end. A path may be plain or escaped as in `conflicts`. */
 export function parseCommand(bytes: Uint8Array): Parsed {
   if (bytes.length > COMMAND_LIMIT) return bad('too long');
-  const text = Buffer.from(bytes).toString('latin1').replace(/\r?\n$/, '');
+  const text = Buffer.from(bytes)
+    .toString('latin1')
+    .replace(/\r?\n$/, '');
   if (text.includes('\n')) return bad('one verb per write');
   if (text.includes('\0')) return bad('holds a NUL byte');
   const match = /^ *(\S+)(?: +(.*?))? *$/.exec(text);
@@ -70,7 +72,9 @@ function parsePath(text: string): string {
 
 /** As unescapeName, but of text that is bytes already. */
 function unescapeBytes(text: string): string {
-  return text.replace(/\\x([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return text.replace(/\\x([0-9a-f]{2})/gi, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
 }
 
 function bad(reason: string): Parsed {

@@ -107,7 +107,12 @@ export function logJson(entry: LogEntry): JsonObject {
 }
 
 export function resolveJson(report: ResolveReport): Json {
-  return report.resolved.map((one) => ({ id: one.id, rev: one.rev, ...pathJson(one.path), already: one.already }));
+  return report.resolved.map((one) => ({
+    id: one.id,
+    rev: one.rev,
+    ...pathJson(one.path),
+    already: one.already,
+  }));
 }
 
 export function undoJson(report: UndoReport): JsonObject {

@@ -10,8 +10,14 @@ export function metricsText(report: MetricsReport): string {
   const out: string[] = [];
   head(out, 'kasane_requests_total', 'counter', 'FUSE requests answered.');
   for (const one of report.opcodes) out.push(`kasane_requests_total{opcode="${one.opcode}"} ${one.count}`);
-  head(out, 'kasane_request_errors_total', 'counter', 'FUSE requests answered with an error, expected misses too.');
-  for (const one of report.opcodes) out.push(`kasane_request_errors_total{opcode="${one.opcode}"} ${one.errors}`);
+  head(
+    out,
+    'kasane_request_errors_total',
+    'counter',
+    'FUSE requests answered with an error, expected misses too.',
+  );
+  for (const one of report.opcodes)
+    out.push(`kasane_request_errors_total{opcode="${one.opcode}"} ${one.errors}`);
   head(out, 'kasane_request_seconds', 'histogram', 'Time from reading a request to its answer.');
   for (const one of report.opcodes) histogram(out, one);
   for (const gauge of report.gauges) {

@@ -39,11 +39,17 @@ export interface MountOptions {
 }
 
 /** What the daemon tells the command that started it, as one line of JSON, once. */
-export type ReadyMessage = { ready: true; notes: string[] } | { ready: false; errno: number; message: string };
+export type ReadyMessage =
+  | { ready: true; notes: string[] }
+  | { ready: false; errno: number; message: string };
 
 /**
  * daemon/session.ts exports `runDaemon` of this type. It calls `ready` once with `ready: true` when the
  * mount serves, and returns the process's exit code when the mount is gone. Before that it fails by
- * rejecting with FsError. Lines of log go to descriptor 2.
+ * rejecting with FsError. Lines of log go to the open descriptor `logFd` (2, or that of --log FILE).
  */
-export type RunDaemon = (options: MountOptions, ready: (message: ReadyMessage) => void) => Promise<number>;
+export type RunDaemon = (
+  options: MountOptions,
+  ready: (message: ReadyMessage) => void,
+  logFd: number,
+) => Promise<number>;

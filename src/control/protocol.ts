@@ -21,7 +21,15 @@ export type Reply = { item: unknown } | { result: unknown } | { error: { errno: 
 export const LINE_LIMIT = 360 * 1024 * 1024;
 
 /** Verbs whose function takes no request. */
-const bare: ReadonlySet<VerbName> = new Set(['status', 'conflicts', 'metrics', 'stop', 'exportConfig', 'hold', 'release']);
+const bare: ReadonlySet<VerbName> = new Set([
+  'status',
+  'conflicts',
+  'metrics',
+  'stop',
+  'exportConfig',
+  'hold',
+  'release',
+]);
 /** Verbs that take a request and no emitter. */
 const plain: ReadonlySet<VerbName> = new Set(['conflict', 'resolve', 'undo', 'prune']);
 /** Verbs that emit items on the way. */
@@ -68,7 +76,11 @@ export function decodeReply(line: string): Reply {
   } catch (error) {
     throw new FsError(E.EPROTO, 'answer of the daemon is not JSON', error);
   }
-  if (typeof value === 'object' && value !== null && ('item' in value || 'result' in value || 'error' in value)) {
+  if (
+    typeof value === 'object' &&
+    value !== null &&
+    ('item' in value || 'result' in value || 'error' in value)
+  ) {
     return value as Reply;
   }
   throw new FsError(E.EPROTO, 'answer of the daemon is neither item, result nor error');

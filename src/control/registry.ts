@@ -78,7 +78,9 @@ export function bootId(): string {
 }
 
 /** The registration of the calling process. */
-export function newRegistration(mount: Pick<Registration, 'mountPoint' | 'bases' | 'overlay' | 'state'>): Registration {
+export function newRegistration(
+  mount: Pick<Registration, 'mountPoint' | 'bases' | 'overlay' | 'state'>,
+): Registration {
   return {
     kasane: 1,
     mountPoint: mount.mountPoint,

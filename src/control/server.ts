@@ -4,7 +4,15 @@ import * as fs from 'node:fs';
 import * as net from 'node:net';
 import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
-import { decodeRequest, encodeLine, errorReply, isStreaming, LINE_LIMIT, type Reply, takesRequest } from './protocol.ts';
+import {
+  decodeRequest,
+  encodeLine,
+  errorReply,
+  isStreaming,
+  LINE_LIMIT,
+  type Reply,
+  takesRequest,
+} from './protocol.ts';
 import type { Emit, Verbs } from './verbs.ts';
 
 export interface ControlServerConfig {

@@ -31,7 +31,8 @@ export function statusText(status: StatusReport): string {
   ];
   for (const [name, value] of Object.entries(status.counts)) lines.push([name, String(value)]);
   for (const [name, value] of Object.entries(status.bytes)) lines.push([`bytes_${name}`, String(value)]);
-  for (const [name, value] of Object.entries(status.options)) lines.push([`option_${name}`, escapeName(value)]);
+  for (const [name, value] of Object.entries(status.options))
+    lines.push([`option_${name}`, escapeName(value)]);
   lines.push(['overlayfs_options', status.overlayfsOptions]);
   for (const note of status.notes) lines.push(['note', note]);
   return lines.map(([key, value]) => `${key} ${value}\n`).join('');

@@ -92,7 +92,9 @@ function placeOf(path: string): Place | null {
   const parts = path.split('/');
   const first = parts[0] as string;
   if (first !== 'conflict') {
-    return parts.length === 1 && Object.hasOwn(topFiles, first) ? { at: 'top', file: first as TopFile } : null;
+    return parts.length === 1 && Object.hasOwn(topFiles, first)
+      ? { at: 'top', file: first as TopFile }
+      : null;
   }
   if (parts.length === 1) return { at: 'conflict' };
   const digits = parts[1] as string;
@@ -208,7 +210,11 @@ class Tree {
         return [...files, { name: 'conflict', kind: 'dir', ino: CONFLICT_INO }];
       }
       case 'conflict':
-        return (await this.#list()).map(({ id }) => ({ name: String(id), kind: 'dir', ino: conflictIno(id, null) }));
+        return (await this.#list()).map(({ id }) => ({
+          name: String(id),
+          kind: 'dir',
+          ino: conflictIno(id, null),
+        }));
       case 'id': {
         const { detail } = await this.#detail(place.id);
         return conflictFiles
@@ -336,7 +342,15 @@ class Tree {
       since = { signature, mtimeMs, generation: (since?.generation ?? 0) + 1 };
       known.since.set(name, since);
     }
-    return { kind: 'file', mode: 0o400, size, nlink: 1, mtimeMs: since.mtimeMs, generation: since.generation, ino };
+    return {
+      kind: 'file',
+      mode: 0o400,
+      size,
+      nlink: 1,
+      mtimeMs: since.mtimeMs,
+      generation: since.generation,
+      ino,
+    };
   }
 }
 

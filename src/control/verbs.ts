@@ -246,7 +246,15 @@ export interface UndoReport {
   already: boolean;
 }
 
-export type ReconcileOutcome = 'current' | 'merged' | 'dropped' | 'adopted' | 'kept' | 'pending' | 'conflict' | 'failed';
+export type ReconcileOutcome =
+  | 'current'
+  | 'merged'
+  | 'dropped'
+  | 'adopted'
+  | 'kept'
+  | 'pending'
+  | 'conflict'
+  | 'failed';
 
 export interface ReconcileRequest {
   /** '' for everything; naming a path exactly lifts its pin. */

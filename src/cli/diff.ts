@@ -1,0 +1,44 @@
+// `kasane diff`: what the guest changed (ancestor to overlay), and what that is against the base now.
+import type { Command } from 'commander';
+import { EXIT } from '../control/exit-codes.ts';
+import { type Json, pathJson, sideJson } from '../control/json.ts';
+import { type Context, ending, example, JSON_OPTION } from './context.ts';
+import { withTarget } from './targets.ts';
+import { sideDiff } from './unified.ts';
+
+export function addDiff(program: Command, context: Context): void {
+  program
+    .command('diff <path>')
+    .description('what this guest changed, against its ancestor and against the base now. Exit 1 if anything')
+    .option(...JSON_OPTION)
+    .addHelpText('after', example('kasane diff /mnt/web1/etc/ssh/sshd_config'))
+    .action(
+      ending(context, async (path: string, opts: { json?: boolean }) => {
+        let differ = false;
+        const all: Json[] = [];
+        await withTarget(path, (target) =>
+          target.verbs.diff({ path: target.path }, async (item) => {
+            const known = item.ancestor.type !== 'unknown';
+            const own = known ? await sideDiff(item, 'ancestor', 'overlay') : Buffer.alloc(0);
+            const base = await sideDiff(item, 'overlay', 'base');
+            if (own.length > 0 || base.length > 0) differ = true;
+            if (opts.json) {
+              all.push({
+                ...pathJson(item.path),
+                ancestor: sideJson(item.ancestor),
+                overlay: sideJson(item.overlay),
+                base: sideJson(item.base),
+                ancestorToOverlay: own.toString('utf8'),
+                overlayToBase: base.toString('utf8'),
+              });
+              return;
+            }
+            await context.io.outBytes(own);
+            await context.io.outBytes(base);
+          }),
+        );
+        if (opts.json) context.io.json(all);
+        return differ ? EXIT.conflicts : EXIT.ok;
+      }),
+    );
+}
