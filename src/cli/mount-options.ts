@@ -41,7 +41,7 @@ const path =
 
 const setters: Record<string, Setter> = {
   base: (options, word) => {
-    options.bases = splitEscaped(needed(word), ':').map((one) => absolute(one, options.cwd));
+    for (const one of splitEscaped(needed(word), ':')) options.bases.push(absolute(one, options.cwd));
   },
   overlay: path((options, value) => {
     options.overlay = value;

@@ -47,14 +47,18 @@ export function addMount(program: Command, context: Context): void {
     )
     .option(...JSON_OPTION)
     .addHelpText('after', example('kasane mount --base /srv/base --overlay /srv/guests/web1 /mnt/web1'));
-  for (const [flag, help] of flags) command.option(flag, help);
+  for (const [flag, help] of flags) {
+    if (flag.startsWith('--base ')) command.option(flag, help, collect);
+    else command.option(flag, help);
+  }
   command.action(
     ending(context, async (mountPoint: string, opts: Record<string, unknown>) => {
       const words: OptionWord[] = [];
       for (const name of optionNames) {
         const value = opts[camelCase(name)];
         if (value === undefined) continue;
-        words.push({ name, value: value === true ? null : String(value) });
+        const values: unknown[] = Array.isArray(value) ? value : [value];
+        for (const one of values) words.push({ name, value: one === true ? null : String(one) });
       }
       for (const list of (opts.o as string[] | undefined) ?? []) words.push(...parseOptionList(list));
       const options = parseMountOptions({ words, mountPoint, source: null, cwd: workingDirectory() });

@@ -170,9 +170,9 @@ function readRegistration(file: string): Registration | null {
     throw error;
   }
   try {
-    const value = JSON.parse(text) as Partial<Registration>;
+    const value = JSON.parse(text) as Partial<Registration> | null;
     const whole =
-      value.kasane === 1 &&
+      value?.kasane === 1 &&
       typeof value.mountPoint === 'string' &&
       typeof value.overlay === 'string' &&
       typeof value.state === 'string' &&
