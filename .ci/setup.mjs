@@ -114,4 +114,4 @@ function build() {
 
 requireNode();
 install();
-build();
+if (!process.argv.includes('--no-build')) build();
