@@ -1,11 +1,13 @@
 // Taking mounts away, as root by umount2(2), else through fusermount3, which is set-uid for this.
 import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { shown } from './paths.ts';
+import { bytesOf, shown, within } from './paths.ts';
 
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
+const LOOK_MS = 5000;
 
 /** 0, or a negative errno. `lazy` takes it out of the tree at once, whoever still uses it. */
 export async function unmount(mountPoint: string, lazy: boolean): Promise<number> {
@@ -37,5 +39,18 @@ export async function detach(mountPoint: string): Promise<void> {
       -result,
       `${shown(mountPoint)}: a dead mount that cannot be detached: umount -l it as root`,
     );
+  }
+}
+
+/** A mount without a daemon answers ENOTCONN; one that hangs is not dead. */
+export async function isDead(mountPoint: string): Promise<boolean> {
+  try {
+    await within(LOOK_MS, shown(mountPoint), fs.promises.stat(bytesOf(mountPoint)));
+    return false;
+  } catch (error) {
+    if (error instanceof FsError) return false;
+    const code = (error as NodeJS.ErrnoException).code;
+    // EACCES: another user's mount, which is no proof of anything.
+    return code === 'ENOTCONN' || code === 'ECONNABORTED';
   }
 }

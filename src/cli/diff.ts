@@ -34,7 +34,9 @@ export function addDiff(program: Command, context: Context): void {
               return;
             }
             await context.io.outBytes(own);
-            await context.io.outBytes(base);
+            // Where the base is still what it was, the way to it is the way back, and says nothing new.
+            const moved = known && (await sideDiff(item, 'ancestor', 'base')).length > 0;
+            if (moved || own.length === 0) await context.io.outBytes(base);
           }),
         );
         if (opts.json) context.io.json(all);

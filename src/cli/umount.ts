@@ -6,7 +6,7 @@ import { type Found, isAlive, readRegistrations, removeRegistration } from '../c
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { type Context, ending, example, JSON_OPTION } from './context.ts';
-import { detach, unmount } from './detach.ts';
+import { detach, isDead, unmount } from './detach.ts';
 import { absolute, resolveOutside, shown, workingDirectory } from './paths.ts';
 import { kasaneMounts } from './targets.ts';
 
@@ -46,7 +46,7 @@ async function umount(context: Context, typed: string, json: boolean): Promise<E
     throw new FsError(E.EINVAL, `${shown(typed)}: not a mount point: kasane umount ${shown(resolved.stop)}`);
   }
   const live = registered.find((one) => one.alive);
-  if (live === undefined && registered.length > 0) {
+  if (live === undefined && (registered.length > 0 || (await isDead(resolved.path)))) {
     await detach(resolved.path);
     forget(registered);
     return told(true, 'its daemon was dead: detached');

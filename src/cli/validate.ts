@@ -11,10 +11,10 @@ import {
   readMountInfo,
   superOption,
 } from '../control/mountinfo.ts';
-import { type Found, readRegistrations, removeRegistration } from '../control/registry.ts';
+import { type Found, isAlive, readRegistrations, removeRegistration } from '../control/registry.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { detach } from './detach.ts';
+import { detach, isDead } from './detach.ts';
 import { bytesOf, resolveOutside, shown, within } from './paths.ts';
 
 /** The machine, as far as a test wants to bend it. */
@@ -37,11 +37,12 @@ export function thisHost(): Host {
 }
 
 const LOOK_MS = 5000;
+const LEAVE_MS = 3000;
 
 export async function validateMount(options: MountOptions, host: Host): Promise<Validated> {
   refuseWhatIsNotThereYet(options);
   const mounts = readMountInfo();
-  const registered = readRegistrations();
+  const registered = await settledRegistrations(options, mounts);
   const bases = [];
   for (const base of options.bases) bases.push(await directory('base', base, mounts));
   const overlay = await directory('overlay', options.overlay, mounts);
@@ -80,6 +81,23 @@ export async function validateMount(options: MountOptions, host: Host): Promise<
     },
     notes,
   };
+}
+
+/**
+ * The registrations, after daemons that were unmounted a moment ago have had time to end: they still hold
+ * the overlay's lock, and the socket of the mount point.
+ */
+async function settledRegistrations(options: MountOptions, mounts: readonly Mount[]): Promise<Found[]> {
+  const isMounted = (at: string) => mounts.some((one) => one.type === KASANE_TYPE && one.mountPoint === at);
+  const leaving = readRegistrations().filter(({ alive, registration }) => {
+    const ours = registration.mountPoint === options.mountPoint || registration.overlay === options.overlay;
+    return alive && ours && !isMounted(registration.mountPoint);
+  });
+  const until = Date.now() + LEAVE_MS;
+  while (leaving.some(({ registration }) => isAlive(registration)) && Date.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return readRegistrations();
 }
 
 function refuseWhatIsNotThereYet(options: MountOptions): void {
@@ -190,20 +208,15 @@ async function freeMountPoint(
     for (const one of there) removeRegistration(one.registration.mountPoint, one.dir);
     notes.push(`${shown(resolved.path)}: held by a dead Kasane: detached`);
   }
-  return directory('mount point', resolved.path, mounts);
-}
-
-/** A mount without a daemon answers ENOTCONN; one that hangs is not dead. */
-async function isDead(mountPoint: string): Promise<boolean> {
-  try {
-    await within(LOOK_MS, shown(mountPoint), fs.promises.stat(bytesOf(mountPoint)));
-    return false;
-  } catch (error) {
-    if (error instanceof FsError) return false;
-    const code = (error as NodeJS.ErrnoException).code;
-    // EACCES: another user's mount, which is no proof of anything.
-    return code === 'ENOTCONN' || code === 'ECONNABORTED';
+  const leaving = registered.find((one) => one.alive && one.registration.mountPoint === resolved.path);
+  if (resolved.stop === null && leaving !== undefined) {
+    const { pid } = leaving.registration;
+    throw new FsError(
+      E.EBUSY,
+      `${shown(resolved.path)}: its last Kasane (pid ${pid}) has not ended: try again`,
+    );
   }
+  return directory('mount point', resolved.path, mounts);
 }
 
 function refuseUsedOverlay(overlay: Dir, mounts: readonly Mount[], registered: readonly Found[]): void {
