@@ -17,7 +17,7 @@ function fail(message) {
 function requireNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major > 20 || (major === 20 && minor >= 19)) return;
-  fail(`needs Node >= 20.19, and this is ${process.version}: install a newer Node and try again`);
+  fail(`needs Node >= 20.19, and this is v${process.versions.node}: install a newer Node and try again`);
 }
 
 function readJson(name) {

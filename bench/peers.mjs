@@ -88,6 +88,7 @@ export function unmount(point) {
   }
   const left = mountAt(point);
   if (left) {
+    spawnSync('mount', ['-t', 'fusectl', 'fusectl', '/sys/fs/fuse/connections'], { timeout: 5000 });
     const abort = `/sys/fs/fuse/connections/${left[2].split(':')[1]}/abort`;
     if (fs.existsSync(abort)) fs.writeFileSync(abort, '1');
     spawnSync('umount', ['-l', point], { timeout: 5000, killSignal: 'SIGKILL' });

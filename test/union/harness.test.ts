@@ -1,5 +1,6 @@
 // The harness itself, on a plain directory and on kernel overlayfs: what it says must be right before it is
 // used to judge Kasane.
+import { spawn } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
@@ -7,7 +8,7 @@ import { dpkgReplace } from '../lib/base-update.ts';
 import { type ImageType, imageNeeds, makeLoopImage } from '../lib/images.ts';
 import { mountAt, takeDown } from '../lib/mounts.ts';
 import { testNeeding } from '../lib/needs.ts';
-import { asUser, isAlive, run, runOk, sh } from '../lib/run.ts';
+import { asUser, isAlive, run, runOk, sh, waitUntil } from '../lib/run.ts';
 import { withTemp } from '../lib/temp.ts';
 import { diffTrees, hashTree, readTree, withBaseUntouched } from '../lib/tree.ts';
 
@@ -133,6 +134,31 @@ describe('mounts', () => {
       await agent.call('cwd');
       expect(await takeDown(`${dir}/m`)).toBe('detach');
       await agent.stop();
+    }),
+  );
+});
+
+describe('a hung file system', () => {
+  const needs = { root: true, fuse: true, commands: ['fuse-overlayfs'] };
+  testNeeding(needs, 'hangs neither a command nor its end', () =>
+    withTemp('disk', async (dir) => {
+      await sh('cd "$1"; mkdir l u w m; echo x > l/f', [dir]);
+      const options = `lowerdir=${dir}/l,upperdir=${dir}/u,workdir=${dir}/w`;
+      const daemon = spawn('fuse-overlayfs', ['-f', '-o', options, `${dir}/m`], { stdio: 'ignore' });
+      try {
+        expect(await waitUntil(() => mountAt(`${dir}/m`) !== null)).toBe(true);
+        expect(await sh('cat "$1"/m/f', [dir])).toBe('x\n');
+        daemon.kill('SIGSTOP');
+        const start = Date.now();
+        expect(await run('ls', [`${dir}/m/none`], { timeout: 300 })).toMatchObject({
+          timedOut: true,
+          code: null,
+        });
+        expect(await takeDown(`${dir}/m`)).toMatch(/umount|abort/);
+        expect(Date.now() - start).toBeLessThan(15_000);
+      } finally {
+        daemon.kill('SIGKILL');
+      }
     }),
   );
 });
