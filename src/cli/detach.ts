@@ -3,11 +3,10 @@ import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { bytesOf, shown, within } from './paths.ts';
+import { answers, bytesOf, shown } from './paths.ts';
 
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
-const LOOK_MS = 5000;
 
 /** 0, or a negative errno. `lazy` takes it out of the tree at once, whoever still uses it. */
 export async function unmount(mountPoint: string, lazy: boolean): Promise<number> {
@@ -45,7 +44,8 @@ export async function detach(mountPoint: string): Promise<void> {
 /** A mount without a daemon answers ENOTCONN; one that hangs is not dead. */
 export async function isDead(mountPoint: string): Promise<boolean> {
   try {
-    await within(LOOK_MS, shown(mountPoint), fs.promises.stat(bytesOf(mountPoint)));
+    await answers(mountPoint);
+    fs.statSync(bytesOf(mountPoint));
     return false;
   } catch (error) {
     if (error instanceof FsError) return false;

@@ -1,5 +1,6 @@
 // Host paths as bytes: what the caller typed, made absolute, with symlinks resolved without ever touching the
 // inside of a Kasane mount, which might be dead or hang. Paths are latin1.
+import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
@@ -118,17 +119,31 @@ export function lstatOrNull(path: string): fs.Stats | null {
   }
 }
 
-/** What `work` gives, or ETIMEDOUT: for looks into a mount whose daemon may hang. */
-export async function within<T>(milliseconds: number, what: string, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new FsError(E.ETIMEDOUT, `${what}: no answer within ${milliseconds / 1000} s`));
-    }, milliseconds);
+const ANSWER_MS = 5000;
+
+/**
+ * Returns when whatever holds `path` answers, be it with an error; ETIMEDOUT where it hangs. A child looks,
+ * for a thread of ours that hung in the kernel would keep the whole process from ending. The path goes
+ * through stdin, where bytes stay bytes.
+ */
+export function answers(path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('xargs', ['-0', 'stat', '-c', '%i', '--'], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    const timer = setTimeout(() => {
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+      reject(new FsError(E.ETIMEDOUT, `${shown(path)}: no answer within ${ANSWER_MS / 1000} s`));
+    }, ANSWER_MS);
+    const settled = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    child.once('exit', settled);
+    // Without xargs we look ourselves, and hang where it hangs.
+    child.once('error', settled);
+    child.stdin.on('error', settled);
+    child.stdin.end(bytesOf(path));
   });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -1,5 +1,6 @@
 // The command line as a whole: from arguments to an exit code. Nothing below prints a stack trace.
 import * as fs from 'node:fs';
+import * as path from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { EXIT, type ExitCode } from '../control/exit-codes.ts';
 import { addCheck } from './check.ts';
@@ -111,6 +112,6 @@ function settle(command: Command, { io }: Context): void {
 }
 
 export function packageVersion(): string {
-  const file = new URL('../../package.json', import.meta.url);
+  const file = path.join(import.meta.dirname, '..', '..', 'package.json');
   return (JSON.parse(fs.readFileSync(file, 'utf8')) as { version: string }).version;
 }

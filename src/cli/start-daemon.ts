@@ -5,7 +5,6 @@ import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import type { MountOptions, ReadyMessage } from '../control/mount-options.ts';
 import { ensureRuntimeDir, runtimePaths } from '../control/registry.ts';
 import { E } from '../lib/errno.ts';
@@ -25,7 +24,7 @@ export const READY_FD = 3;
 export async function startDaemon(options: MountOptions): Promise<Started> {
   ensureRuntimeDir();
   const log = openLog(options);
-  const main = path.join(path.dirname(fileURLToPath(import.meta.url)), '..', 'main.js');
+  const main = path.join(import.meta.dirname, '..', 'main.js');
   const words = ['--base', options.bases.join(':'), '--overlay', options.overlay, options.mountPoint];
   const stdio: StdioOptions = ['pipe', log.target, log.target, 'pipe'];
   const child = spawn(process.execPath, [...process.execArgv, main, 'daemon', ...words.map(utf8)], {

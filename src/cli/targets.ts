@@ -10,12 +10,12 @@ import { FsError } from '../lib/errors.ts';
 import { joinPath, parentPath } from '../lib/names.ts';
 import {
   absolute,
+  answers,
   bytesOf,
   lstatOrNull,
   type Resolved,
   resolveOutside,
   shown,
-  within,
   workingDirectory,
 } from './paths.ts';
 
@@ -35,8 +35,6 @@ export interface TargetOptions {
   /** The path may name an overlay's root that shows no trace of Kasane (`check`). */
   anyOverlay: boolean;
 }
-
-const LOOK_MS = 5000;
 
 /** Kasane mounts of this mount namespace, by mount point; of several on one point the topmost. */
 export function kasaneMounts(): Map<string, Mount> {
@@ -95,7 +93,7 @@ async function onMount(mountPoint: string, rest: string, registered: readonly Fo
       : new FsError(E.EACCES, `${shown(mountPoint)}: mounted by somebody else: ask as that user or as root`);
   }
   const verbs = connectVerbs(live.paths.socket);
-  const path = await within(LOOK_MS, shown(mountPoint), followInside(mountPoint, rest));
+  const path = await followInside(mountPoint, rest);
   return { verbs, root: mountPoint, mounted: true, path, close: async () => {} };
 }
 
@@ -104,7 +102,8 @@ async function followInside(mountPoint: string, rest: string): Promise<string> {
   const parent = parentPath(rest);
   if (parent === '') return rest;
   try {
-    const real = await fs.promises.realpath(bytesOf(`${mountPoint}/${parent}`), { encoding: 'latin1' });
+    await answers(`${mountPoint}/${parent}`);
+    const real = fs.realpathSync.native(bytesOf(`${mountPoint}/${parent}`), { encoding: 'latin1' });
     if (!isWithin(real, mountPoint)) return rest;
     return joinPath(real.slice(mountPoint.length + 1), rest.slice(parent.length + 1));
   } catch (error) {

@@ -15,7 +15,7 @@ import { type Found, isAlive, readRegistrations, removeRegistration } from '../c
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { detach, isDead } from './detach.ts';
-import { bytesOf, resolveOutside, shown, within } from './paths.ts';
+import { answers, bytesOf, resolveOutside, shown } from './paths.ts';
 
 /** The machine, as far as a test wants to bend it. */
 export interface Host {
@@ -36,7 +36,6 @@ export function thisHost(): Host {
   return { device: '/dev/fuse', uid: process.getuid?.() ?? 0, path: process.env.PATH ?? '/usr/bin:/bin' };
 }
 
-const LOOK_MS = 5000;
 const LEAVE_MS = 3000;
 
 export async function validateMount(options: MountOptions, host: Host): Promise<Validated> {
@@ -119,12 +118,9 @@ interface Dir {
 
 async function directory(what: string, typed: string, mounts: readonly Mount[]): Promise<Dir> {
   try {
-    const path = await within(
-      LOOK_MS,
-      shown(typed),
-      fs.promises.realpath(bytesOf(typed), { encoding: 'latin1' }),
-    );
-    const stat = await within(LOOK_MS, shown(typed), fs.promises.stat(bytesOf(path)));
+    await answers(typed);
+    const path = fs.realpathSync.native(bytesOf(typed), { encoding: 'latin1' });
+    const stat = fs.statSync(bytesOf(path));
     if (!stat.isDirectory()) throw new FsError(E.ENOTDIR, `${shown(typed)}: ${what} is not a directory`);
     if (what === 'overlay' && mountOf(mounts, path)?.type === KASANE_TYPE) {
       throw new FsError(

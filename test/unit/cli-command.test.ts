@@ -144,6 +144,13 @@ describe('mistakes give one line and the exit code of interface.md', () => {
     expect([result.code, result.out]).toEqual([code, '']);
   });
 
+  test('merge-file refuses a binary, and leaves OVERLAY as it was', async () => {
+    for (const name of ['a', 'o', 'b']) fs.writeFileSync(`${dir}/${name}`, `${name}\0\n`);
+    const result = await kasane('merge-file', '-w', 'a', 'o', 'b');
+    expect(result).toEqual({ code: 4, out: '', err: 'kasane: merge-file: a: binary: it holds a NUL byte\n' });
+    expect(fs.readFileSync(`${dir}/o`, 'latin1')).toBe('o\0\n');
+  });
+
   test('names that are no text are shown escaped', async () => {
     const result = await kasane('status', 'a\nb\x1b[31m');
     expect(result.err).toBe('kasane: status: a\\x0ab\\x1b[31m: no such file or directory\n');
