@@ -5,9 +5,9 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-const mainFile = fileURLToPath(new URL('./../main.js', import.meta.url));
+/** What a user starts as `kasane`. */
+export const mainFile = path.join(import.meta.dirname, '..', 'main.js');
 const OVERLAYFS_MAGIC = 0x794c7630;
 
 /** What the user sees is not what was promised; the message says what. */

@@ -2,8 +2,7 @@
 // It checks each thing that it says, and ends with 1 and one line where what is seen is not what is promised.
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { Broken, Stage, say } from './demo-stage.ts';
+import { Broken, mainFile, Stage, say } from './demo-stage.ts';
 
 /** A change of one line: the first that matches becomes what `to` makes of it. */
 interface Edit {
@@ -230,7 +229,7 @@ async function play(stage: Stage): Promise<void> {
 }
 
 function howToExplore(stage: Stage): void {
-  const main = path.relative(process.cwd(), fileURLToPath(new URL('./../main.js', import.meta.url)));
+  const main = path.relative(process.cwd(), mainFile);
   say(`\nIt stays up in ${stage.dir} (for root only: it holds the secrets of /etc, too).`);
   say(`   look around   node ${main} status ${stage.mnt('web1')}`);
   say(`                 node ${main} --help`);
