@@ -1,0 +1,92 @@
+// One layer of the base: a tree that is only read. As root it is reached through a private, detached,
+// read-only mount, so that even a wrong write request ends in EROFS; else by descriptors that are opened
+// for reading beneath its root. No symlink is followed on the way (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
+import { E } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { newStat } from '../lib/stat.ts';
+import {
+  AT_FDCWD,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_PATH,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  RESOLVE_NO_XDEV,
+} from '../sys/constants.ts';
+import { close, openat, openat2 } from '../sys/file.ts';
+import { privateReadOnlyClone } from '../sys/mount.ts';
+import { fstat, statx } from '../sys/stat.ts';
+import { layerIdentity } from './identity.ts';
+
+export interface BaseLayer {
+  readonly index: number;
+  /** The host's path, an inner name. */
+  readonly path: string;
+  /** O_PATH descriptor of the root. */
+  rootFd: number;
+  /** Device and inode number of the root: another pair under the same path is another tree. */
+  devMajor: number;
+  devMinor: number;
+  rootIno: number;
+  /** Identity of the layer, 32 hexadecimal digits: part of every fingerprint. */
+  identity: string;
+}
+
+const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+
+/**
+ * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `privileged`;
+ * a kernel without open_tree (before 5.12) gives plain descriptors as for an ordinary user.
+ */
+export function openBaseLayer(index: number, path: string, privileged: boolean): BaseLayer {
+  let fd = privileged ? privateReadOnlyClone(path) : -E.EPERM;
+  if (fd === -E.EPERM || fd === -E.ENOSYS || fd === -E.EINVAL) {
+    fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  }
+  if (fd < 0) throw new FsError(-fd, `cannot open the base ${path}`);
+  const stat = newStat();
+  const error = fstat(fd, stat);
+  if (error < 0) {
+    close(fd);
+    throw new FsError(-error, `cannot stat the base ${path}`);
+  }
+  return {
+    index,
+    path,
+    rootFd: fd,
+    devMajor: stat.devMajor,
+    devMinor: stat.devMinor,
+    rootIno: stat.ino,
+    identity: layerIdentity(fd, stat),
+  };
+}
+
+/**
+ * Whether the layer's path still names the tree that is open: 0 yes, 1 another directory, or the negative
+ * errno of looking (ENOENT: gone for now).
+ */
+export function baseMoved(layer: BaseLayer): number {
+  const stat = newStat();
+  const error = statx(AT_FDCWD, layer.path, 0, stat);
+  if (error < 0) return error;
+  const same =
+    stat.ino === layer.rootIno && stat.devMajor === layer.devMajor && stat.devMinor === layer.devMinor;
+  return same ? 0 : 1;
+}
+
+/** Opens `path` beneath a branch root with the given flags; negative errno. ELOOP: a symlink lies on the way. */
+export function openBeneath(rootFd: number, path: string, flags: number): number {
+  return openat2(rootFd, path === '' ? '.' : path, flags | O_CLOEXEC, 0, RESOLVE_INSIDE);
+}
+
+/** The same within one mount: what is mounted on the base's directories is not entered. */
+export function openDirectoryBeneath(rootFd: number, path: string): number {
+  const flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+  return openat2(rootFd, path === '' ? '.' : path, flags, 0, RESOLVE_INSIDE | RESOLVE_NO_XDEV);
+}
+
+/** statx of a name in an open directory, without following a link. */
+export function statAt(dirFd: number, name: string, out: ReturnType<typeof newStat>): number {
+  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, out);
+}

@@ -1,0 +1,84 @@
+// Copying what is not content from one object to another: extended attributes with ACLs, owner, mode, times.
+// Kasane's and overlayfs's own attributes describe a place in a branch and are never copied.
+import { E } from '../lib/errno.ts';
+import { isSymlink, type Stat } from '../lib/stat.ts';
+import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
+import { getxattr, listxattr, setxattr } from '../sys/xattr.ts';
+
+/** Attributes that belong to a branch and not to the object that a guest sees. */
+export function isBranchAttribute(attr: string): boolean {
+  return /^(?:trusted|user)\.(?:overlay|kasane)\./.test(attr);
+}
+
+/** Names in the form of listxattr(2). */
+export function splitNames(list: Buffer): string[] {
+  return list
+    .toString('latin1')
+    .split('\0')
+    .filter((name) => name !== '');
+}
+
+/**
+ * All attributes of `from` but a branch's own; 0 or a negative errno. A file system that has none to give is
+ * fine (EOPNOTSUPP); attributes that an unprivileged user may not write are left out (EPERM where `lenient`).
+ */
+function copyXattrs(
+  fromFd: number,
+  fromName: string,
+  toFd: number,
+  toName: string,
+  lenient: boolean,
+): number {
+  const list = listxattr(fromFd, fromName);
+  if (typeof list === 'number') return list === -E.EOPNOTSUPP || list === -E.ENOSYS ? 0 : list;
+  if (list.length === 0) return 0;
+  for (const attr of splitNames(list)) {
+    if (isBranchAttribute(attr)) continue;
+    const value = getxattr(fromFd, fromName, attr);
+    // Removed since it was listed; or not ours to read, then not ours to show.
+    if (value === -E.ENODATA) continue;
+    if (typeof value === 'number') {
+      if (lenient) continue;
+      return value;
+    }
+    const error = setxattr(toFd, toName, attr, value, 0);
+    if (error < 0 && !(lenient && (error === -E.EPERM || error === -E.EOPNOTSUPP))) return error;
+  }
+  return 0;
+}
+
+/**
+ * Owner, attributes, mode, in this order: a change of owner clears set-id bits and capabilities. `to` gets what
+ * `from`, whose stat is given, has; 0 or a negative errno. An unprivileged chown is left out if `lenient`.
+ */
+export function copyAttributes(
+  stat: Stat,
+  fromFd: number,
+  fromName: string,
+  toFd: number,
+  toName: string,
+  lenient: boolean,
+): number {
+  const owned = fchownat(toFd, toName, stat.uid, stat.gid);
+  if (owned < 0 && !(lenient && owned === -E.EPERM)) return owned;
+  const copied = copyXattrs(fromFd, fromName, toFd, toName, lenient);
+  if (copied < 0 || isSymlink(stat.mode)) return copied;
+  return fchmodat(toFd, toName, stat.mode & 0o7777);
+}
+
+/** All attributes that belong to the object, by name; empty where the file system has none. */
+export function readXattrs(dirFd: number, name: string): Map<string, Buffer> {
+  const found = new Map<string, Buffer>();
+  const list = listxattr(dirFd, name);
+  if (typeof list === 'number') return found;
+  for (const attr of splitNames(list)) {
+    if (isBranchAttribute(attr)) continue;
+    const value = getxattr(dirFd, name, attr);
+    if (typeof value !== 'number') found.set(attr, value);
+  }
+  return found;
+}
+
+export function copyTimes(stat: Stat, toFd: number, toName: string): number {
+  return utimensat(toFd, toName, stat.atimeSec, stat.atimeNsec, stat.mtimeSec, stat.mtimeNsec);
+}

@@ -1,0 +1,42 @@
+// Identity of a branch: enough to see that a path names another tree than last time. It goes into every
+// fingerprint, so that equal inode numbers and times in another file system are never taken for "not moved".
+import * as fs from 'node:fs';
+import { hash128 } from '../lib/hash.ts';
+import type { Stat } from '../lib/stat.ts';
+import { fstatfs, newStatfs } from '../sys/file.ts';
+
+/**
+ * 32 hexadecimal digits from the file system's type and id and the root's inode number. Device numbers stay
+ * out: they change with the order of mounting.
+ */
+export function layerIdentity(rootFd: number, root: Stat): string {
+  const statfs = newStatfs();
+  const error = fstatfs(rootFd, statfs);
+  const id = error < 0 ? 'unknown' : `${statfs.type} ${statfs.fsid}`;
+  const born = `${root.btimeSec}.${root.btimeNsec}`;
+  return hash128(Buffer.from(`${id} ${root.ino} ${born}`, 'latin1'));
+}
+
+export interface OsRelease {
+  id: string;
+  versionId: string;
+}
+
+/** ID and VERSION_ID of an OS tree, or null when the tree has no os-release. */
+export function readOsRelease(root: string): OsRelease | null {
+  for (const name of ['etc/os-release', 'usr/lib/os-release']) {
+    let text: string;
+    try {
+      const path = `${root}/${name}`;
+      if (!fs.lstatSync(path).isFile()) continue;
+      text = fs.readFileSync(path, 'utf8');
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'EACCES') continue;
+      throw error;
+    }
+    const field = (key: string) => new RegExp(`^${key}=["']?([^"'\\n]*)["']?$`, 'm').exec(text)?.[1] ?? '';
+    return { id: field('ID'), versionId: field('VERSION_ID') };
+  }
+  return null;
+}

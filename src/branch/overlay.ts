@@ -1,0 +1,87 @@
+// The overlay: the one writable branch, in kernel overlayfs's on-disk format. This file knows the names of
+// its extended attributes and whether the file system beneath can carry what Kasane needs.
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { newStat } from '../lib/stat.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { mknodat, unlinkat } from '../sys/names.ts';
+import { fstat } from '../sys/stat.ts';
+import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
+
+export interface Overlay {
+  /** The host's path, an inner name. */
+  readonly path: string;
+  readonly rootFd: number;
+  readonly devMajor: number;
+  readonly devMinor: number;
+  /** `trusted.` as root, `user.` for ordinary users. */
+  readonly xattrPrefix: 'trusted.' | 'user.';
+  readonly opaque: string;
+  readonly impure: string;
+  readonly redirect: string;
+  readonly metacopy: string;
+  readonly origin: string;
+}
+
+/** Opens the overlay's root; throws FsError (ENOENT, ENOTDIR, EACCES). Nothing is written. */
+export function openOverlay(path: string, privileged: boolean): Overlay {
+  const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) throw new FsError(-fd, `cannot open the overlay ${path}: ${errnoName(fd)}`);
+  const stat = newStat();
+  const error = fstat(fd, stat);
+  if (error < 0) {
+    close(fd);
+    throw new FsError(-error, `cannot stat the overlay ${path}: ${errnoName(error)}`);
+  }
+  const prefix = privileged ? 'trusted.' : 'user.';
+  return {
+    path,
+    rootFd: fd,
+    devMajor: stat.devMajor,
+    devMinor: stat.devMinor,
+    xattrPrefix: prefix,
+    opaque: `${prefix}overlay.opaque`,
+    impure: `${prefix}overlay.impure`,
+    redirect: `${prefix}overlay.redirect`,
+    metacopy: `${prefix}overlay.metacopy`,
+    origin: `${prefix}kasane.origin`,
+  };
+}
+
+/**
+ * Proves by doing that extended attributes and device whiteouts work in `workFd` (on the overlay's file
+ * system). Throws FsError EOPNOTSUPP with what is missing; leaves nothing behind.
+ */
+export function probeOverlay(overlay: Overlay, workFd: number): void {
+  const attr = `${overlay.xattrPrefix}kasane.probe`;
+  const set = setxattr(workFd, '', attr, Buffer.from('1'), 0);
+  if (set < 0) {
+    const why = `its file system refuses ${overlay.xattrPrefix}* extended attributes (${errnoName(set)})`;
+    throw new FsError(E.EOPNOTSUPP, `${why}; put the overlay on ext4, xfs, btrfs or a recent tmpfs`);
+  }
+  removexattr(workFd, '', attr);
+  const made = mknodat(workFd, 'probe', 0o020000, 0, 0);
+  if (made < 0 && made !== -E.EEXIST) {
+    const why = `its file system refuses whiteouts (character device 0:0: ${errnoName(made)})`;
+    throw new FsError(E.EOPNOTSUPP, `${why}; an overlay cannot lie on overlayfs or on a FUSE file system`);
+  }
+  unlinkat(workFd, 'probe', 0);
+}
+
+/** Whether the overlay's directory is opaque: only the value `y` says so. */
+export function isOpaque(overlay: Overlay, dirFd: number, name: string): boolean {
+  const value = getxattr(dirFd, name, overlay.opaque);
+  return typeof value !== 'number' && value.length === 1 && value[0] === 0x79;
+}
+
+/** Sets opaque on an open directory (name '' means the descriptor itself). */
+export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
+  return setxattr(dirFd, name, overlay.opaque, Buffer.from('y'), 0);
+}
+
+/** Where the base has a renamed directory: overlayfs's redirect; null where it has none. */
+export function redirectOf(overlay: Overlay, dirFd: number, name: string): string | null {
+  const value = getxattr(dirFd, name, overlay.redirect);
+  return typeof value === 'number' || value.length === 0 ? null : value.toString('latin1');
+}

@@ -1,0 +1,119 @@
+// Opens what a mount stands on: the layers of the base, the overlay, Kasane's own directories, and looks
+// whether all of it will do. Throws FsError with one line for a person.
+import * as fs from 'node:fs';
+import { type BaseLayer, openBaseLayer } from '../branch/base.ts';
+import { readOsRelease } from '../branch/identity.ts';
+import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
+import type { MountOptions } from '../control/mount-options.ts';
+import { errnoName } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { escapeName } from '../lib/names.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { openat } from '../sys/file.ts';
+import type { BaseRecord } from '../versions/types.ts';
+
+export interface OpenBranches {
+  layers: BaseLayer[];
+  overlay: Overlay;
+  stateDir: string;
+  /** Not O_PATH: the state directory, its work/ and displaced/. */
+  stateFd: number;
+  workFd: number;
+  displacedFd: number;
+  privileged: boolean;
+  osTree: boolean;
+}
+
+export function bytesOf(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+export function stateDirOf(options: Pick<MountOptions, 'state' | 'overlay'>): string {
+  return options.state ?? `${options.overlay}/.kasane`;
+}
+
+/** Layers and overlay; nothing is written yet. */
+export function openLayers(options: Pick<MountOptions, 'bases' | 'overlay'>): {
+  layers: BaseLayer[];
+  overlay: Overlay;
+  privileged: boolean;
+  osTree: boolean;
+} {
+  const privileged = process.geteuid?.() === 0;
+  const layers = options.bases.map((base, index) => openBaseLayer(index, base, privileged));
+  const overlay = openOverlay(options.overlay, privileged);
+  return { layers, overlay, privileged, osTree: layers.some((layer) => readOsRelease(layer.path) !== null) };
+}
+
+function openDirectory(path: string): number {
+  const fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) throw new FsError(-fd, `${escapeName(path)}: cannot be opened (${errnoName(fd)})`);
+  return fd;
+}
+
+/** Kasane's own directories, after the store has made and locked them; work/ is emptied of what a crash left. */
+export function openState(
+  opened: ReturnType<typeof openLayers>,
+  stateDir: string,
+  readOnly: boolean,
+): OpenBranches {
+  const stateFd = openDirectory(stateDir);
+  const work = `${stateDir}/work`;
+  if (!readOnly) emptyWork(work);
+  const workFd = openDirectory(work);
+  const displacedFd = openDirectory(`${stateDir}/displaced`);
+  if (!readOnly) probeOverlay(opened.overlay, workFd);
+  return { ...opened, stateDir, stateFd, workFd, displacedFd };
+}
+
+function emptyWork(work: string): void {
+  for (const name of fs.readdirSync(bytesOf(work), { encoding: 'buffer' })) {
+    const path = Buffer.concat([bytesOf(`${work}/`), name]);
+    fs.rmSync(path, { recursive: true, force: true });
+  }
+}
+
+/** What is remembered of the base, to see next time whether it is the right one. */
+export function baseRecords(layers: readonly BaseLayer[]): BaseRecord[] {
+  return layers.map((layer) => {
+    const release = readOsRelease(layer.path);
+    return {
+      identity: layer.identity,
+      osId: release?.id ?? '',
+      osVersion: release?.versionId ?? '',
+      rootIno: layer.rootIno,
+    };
+  });
+}
+
+/** Why a base may not be the one that the overlay's origins speak of; null: it is, or a new tree of the same release. */
+export function baseDoubt(known: readonly BaseRecord[], layers: readonly BaseLayer[]): string | null {
+  if (known.length === 0) return null;
+  for (const [i, now] of baseRecords(layers).entries()) {
+    const layer = layers[i] as BaseLayer;
+    if (isEmpty(layer.path)) return `${escapeName(layer.path)} is empty`;
+    const before = known[i];
+    if (before === undefined) return 'it has another number of layers';
+    if (before.osId !== now.osId || before.osVersion !== now.osVersion) {
+      const was = `${before.osId} ${before.osVersion}`.trim() || 'no OS tree';
+      const is = `${now.osId} ${now.osVersion}`.trim() || 'no OS tree';
+      return `it was ${was} and is ${is}`;
+    }
+  }
+  return known.length === layers.length ? null : 'it has another number of layers';
+}
+
+function isEmpty(path: string): boolean {
+  try {
+    return fs.readdirSync(bytesOf(path)).length === 0;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
+    throw error;
+  }
+}
+
+/** Whether another tree lies there than at the last mount, so that no fingerprint is to be trusted. */
+export function isNewTree(known: readonly BaseRecord[], layers: readonly BaseLayer[]): boolean {
+  return layers.some((layer, i) => known[i] !== undefined && known[i]?.identity !== layer.identity);
+}
+

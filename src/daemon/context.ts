@@ -1,0 +1,30 @@
+// What the verbs work on: one mount, or an overlay that is not mounted. daemon/session.ts and daemon/offline.ts
+// make it.
+import type { MountOptions } from '../control/mount-options.ts';
+import type { Log } from '../lib/log.ts';
+import type { Reconciler } from '../union/reconcile.ts';
+import type { Store } from '../versions/store.ts';
+import type { OpenBranches } from './branches.ts';
+import type { WorkerCounts } from './messages.ts';
+
+export interface MountContext {
+  options: MountOptions;
+  branches: OpenBranches;
+  store: Store;
+  reconciler: Reconciler;
+  log: Log;
+  /** One sentence each, for status. */
+  notes: string[];
+  /** Process that serves and since when (milliseconds); null: the overlay is not mounted. */
+  mounted: { pid: number; started: number } | null;
+  /** Why the base is not accepted, or null. */
+  doubt: string | null;
+  /** Folds the journal, so that the index knows all that the guest has done up to now. */
+  fold(): Promise<void>;
+  /** null where nothing serves. */
+  counts(): Promise<WorkerCounts | null>;
+  /** The base is taken as it is from now on. */
+  acceptBase(): Promise<void>;
+  /** Unmounts; EBUSY while somebody uses it, ENOTCONN where nothing is mounted. */
+  stop(): Promise<void>;
+}

@@ -1,0 +1,69 @@
+// What main thread and serving worker say to each other: plain data. The worker drains its port when it is
+// woken by the eventfd; the main thread hears of messages by its event loop.
+import type { BaseLayer } from '../branch/base.ts';
+import type { Overlay } from '../branch/overlay.ts';
+import type { ControlReply, ControlRequest } from '../frontend/front.ts';
+import type { OpcodeCounters } from '../fuse/counters.ts';
+import type { InitWishes, Negotiated } from '../fuse/init.ts';
+import type { LogConfig } from '../lib/log.ts';
+import type { CommitRequest } from '../union/commit.ts';
+import type { JobArgs, JobResult } from '../union/jobs.ts';
+import type { Verdict } from '../union/node.ts';
+import type { UnionConfig } from '../union/union.ts';
+
+/** Given to the worker when it starts. */
+export interface WorkerStart {
+  deviceFd: number;
+  wakeFd: number;
+  overlay: Overlay;
+  layers: BaseLayer[];
+  workFd: number;
+  stateFd: number;
+  config: UnionConfig;
+  log: LogConfig;
+  debug: boolean;
+  owner: { uid: number; gid: number };
+  buckets: readonly number[];
+  wishes: InitWishes;
+  entryValid: number;
+  attrValid: number;
+  /** NodeIds from..to-1 may be given out. */
+  nodes: { from: number; to: number };
+  baseAccepted: boolean;
+}
+
+export interface WorkerCounts {
+  opcodes: OpcodeCounters[];
+  nodes: number;
+  handles: number;
+  directoryFds: number;
+  pending: number;
+}
+
+export type ToWorker =
+  | { kind: 'job-done'; id: number; result: JobResult }
+  | { kind: 'look-done'; id: number }
+  | { kind: 'control'; id: number; reply: ControlReply }
+  | { kind: 'verdict'; path: string; verdict: Verdict | null }
+  | { kind: 'commit'; id: number; request: CommitRequest }
+  | { kind: 'rotate'; id: number }
+  | { kind: 'counts'; id: number }
+  | { kind: 'fill'; path: string; fingerprint: string; content: string }
+  | { kind: 'layer'; layer: BaseLayer }
+  | { kind: 'accepted'; accepted: boolean }
+  | { kind: 'nodes'; from: number; to: number };
+
+export type FromWorker =
+  | { kind: 'serving'; negotiated: Negotiated }
+  | { kind: 'job'; id: number; args: JobArgs }
+  | { kind: 'look'; id: number; path: string; basePath: string }
+  | { kind: 'noticed'; path: string; basePath: string }
+  | { kind: 'remember'; path: string; fingerprint: string; fd: number }
+  | { kind: 'control'; id: number; request: ControlRequest }
+  | { kind: 'base-moved'; layer: number }
+  | { kind: 'committed'; id: number; result: number }
+  | { kind: 'rotated'; id: number; name: string | number }
+  | { kind: 'counted'; id: number; counts: WorkerCounts }
+  | { kind: 'nodes-low' }
+  /** `journal`: the file that the worker closed last, '' for none. */
+  | { kind: 'ended'; how: string; journal: string };

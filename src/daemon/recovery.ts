@@ -1,0 +1,67 @@
+// What the last daemon left undone, finished or taken back before anybody is served: an index that was lost is
+// rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
+import type { Log } from '../lib/log.ts';
+import { readOverlay } from '../union/sides.ts';
+import { walkOverlay } from '../union/walk-overlay.ts';
+import type { Store } from '../versions/store.ts';
+import type { NewEvent } from '../versions/types.ts';
+import type { OpenBranches } from './branches.ts';
+
+/** One sentence for each thing that was done; for the user. */
+export async function recover(store: Store, branches: OpenBranches, log: Log): Promise<string[]> {
+  const notes: string[] = [];
+  if (store.readOnly) return notes;
+  const { recovered } = store;
+  if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
+  for (const line of recovered.indexDamaged) notes.push(line);
+  if (recovered.torn) log.info('the journal ended in the middle of a record');
+  if (recovered.indexMissing || recovered.uncleanBoot) {
+    const count = await rebuild(store, branches);
+    if (recovered.indexMissing) {
+      notes.push(`the index was missing and has been rebuilt from ${count} origins in the overlay`);
+      store.events.add({ kind: 'rebuilt', path: '', detail: `${count} origins` });
+    }
+  }
+  const finished = await finishIntents(store, branches);
+  if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
+  await store.flush();
+  return notes;
+}
+
+/** Puts a record for each origin that the index does not know. */
+async function rebuild(store: Store, branches: OpenBranches): Promise<number> {
+  let count = 0;
+  for await (const entry of walkOverlay(branches.overlay)) {
+    if (entry.origins.length === 0) continue;
+    count += 1;
+    if (store.paths.get(entry.path) === null) {
+      store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
+    }
+  }
+  return count;
+}
+
+interface Intent {
+  what: string;
+  base: string;
+  event: Omit<NewEvent, 'kind'>;
+}
+
+/** A merge whose file came to its name is a merge; one whose file did not has never been. */
+async function finishIntents(store: Store, branches: OpenBranches): Promise<number> {
+  let finished = 0;
+  for (const { path, data } of await store.intents.all()) {
+    const intent = data as Intent;
+    const overlay = readOverlay(branches, path, path);
+    const dropped = intent.what === 'drop';
+    const done = dropped ? overlay.state === 'none' : overlay.origin?.fingerprint === intent.base;
+    if (done && intent.event?.path === path) {
+      const detail = 'recorded after a crash';
+      store.events.add({ ...intent.event, kind: dropped ? 'dropped' : 'merged', detail });
+      if (dropped) store.paths.delete(path);
+      finished += 1;
+    }
+    store.intents.drop(path);
+  }
+  return finished;
+}

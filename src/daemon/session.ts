@@ -1,0 +1,364 @@
+// A mount from its beginning to its end: opens the branches and the store, mounts, starts the serving worker,
+// answers verbs, and takes everything down in order. The only place where the parts are wired.
+import type { BaseLayer } from '../branch/base.ts';
+import { baseMoved, openBaseLayer } from '../branch/base.ts';
+import { latencyBuckets } from '../control/metrics.ts';
+import type { MountOptions, ReadyMessage } from '../control/mount-options.ts';
+import {
+  ensureRuntimeDir,
+  newRegistration,
+  removeRegistration,
+  runtimePaths,
+  writeRegistration,
+} from '../control/registry.ts';
+import { createControlServer } from '../control/server.ts';
+import { createControlTree } from '../control/tree.ts';
+import type { Verbs } from '../control/verbs.ts';
+import { openMount, unmount } from '../fuse/device.ts';
+import { defaultWishes } from '../fuse/init.ts';
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
+import { escapeName } from '../lib/names.ts';
+import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
+import { close } from '../sys/file.ts';
+import { eventfd } from '../sys/poll.ts';
+import { readContent } from '../union/job-runner.ts';
+import { Reconciler } from '../union/reconcile.ts';
+import { newStat } from '../lib/stat.ts';
+import { fstat } from '../sys/stat.ts';
+import { openStore, type Store } from '../versions/store.ts';
+import { baseDoubt, baseRecords, isNewTree, type OpenBranches, openLayers, openState, stateDirOf } from './branches.ts';
+import type { MountContext } from './context.ts';
+import type { WorkerStart } from './messages.ts';
+import { recover } from './recovery.ts';
+import { createVerbs } from './verbs.ts';
+import { WorkerLink } from './worker-link.ts';
+
+const NODE_BLOCK = 100_000;
+/** What the guest did stands in the index within this time. */
+const FOLD_MS = 1000;
+/** Between two attempts to open a base whose path leads nowhere. */
+const BASE_RETRY_MS = 200;
+
+export async function runDaemon(
+  options: MountOptions,
+  ready: (message: ReadyMessage) => void,
+  logFd: number,
+): Promise<number> {
+  const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
+  const session = await Session.start(options, logConfig);
+  ready({ ready: true, notes: session.notes });
+  return session.run();
+}
+
+class Session {
+  readonly #options: MountOptions;
+  readonly #log: Log;
+  readonly #store: Store;
+  readonly #branches: OpenBranches;
+  readonly #reconciler: Reconciler;
+  readonly #link: WorkerLink;
+  readonly #wakeFd: number;
+  readonly #context: MountContext;
+  readonly #verbs: Verbs;
+  readonly notes: string[];
+  readonly #looking = new Set<string>();
+  #folding: Promise<void> | null = null;
+  #generation = 0;
+
+  static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
+    const log = makeLog(logConfig);
+    const opened = openLayers(options);
+    const stateDir = stateDirOf(options);
+    const store = await openStore({ stateDir, log, readOnly: options.readOnly });
+    try {
+      const branches = openState(opened, stateDir, options.readOnly);
+      const notes = await recover(store, branches, log);
+      return await Session.#mount(options, logConfig, branches, store, notes);
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+  }
+
+  static async #mount(
+    options: MountOptions,
+    logConfig: LogConfig,
+    branches: OpenBranches,
+    store: Store,
+    notes: string[],
+  ): Promise<Session> {
+    const { mountPoint, fsname, readOnly, suid, dev, exec, atime } = options;
+    const allowOther = options.allowOther ?? branches.privileged;
+    const deviceFd = openMount({ mountPoint, fsname, readOnly, suid, dev, exec, atime, allowOther });
+    try {
+      const session = new Session(options, logConfig, branches, store, notes, deviceFd);
+      await session.#serve();
+      return session;
+    } catch (error) {
+      unmount(mountPoint, true);
+      throw error;
+    }
+  }
+
+  private constructor(
+    options: MountOptions,
+    logConfig: LogConfig,
+    branches: OpenBranches,
+    store: Store,
+    notes: string[],
+    deviceFd: number,
+  ) {
+    this.#options = options;
+    this.#log = makeLog(logConfig);
+    this.#store = store;
+    this.#branches = branches;
+    this.notes = notes;
+    this.#wakeFd = eventfd();
+    const doubt = this.#judgeBase();
+    this.#reconciler = this.#newReconciler();
+    if (doubt !== null) this.#reconciler.baseState = 'unaccepted';
+    this.#link = this.#newLink(deviceFd, logConfig, doubt === null);
+    this.#context = this.#newContext(doubt);
+    this.#verbs = createVerbs(this.#context);
+  }
+
+  /** Whether the base is the right one; null, or why it is not accepted. What was taken is remembered. */
+  #judgeBase(): string | null {
+    const { layers } = this.#branches;
+    const known = this.#store.bases();
+    const doubt = baseDoubt(known, layers);
+    if (doubt !== null) {
+      const note = `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
+      this.notes.push(note);
+      this.#store.events.add({ kind: 'unaccepted', path: '', detail: doubt });
+      return doubt;
+    }
+    if (isNewTree(known, layers)) this.notes.push('the base is a new tree of the same release');
+    if (!this.#options.readOnly) this.#store.setBases(baseRecords(layers));
+    return null;
+  }
+
+  #newReconciler(): Reconciler {
+    const { overlay, layers, workFd, displacedFd, privileged, osTree } = this.#branches;
+    let temp = 0;
+    return new Reconciler({
+      branches: { overlay, layers },
+      store: this.#store,
+      shop: {
+        workFd,
+        originAttr: overlay.origin,
+        lenient: !privileged,
+        volatile: this.#options.volatile,
+      },
+      osTree,
+      log: this.#log,
+      displacedFd,
+      settleMs: this.#options.settleMs,
+      readOnly: this.#options.readOnly,
+      tempName: () => `m-${temp++}`,
+      commit: (request) => this.#link.commit(request),
+      verdict: (path, verdict) => this.#link.send({ kind: 'verdict', path, verdict }),
+    });
+  }
+
+  #newLink(deviceFd: number, logConfig: LogConfig, baseAccepted: boolean): WorkerLink {
+    const options = this.#options;
+    const { overlay, layers, workFd, stateFd, privileged, osTree } = this.#branches;
+    const start: WorkerStart = {
+      deviceFd,
+      wakeFd: this.#wakeFd,
+      overlay,
+      layers,
+      workFd,
+      stateFd,
+      config: {
+        privileged,
+        readOnly: options.readOnly,
+        volatile: options.volatile,
+        osTree,
+        copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,
+      },
+      log: { ...logConfig, prefix: 'serve' },
+      debug: options.debug,
+      owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+      buckets: latencyBuckets,
+      wishes: { ...defaultWishes, killPriv: true },
+      entryValid: 0,
+      attrValid: 0,
+      nodes: this.#reserveNodes(),
+      baseAccepted,
+    };
+    const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
+    return new WorkerLink(start, jobs, {
+      look: async (path, basePath) => void (await this.#reconciler.look(path, basePath)),
+      noticed: (path, basePath) => this.#noticed(path, basePath),
+      remember: (path, fingerprint, fd) => void this.#remember(path, fingerprint, fd),
+      baseMoved: (index) => void this.#reopenBase(index),
+      reserveNodes: () => this.#reserveNodes(),
+    });
+  }
+
+  #newContext(doubt: string | null): MountContext {
+    return {
+      options: this.#options,
+      branches: this.#branches,
+      store: this.#store,
+      reconciler: this.#reconciler,
+      log: this.#log,
+      notes: this.notes,
+      mounted: { pid: process.pid, started: Date.now() },
+      doubt,
+      fold: () => this.#fold(),
+      counts: () => this.#link.counts(),
+      acceptBase: () => this.#acceptBase(),
+      stop: () => this.#stop(),
+    };
+  }
+
+  #reserveNodes(): { from: number; to: number } {
+    // The kernel's root has the id 1; a read-only mount cannot reserve, and forgets its numbers with itself.
+    if (this.#store.readOnly) return { from: 2 + this.#generation++ * NODE_BLOCK, to: 2 + this.#generation * NODE_BLOCK };
+    const [from, to] = this.#store.reserveNodeIds(NODE_BLOCK);
+    return { from: from + 2, to: to + 2 };
+  }
+
+  async #serve(): Promise<void> {
+    await this.#link.serving;
+    const { mountPoint } = this.#options;
+    ensureRuntimeDir();
+    this.#store.events.subscribe(() => {
+      this.#generation += 1;
+    });
+    const warn = (message: string) => this.#log.warn(message);
+    this.#link.setControl(
+      createControlTree({ verbs: this.#verbs, generation: () => this.#generation, now: Date.now, warn }),
+    );
+    const { bases, overlay } = this.#options;
+    const server = await createControlServer({
+      verbs: this.#verbs,
+      socketPath: runtimePaths(mountPoint).socket,
+      warn,
+    });
+    this.#closeServer = () => server.close();
+    writeRegistration(newRegistration({ mountPoint, bases, overlay, state: this.#branches.stateDir }));
+  }
+
+  #closeServer: () => Promise<void> = async () => {};
+
+  /** Until the mount is gone; the process's exit code. */
+  async run(): Promise<number> {
+    const timer = setInterval(() => {
+      this.#fold().catch((error: unknown) => this.#log.error(`folding the journal: ${messageOf(error)}`));
+    }, FOLD_MS);
+    const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+    const onSignal = (signal: NodeJS.Signals) => {
+      this.#log.info(`${signal}: unmounting`);
+      if (unmount(this.#options.mountPoint, false) < 0) unmount(this.#options.mountPoint, true);
+    };
+    for (const signal of signals) process.on(signal, onSignal);
+    const { how, journal } = await this.#link.ended;
+    clearInterval(timer);
+    this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
+    await this.#finish(journal);
+    for (const signal of signals) process.removeListener(signal, onSignal);
+    return how === 'unmounted' || how === 'aborted' ? 0 : 1;
+  }
+
+  async #finish(journal: string): Promise<void> {
+    await this.#closeServer();
+    await this.#reconciler.idle();
+    await this.#folding;
+    if (journal !== '') await this.#store.foldJournal(journal);
+    await this.#store.close();
+    removeRegistration(this.#options.mountPoint);
+  }
+
+  /** One fold at a time; whoever asks meanwhile gets one that begins after the asking. */
+  #fold(): Promise<void> {
+    const run = (this.#folding ?? Promise.resolve()).then(async () => {
+      const name = await this.#link.rotate();
+      if (typeof name === 'number') {
+        if (name !== -E.ESHUTDOWN) throw new FsError(-name, `cannot switch the journal: ${errnoName(name)}`);
+      } else if (name !== '') {
+        await this.#store.foldJournal(name);
+      }
+    });
+    const tracked = run.catch(() => {
+      // Reported to whoever asked; the next fold finds the same journal.
+      this.#generation += 1;
+    });
+    this.#folding = tracked;
+    return run;
+  }
+
+  #noticed(path: string, basePath: string): void {
+    if (this.#looking.has(path)) return;
+    this.#looking.add(path);
+    void this.#reconciler.look(path, basePath).then(() => this.#looking.delete(path));
+  }
+
+  /** Hashes what a whiteout hides, and keeps it as an ancestor. */
+  async #remember(path: string, fingerprint: string, fd: number): Promise<void> {
+    try {
+      const stat = newStat();
+      if (fstat(fd, stat) < 0) return;
+      const content = await readContent(fd, stat.size, true);
+      if (typeof content === 'number' || content.bytes === null) return;
+      await this.#store.ancestors.put(content.bytes);
+      this.#link.send({ kind: 'fill', path, fingerprint, content: content.hash });
+    } catch (error) {
+      this.#log.warn(`${escapeName(path)}: what its whiteout hides is not kept: ${messageOf(error)}`);
+    } finally {
+      close(fd);
+    }
+  }
+
+  /** The base's path leads to another tree: that is opened; the old one serves until then. */
+  async #reopenBase(index: number): Promise<void> {
+    const old = this.#branches.layers[index] as BaseLayer;
+    for (;;) {
+      const moved = baseMoved(old);
+      if (moved === 0) break;
+      if (moved === 1) {
+        try {
+          this.#takeLayer(openBaseLayer(index, old.path, this.#branches.privileged));
+          return;
+        } catch (error) {
+          this.#log.warn(`${escapeName(old.path)}: ${messageOf(error)}`);
+        }
+      }
+      // Absent: the old tree answers with what it still has.
+      await new Promise((resolve) => setTimeout(resolve, BASE_RETRY_MS));
+      if (this.#link.isOver) return;
+    }
+    this.#link.send({ kind: 'layer', layer: old });
+  }
+
+  #takeLayer(layer: BaseLayer): void {
+    this.#branches.layers[layer.index] = layer;
+    const doubt = baseDoubt(this.#store.bases(), this.#branches.layers);
+    this.#context.doubt = doubt;
+    this.#reconciler.baseState = doubt === null ? 'accepted' : 'unaccepted';
+    this.#log.info(`${escapeName(layer.path)}: another tree lies there now${doubt === null ? '' : `, not accepted: ${doubt}`}`);
+    this.#link.send({ kind: 'layer', layer });
+    this.#link.send({ kind: 'accepted', accepted: doubt === null });
+    if (doubt !== null) this.#store.events.add({ kind: 'unaccepted', path: '', detail: doubt });
+    else if (!this.#options.readOnly) this.#store.setBases(baseRecords(this.#branches.layers));
+  }
+
+  async #acceptBase(): Promise<void> {
+    this.#store.setBases(baseRecords(this.#branches.layers));
+    if (this.#context.doubt === null) return;
+    this.#context.doubt = null;
+    this.#reconciler.baseState = 'accepted';
+    this.#store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
+    this.#link.send({ kind: 'accepted', accepted: true });
+    await this.#store.flush();
+  }
+
+  async #stop(): Promise<void> {
+    const result = unmount(this.#options.mountPoint, false);
+    if (result < 0) throw new FsError(-result, `cannot be unmounted (${errnoName(result)})`);
+  }
+}

@@ -1,0 +1,203 @@
+// The main thread's side of the serving worker: starts it, wakes it, does its jobs, and asks it for what only
+// the serving thread may do (the last step of a merge, a new journal file, counters).
+import * as path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { ControlEntry, ControlHandle, ControlStat, ControlTree } from '../control/tree.ts';
+import type { ControlReply, ControlRequest } from '../frontend/front.ts';
+import type { Negotiated } from '../fuse/init.ts';
+import { E } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { eventfdSignal } from '../sys/poll.ts';
+import type { CommitRequest } from '../union/commit.ts';
+import { type JobContext, runJob } from '../union/job-runner.ts';
+import type { FromWorker, ToWorker, WorkerCounts, WorkerStart } from './messages.ts';
+
+/** What the worker's messages lead to. */
+export interface LinkEvents {
+  look(path: string, basePath: string): Promise<void>;
+  noticed(path: string, basePath: string): void;
+  remember(path: string, fingerprint: string, fd: number): void;
+  baseMoved(layer: number): void;
+  reserveNodes(): { from: number; to: number };
+}
+
+/** How long an OPEN waits for a merge that is being computed; then the guest's own file answers. */
+const LOOK_LIMIT_MS = 2000;
+
+export class WorkerLink {
+  readonly #worker: Worker;
+  readonly #wakeFd: number;
+  readonly #jobs: JobContext;
+  readonly #events: LinkEvents;
+  readonly #log: Log;
+  readonly #waiting = new Map<number, (value: never) => void>();
+  readonly #handles = new Map<number, ControlHandle>();
+  #control: ControlTree | null = null;
+  #next = 1;
+  #ended = false;
+  readonly serving: Promise<Negotiated>;
+  /** How the loop ended, and the last journal file; jobs that were under way are done by then. */
+  readonly ended: Promise<{ how: string; journal: string }>;
+  readonly #underWay = new Set<Promise<unknown>>();
+
+  constructor(start: WorkerStart, jobs: JobContext, events: LinkEvents) {
+    this.#wakeFd = start.wakeFd;
+    this.#jobs = jobs;
+    this.#log = jobs.log;
+    this.#events = events;
+    this.#worker = new Worker(path.join(import.meta.dirname, 'serve-worker.js'), { workerData: start });
+    let serving: (negotiated: Negotiated) => void = () => {};
+    let refused: (error: Error) => void = () => {};
+    this.serving = new Promise((resolve, reject) => {
+      serving = resolve;
+      refused = reject;
+    });
+    this.ended = new Promise((resolve) => {
+      const end = (how: string, journal = '') => {
+        if (this.#ended) return;
+        this.#ended = true;
+        refused(new FsError(E.EIO, `the mount ended before it served: ${how}`));
+        this.#failWaiting();
+        void Promise.allSettled(this.#underWay).then(() => resolve({ how, journal }));
+      };
+      this.#worker.on('message', (message: FromWorker) => {
+        if (message.kind === 'serving') serving(message.negotiated);
+        else if (message.kind === 'ended') end(message.how, message.journal);
+        else this.#take(message);
+      });
+      this.#worker.on('error', (error) => {
+        this.#log.error(`serving worker: ${error.stack ?? error.message}`);
+        end(error.message);
+      });
+      this.#worker.on('exit', () => end('exited'));
+    });
+  }
+
+  get isOver(): boolean {
+    return this.#ended;
+  }
+
+  setControl(tree: ControlTree): void {
+    this.#control = tree;
+  }
+
+  send(message: ToWorker): void {
+    if (this.#ended) return;
+    this.#worker.postMessage(message);
+    eventfdSignal(this.#wakeFd);
+  }
+
+  /** The last step of a merge; -ESHUTDOWN once the mount has ended. */
+  commit(request: CommitRequest): Promise<number> {
+    if (this.#ended) return Promise.resolve(-E.ESHUTDOWN);
+    return this.#ask((id) => ({ kind: 'commit', id, request }));
+  }
+
+  /** Name of a journal file that the worker has closed; '' nothing was written; a negative errno. */
+  rotate(): Promise<string | number> {
+    if (this.#ended) return Promise.resolve('');
+    return this.#ask((id) => ({ kind: 'rotate', id }));
+  }
+
+  counts(): Promise<WorkerCounts> {
+    return this.#ask((id) => ({ kind: 'counts', id }));
+  }
+
+  #ask<T>(message: (id: number) => ToWorker): Promise<T> {
+    return new Promise((resolve) => {
+      const id = this.#next++;
+      this.#waiting.set(id, resolve as (value: never) => void);
+      this.send(message(id));
+    });
+  }
+
+  #answered(id: number, value: unknown): void {
+    const resolve = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    resolve?.(value as never);
+  }
+
+  #failWaiting(): void {
+    for (const resolve of this.#waiting.values()) resolve(-E.ESHUTDOWN as never);
+    this.#waiting.clear();
+  }
+
+  #take(message: Exclude<FromWorker, { kind: 'serving' | 'ended' }>): void {
+    switch (message.kind) {
+      case 'job':
+        return this.#track(
+          runJob(this.#jobs, message.args).then((result) =>
+            this.send({ kind: 'job-done', id: message.id, result }),
+          ),
+        );
+      case 'look':
+        return this.#track(this.#look(message.id, message.path, message.basePath));
+      case 'noticed':
+        return this.#events.noticed(message.path, message.basePath);
+      case 'remember':
+        return this.#events.remember(message.path, message.fingerprint, message.fd);
+      case 'control':
+        return this.#track(this.#askControl(message.id, message.request));
+      case 'base-moved':
+        return this.#events.baseMoved(message.layer);
+      case 'committed':
+        return this.#answered(message.id, message.result);
+      case 'rotated':
+        return this.#answered(message.id, message.name);
+      case 'counted':
+        return this.#answered(message.id, message.counts);
+      case 'nodes-low':
+        return this.send({ kind: 'nodes', ...this.#events.reserveNodes() });
+    }
+  }
+
+  #track(work: Promise<unknown>): void {
+    const settled = work.catch((error: unknown) => {
+      this.#log.error(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    });
+    this.#underWay.add(settled);
+    void settled.then(() => this.#underWay.delete(settled));
+  }
+
+  async #look(id: number, path: string, basePath: string): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, LOOK_LIMIT_MS);
+    });
+    await Promise.race([this.#events.look(path, basePath), limit]);
+    clearTimeout(timer);
+    this.send({ kind: 'look-done', id });
+  }
+
+  async #askControl(id: number, request: ControlRequest): Promise<void> {
+    this.send({ kind: 'control', id, reply: await this.#controlReply(request) });
+  }
+
+  async #controlReply(request: ControlRequest): Promise<ControlReply> {
+    const control = this.#control;
+    if (control === null) return -E.EAGAIN;
+    switch (request.op) {
+      case 'stat':
+        return (await control.stat(request.path)) as ControlStat | number;
+      case 'list':
+        return (await control.list(request.path)) as ControlEntry[] | number;
+      case 'open': {
+        const handle = await control.open(request.path);
+        if (typeof handle === 'number') return handle;
+        const id = this.#next++;
+        this.#handles.set(id, handle);
+        return id;
+      }
+      case 'read': {
+        const handle = this.#handles.get(request.handle);
+        return handle ? handle.read(request.offset, request.length) : -E.EBADF;
+      }
+      case 'close':
+        this.#handles.delete(request.handle);
+        return 0;
+      case 'write':
+        return control.write(request.path, request.bytes);
+    }
+  }
+}

@@ -1,0 +1,143 @@
+// The control directory `/.kasane` as the kernel sees it: nodes in a range of numbers of their own, whose
+// content the main thread renders. Read with direct I/O, so that `tail -f` and a file that has grown since its
+// size was asked work; never listed, but found by name.
+import type { ControlEntry, ControlStat } from '../control/tree.ts';
+import { writeAttr } from '../fuse/attr.ts';
+import { sizeOf, writers } from '../fuse/codec.ts';
+import { FOPEN_DIRECT_IO } from '../fuse/constants.ts';
+import { addDirent } from '../fuse/dirent.ts';
+import type { Parked } from '../fuse/parked.ts';
+import { PAYLOAD } from '../fuse/protocol.ts';
+import type { FuseRequest } from '../fuse/request.ts';
+import { E } from '../lib/errno.ts';
+import { joinPath } from '../lib/names.ts';
+import { newStat, S_IFDIR, S_IFREG, type Stat } from '../lib/stat.ts';
+import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
+import { CONTROL_NAME } from '../union/place.ts';
+import { ROOT_ID } from '../union/node.ts';
+import { type Front, parkForControl } from './front.ts';
+
+/** NodeIds and inode numbers of the control directory lie above all others. */
+const FIRST = 2 ** 52;
+const DT_DIR = 4;
+const DT_REG = 8;
+
+export function isControl(nodeId: number): boolean {
+  return nodeId >= FIRST;
+}
+
+function statOf(front: Front, from: ControlStat): Stat {
+  const stat = newStat();
+  stat.mode = from.mode | (from.kind === 'dir' ? S_IFDIR : S_IFREG);
+  stat.size = from.size;
+  stat.blocks = Math.ceil(from.size / 512);
+  stat.blksize = 4096;
+  stat.nlink = from.nlink;
+  stat.uid = front.owner.uid;
+  stat.gid = front.owner.gid;
+  const seconds = Math.floor(from.mtimeMs / 1000);
+  const nanoseconds = Math.round((from.mtimeMs - seconds * 1000) * 1e6);
+  stat.atimeSec = stat.mtimeSec = stat.ctimeSec = seconds;
+  stat.atimeNsec = stat.mtimeNsec = stat.ctimeNsec = nanoseconds;
+  return stat;
+}
+
+/** A reply outside a handler has a buffer of its own, laid out as a request's reply. */
+function payloadView(size: number): { payload: Buffer; view: DataView } {
+  const payload = Buffer.alloc(size);
+  return { payload, view: new DataView(payload.buffer, payload.byteOffset, payload.length) };
+}
+
+export function lookupControl(front: Front, parent: number, name: string): number {
+  const within = parent === ROOT_ID ? '' : (front.controlPaths.get(parent) ?? null);
+  if (within === null) return -E.ESTALE;
+  const path = parent === ROOT_ID && name === CONTROL_NAME ? '' : joinPath(within, name);
+  return parkForControl(front, { op: 'stat', path }, (token, reply) => {
+    const stat = reply as ControlStat;
+    const id = FIRST + stat.ino;
+    front.controlPaths.set(id, path);
+    const { payload, view } = payloadView(sizeOf('entry_out'));
+    view.setUint32(0, id % 2 ** 32, true);
+    view.setUint32(4, Math.floor(id / 2 ** 32), true);
+    view.setUint32(8, 1, true);
+    writeAttr(view, 40, statOf(front, stat), id);
+    front.server.answer(token, payload.length, payload);
+  });
+}
+
+function answerAttr(front: Front, token: Parked, stat: ControlStat): void {
+  const { payload, view } = payloadView(sizeOf('attr_out'));
+  writeAttr(view, 16, statOf(front, stat), FIRST + stat.ino);
+  front.server.answer(token, payload.length, payload);
+}
+
+export function getattrControl(front: Front, id: number): number {
+  const path = front.controlPaths.get(id);
+  if (path === undefined) return -E.ESTALE;
+  return parkForControl(front, { op: 'stat', path }, (token, reply) =>
+    answerAttr(front, token, reply as ControlStat),
+  );
+}
+
+/** `echo verb > control` truncates first: that changes nothing, and is no error. All else is. */
+export function setattrControl(front: Front, id: number, truncates: boolean): number {
+  const path = front.controlPaths.get(id);
+  if (path === undefined) return -E.ESTALE;
+  return path === 'control' && truncates ? getattrControl(front, id) : -E.EPERM;
+}
+
+export function openControl(front: Front, id: number, flags: number): number {
+  const path = front.controlPaths.get(id);
+  if (path === undefined) return -E.ESTALE;
+  if ((flags & O_ACCMODE) !== O_RDONLY && path !== 'control') return -E.EACCES;
+  return parkForControl(front, { op: 'open', path }, (token, reply) => {
+    const { payload, view } = payloadView(sizeOf('open_out'));
+    writers.open_out(view, 0, { fh: reply as number, openFlags: FOPEN_DIRECT_IO, backingId: 0 });
+    front.server.answer(token, payload.length, payload);
+  });
+}
+
+export function readControl(front: Front, handle: number, offset: number, length: number): number {
+  return parkForControl(front, { op: 'read', handle, offset, length }, (token, reply) => {
+    const bytes = Buffer.from(reply as Uint8Array);
+    front.server.answer(token, bytes.length, bytes);
+  });
+}
+
+export function writeControl(front: Front, id: number, bytes: Uint8Array): number {
+  const path = front.controlPaths.get(id);
+  if (path === undefined) return -E.ESTALE;
+  return parkForControl(front, { op: 'write', path, bytes: Uint8Array.from(bytes) }, (token, reply) => {
+    const { payload } = payloadView(sizeOf('write_out'));
+    payload.writeUInt32LE(reply as number, 0);
+    front.server.answer(token, payload.length, payload);
+  });
+}
+
+export function releaseControl(front: Front, handle: number): number {
+  front.askControl({ op: 'close', handle }, () => {});
+  return 0;
+}
+
+export function listControl(front: Front, id: number, offset: number, size: number): number {
+  const path = front.controlPaths.get(id);
+  if (path === undefined) return -E.ESTALE;
+  return parkForControl(front, { op: 'list', path }, (token, reply) => {
+    const dots = [
+      { name: '.', kind: 'dir', ino: id - FIRST },
+      { name: '..', kind: 'dir', ino: 1 },
+    ] as const;
+    const entries = [...dots, ...(reply as ControlEntry[])];
+    const buffer = Buffer.alloc(PAYLOAD + size);
+    const r = { reply: buffer, replyView: new DataView(buffer.buffer, buffer.byteOffset, buffer.length) };
+    let length = 0;
+    for (const [i, { name, kind, ino }] of entries.entries()) {
+      if (i < offset) continue;
+      const type = kind === 'dir' ? DT_DIR : DT_REG;
+      const next = addDirent(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name);
+      if (next < 0) break;
+      length = next;
+    }
+    front.server.answer(token, length, buffer.subarray(PAYLOAD, PAYLOAD + length));
+  });
+}

@@ -1,0 +1,230 @@
+// Operations on open files and directories.
+
+import { writeOpenOut } from '../fuse/attr.ts';
+import { readers, sizeOf, writers } from '../fuse/codec.ts';
+import {
+  FOPEN_KEEP_CACHE,
+  FUSE_FSYNC_FDATASYNC,
+  FUSE_OPEN_KILL_SUIDGID,
+  FUSE_WRITE_KILL_SUIDGID,
+} from '../fuse/constants.ts';
+import { addDirent } from '../fuse/dirent.ts';
+import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
+import type { FuseRequest, Handlers } from '../fuse/request.ts';
+import { E } from '../lib/errno.ts';
+import { fstat } from '../sys/stat.ts';
+import { objectIno } from '../union/identity.ts';
+import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
+import { statNode } from '../union/locate.ts';
+import type { Handle, Node } from '../union/node.ts';
+import {
+  allocate,
+  copyRange,
+  fsync,
+  fsyncDirectory,
+  isSynchronous,
+  open,
+  read,
+  seek,
+  write,
+} from '../union/open.ts';
+import { WAIT } from '../union/union.ts';
+import {
+  isControl,
+  listControl,
+  openControl,
+  readControl,
+  releaseControl,
+  writeControl,
+} from './control-files.ts';
+import { type Front, mayKeepCache, nodeOf, parkForResult, resultOf } from './front.ts';
+
+export function fileHandlers(front: Front): Handlers {
+  return {
+    OPEN: (r) => doOpen(front, r),
+    READ: (r) => doRead(front, r),
+    WRITE: (r) => doWrite(front, r),
+    RELEASE: (r) => release(front, r),
+    FSYNC: (r) => doFsync(front, r),
+    FALLOCATE: (r) => doAllocate(front, r),
+    LSEEK: (r) => doSeek(front, r),
+    COPY_FILE_RANGE: (r) => doCopyRange(front, r),
+    OPENDIR: (r) => openDirectory(front, r),
+    READDIR: (r) => readDirectory(front, r),
+    RELEASEDIR: (r) => releaseDirectory(front, r),
+    FSYNCDIR: (r) => {
+      if (isControl(r.nodeId)) return 0;
+      const node = nodeOf(front, r.nodeId);
+      return node ? settled(front, fsyncDirectory(front.union, node)) : -E.ESTALE;
+    },
+    // Ioctls act on descriptors of the file system beneath, which guests have not got.
+    IOCTL: () => -E.ENOTTY,
+  };
+}
+
+/** The answer is the result of the work that is waited for, without a payload. */
+function settled(front: Front, result: number): number {
+  return result === WAIT ? parkForResult(front, () => undefined) : result;
+}
+
+function handleOf(front: Front, fh: number): Handle | undefined {
+  return front.union.table.handle(fh);
+}
+
+function doOpen(front: Front, r: FuseRequest): number {
+  const { flags, openFlags } = readers.open_in(r.view, HEADER);
+  if (isControl(r.nodeId)) return openControl(front, r.nodeId, flags);
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const handle = open(front.union, node, flags, r.pid, (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0);
+  if (typeof handle === 'number') return resultOf(front, handle);
+  const { stat } = front.union;
+  const keep = fstat(handle.fd, stat) === 0 && mayKeepCache(handle, stat);
+  return writeOpenOut(r, handle.id, keep ? FOPEN_KEEP_CACHE : 0);
+}
+
+function doRead(front: Front, r: FuseRequest): number {
+  const { fh, offset, size } = readers.read_in(r.view, HEADER);
+  if (isControl(r.nodeId)) return readControl(front, fh, offset, size);
+  const handle = handleOf(front, fh);
+  if (!handle) return -E.EBADF;
+  return read(handle, r.reply, PAYLOAD, Math.min(size, r.replyLimit), offset);
+}
+
+function doWrite(front: Front, r: FuseRequest): number {
+  const { fh, offset, size, writeFlags } = readers.write_in(r.view, HEADER);
+  const at = HEADER + sizeOf('write_in');
+  if (isControl(r.nodeId)) return writeControl(front, r.nodeId, r.buffer.subarray(at, at + size));
+  const handle = handleOf(front, fh);
+  if (!handle) return -E.EBADF;
+  const dropSetid = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
+  const written = write(front.union, handle, r.buffer, at, size, offset, dropSetid);
+  if (written < 0) return written;
+  if (!isSynchronous(handle)) return writers.write_out(r.replyView, PAYLOAD, { size: written });
+  fsync(front.union, handle, true);
+  return parkForResult(front, () => countPayload(written));
+}
+
+function countPayload(count: number): Buffer {
+  const payload = Buffer.alloc(sizeOf('write_out'));
+  payload.writeUInt32LE(count, 0);
+  return payload;
+}
+
+function release(front: Front, r: FuseRequest): number {
+  const { fh } = readers.release_in(r.view, HEADER);
+  if (isControl(r.nodeId)) return releaseControl(front, fh);
+  const handle = handleOf(front, fh);
+  if (handle) front.union.table.removeHandle(handle);
+  return 0;
+}
+
+function doFsync(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return 0;
+  const { fh, fsyncFlags } = readers.fsync_in(r.view, HEADER);
+  const handle = handleOf(front, fh);
+  if (!handle) return -E.EBADF;
+  return settled(front, fsync(front.union, handle, (fsyncFlags & FUSE_FSYNC_FDATASYNC) !== 0));
+}
+
+function doAllocate(front: Front, r: FuseRequest): number {
+  const { fh, offset, length, mode } = readers.fallocate_in(r.view, HEADER);
+  const handle = isControl(r.nodeId) ? undefined : handleOf(front, fh);
+  if (!handle) return -E.EBADF;
+  return settled(front, allocate(front.union, handle, mode, offset, length));
+}
+
+function doSeek(front: Front, r: FuseRequest): number {
+  const { fh, offset, whence } = readers.lseek_in(r.view, HEADER);
+  const handle = isControl(r.nodeId) ? undefined : handleOf(front, fh);
+  if (!handle) return isControl(r.nodeId) ? -E.EINVAL : -E.EBADF;
+  const at = seek(handle, offset, whence);
+  return at < 0 ? at : writers.lseek_out(r.replyView, PAYLOAD, { offset: at });
+}
+
+function doCopyRange(front: Front, r: FuseRequest): number {
+  const { fhIn, offIn, fhOut, offOut, len } = readers.copy_file_range_in(r.view, HEADER);
+  const from = handleOf(front, fhIn);
+  const to = handleOf(front, fhOut);
+  // A control file on either side: the kernel copies by reading and writing then.
+  if (!from || !to) return -E.EOPNOTSUPP;
+  const result = copyRange(front.union, from, offIn, to, offOut, len);
+  return result === WAIT ? parkForResult(front, countPayload) : result;
+}
+
+function openDirectory(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return writeOpenOut(r, 0, 0);
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const fh = front.nextDirectory++;
+  front.directories.set(fh, { node, entries: null });
+  return writeOpenOut(r, fh, 0);
+}
+
+function releaseDirectory(front: Front, r: FuseRequest): number {
+  front.directories.delete(readers.release_in(r.view, HEADER).fh);
+  return 0;
+}
+
+const DT_DIR = 4;
+
+function readDirectory(front: Front, r: FuseRequest): number {
+  const { fh, offset, size } = readers.read_in(r.view, HEADER);
+  if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size);
+  const handle = front.directories.get(fh);
+  if (!handle) return -E.EBADF;
+  // A new pass (rewinddir) shows what is there by then.
+  if (offset === 0 || handle.entries === null) {
+    const entries = listDirectory(front.union, handle.node);
+    if (typeof entries === 'number') return entries;
+    handle.entries = entries;
+  }
+  const limit = Math.min(size, r.replyLimit);
+  const start = addDots(front, r, handle.node, offset, limit);
+  if (start < 0) return start;
+  return addEntries(r, handle.entries, offset, start, limit);
+}
+
+/** `.` and `..` at offsets 1 and 2; bytes written, or a negative errno. */
+function addDots(front: Front, r: FuseRequest, node: Node, offset: number, limit: number): number {
+  let length = 0;
+  const parent = node.names[0]?.parent ?? node;
+  for (const [name, at, which] of [
+    ['.', 1, node],
+    ['..', 2, parent],
+  ] as const) {
+    if (offset >= at) continue;
+    const { stat } = front.union;
+    const error = statNode(front.union, which, stat);
+    const ino = error < 0 ? 1 : objectIno(front.union, which, stat);
+    const next = addDirent(r, length, limit, ino, at, DT_DIR, name);
+    if (next < 0) break;
+    length = next;
+  }
+  return length;
+}
+
+/** Names whose offsets are equal go into one answer, or the next would leave some of them out. */
+function addEntries(
+  r: FuseRequest,
+  entries: readonly ListEntry[],
+  offset: number,
+  start: number,
+  limit: number,
+): number {
+  let length = start;
+  let i = indexAfter(entries, offset);
+  while (i < entries.length) {
+    const first = entries[i] as ListEntry;
+    let next = length;
+    let j = i;
+    for (; j < entries.length && (entries[j] as ListEntry).offset === first.offset; j++) {
+      const { ino, type, name } = entries[j] as ListEntry;
+      next = addDirent(r, next, limit, ino, first.offset, type, name);
+      if (next < 0) return length;
+    }
+    length = next;
+    i = j;
+  }
+  return length;
+}

@@ -1,0 +1,154 @@
+// What the FUSE operations share: the union, the server, how long the kernel may keep what it is told, and how
+// a request waits. One object per mount, owned by the serving worker.
+import * as fs from 'node:fs';
+import type { ControlEntry, ControlStat } from '../control/tree.ts';
+import { writeEntryOut } from '../fuse/attr.ts';
+import type { Parked } from '../fuse/parked.ts';
+import type { FuseRequest } from '../fuse/request.ts';
+import { PARK, supplementaryGroups } from '../fuse/request.ts';
+import type { FuseServer } from '../fuse/server.ts';
+import { E } from '../lib/errno.ts';
+import { isRegular } from '../lib/stat.ts';
+import type { Caller } from '../union/caller.ts';
+import type { ListEntry } from '../union/listing.ts';
+import type { Handle, Node, PendingWork } from '../union/node.ts';
+import type { Union } from '../union/union.ts';
+import { WAIT } from '../union/union.ts';
+
+/** What the control directory (on the main thread) is asked. Paths are relative to `.kasane`. */
+export type ControlRequest =
+  | { op: 'stat'; path: string }
+  | { op: 'list'; path: string }
+  | { op: 'open'; path: string }
+  | { op: 'read'; handle: number; offset: number; length: number }
+  | { op: 'close'; handle: number }
+  | { op: 'write'; path: string; bytes: Uint8Array };
+
+/** A negative errno, or what was asked for; `open` gives a handle, `write` a count. */
+export type ControlReply = number | ControlStat | ControlEntry[] | Uint8Array;
+
+export type AskControl = (request: ControlRequest, done: (reply: ControlReply) => void) => void;
+
+export interface DirHandle {
+  node: Node;
+  /** null: not read yet, or to be read anew. */
+  entries: ListEntry[] | null;
+}
+
+export interface Front {
+  union: Union;
+  /** Set before the first request is served. */
+  server: FuseServer;
+  askControl: AskControl;
+  owner: { uid: number; gid: number };
+  /** Seconds for which the kernel may keep names and attributes; 0: it asks each time. */
+  entryValid: number;
+  attrValid: number;
+  directories: Map<number, DirHandle>;
+  nextDirectory: number;
+  /** Paths of control objects by their number. */
+  controlPaths: Map<number, string>;
+}
+
+/** The node of a request; undefined when it is not known (a stale handle of an NFS server). */
+export function nodeOf(front: Front, id: number): Node | undefined {
+  return front.union.table.get(id);
+}
+
+/** The caller of a request; `mask` is its umask, for requests that carry one. */
+export function callerOf(r: FuseRequest, mask: number): Caller {
+  const groups = r.extLength > 0 ? supplementaryGroups(r) : [];
+  return { uid: r.uid, gid: r.gid, pid: r.pid, umask: mask, groups };
+}
+
+/** Replies with union.entry and counts the reference that the kernel gets by it. */
+export function replyEntry(front: Front, r: FuseRequest): number {
+  const { node, stat, ino } = front.union.entry;
+  node.lookups += 1;
+  return writeEntryOut(r, node.id, 1, front.entryValid, front.attrValid, stat, ino);
+}
+
+/** The handler's result for what an operation returned: WAIT parks the request, to be run again. */
+export function resultOf(front: Front, result: number): number {
+  return result === WAIT ? parkUntilDone(front) : result;
+}
+
+/** Parks the request until union.waiting is done: then it is run again, or answered with the error. */
+export function parkUntilDone(front: Front): number {
+  const { server } = front;
+  const work = front.union.waiting as PendingWork;
+  const token = server.park();
+  onResult(work, (result) => {
+    if (result < 0) server.answer(token, result);
+    else server.rerun(token);
+  });
+  return PARK;
+}
+
+/** Parks the request until union.waiting is done, whose result makes the answer. */
+export function parkForResult(front: Front, payload: (result: number) => Buffer | undefined): number {
+  const { server } = front;
+  const work = front.union.waiting as PendingWork;
+  const token = server.park();
+  onResult(work, (result) => server.answer(token, result, result < 0 ? undefined : payload(result)));
+  return PARK;
+}
+
+function onResult(work: PendingWork, then: (result: number) => void): void {
+  if (work.result === undefined) work.waiting.push(then);
+  else then(work.result);
+}
+
+/** Parks the request until the control directory has answered. */
+export function parkForControl(
+  front: Front,
+  request: ControlRequest,
+  answer: (token: Parked, reply: ControlReply) => void,
+): number {
+  const token = front.server.park();
+  front.askControl(request, (reply) => {
+    if (typeof reply === 'number' && reply < 0) front.server.answer(token, reply);
+    else answer(token, reply);
+  });
+  return PARK;
+}
+
+const SIGKILL_BIT = 1n << 8n;
+
+/**
+ * A signal interrupts a request that waits. Other file systems let nothing but death interrupt an open or a
+ * chmod, so neither does this one: EINTR only for who has been killed.
+ */
+export function interrupted(front: Front, token: Parked): void {
+  if (isDying(token.pid)) front.server.answer(token, -E.EINTR);
+}
+
+function isDying(pid: number): boolean {
+  try {
+    const status = fs.readFileSync(`/proc/${pid}/status`, 'latin1');
+    const pending = [...status.matchAll(/^(?:SigPnd|ShdPnd):\t([0-9a-f]+)/gm)];
+    return pending.some(([, mask]) => (BigInt(`0x${mask}`) & SIGKILL_BIT) !== 0n);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' || code === 'ESRCH') return true;
+    throw error;
+  }
+}
+
+/** Whether the kernel's pages of this file are still those of the object: then they may be kept. */
+export function mayKeepCache(
+  handle: Handle,
+  stat: { ino: number; ctimeSec: number; ctimeNsec: number; size: number; mode: number },
+): boolean {
+  const { node } = handle;
+  const before = node.cachedAt;
+  const { ino, ctimeSec, ctimeNsec, size } = stat;
+  node.cachedAt = isRegular(stat.mode) ? { ino, ctimeSec, ctimeNsec, size } : null;
+  return (
+    before !== null &&
+    before.ino === ino &&
+    before.ctimeSec === ctimeSec &&
+    before.ctimeNsec === ctimeNsec &&
+    before.size === size
+  );
+}

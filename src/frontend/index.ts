@@ -1,0 +1,10 @@
+// All operations of the direct transport, one function each.
+import type { Handlers } from '../fuse/request.ts';
+import { attributeHandlers } from './attributes.ts';
+import { fileHandlers } from './files.ts';
+import type { Front } from './front.ts';
+import { nameHandlers } from './names.ts';
+
+export function handlersOf(front: Front): Handlers {
+  return { ...nameHandlers(front), ...attributeHandlers(front), ...fileHandlers(front) };
+}

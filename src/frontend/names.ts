@@ -1,0 +1,151 @@
+// Operations on names: LOOKUP, the makers, the removers, RENAME, LINK, READLINK, FORGET.
+import { devMajor, devMinor, writeCreateOut } from '../fuse/attr.ts';
+import { readers, sizeOf } from '../fuse/codec.ts';
+import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
+import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } from '../fuse/request.ts';
+import { E } from '../lib/errno.ts';
+import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
+import { readlinkat } from '../sys/names.ts';
+import { createFile, link, makeObject, type NewObject } from '../union/create.ts';
+import { locate } from '../union/locate.ts';
+import { CONTROL_NAME } from '../union/place.ts';
+import { lookup } from '../union/lookup.ts';
+import { ROOT_ID } from '../union/node.ts';
+import { rmdir, unlink } from '../union/remove.ts';
+import { rename } from '../union/rename.ts';
+import { WAIT } from '../union/union.ts';
+import { isControl, lookupControl } from './control-files.ts';
+import { callerOf, type Front, nodeOf, parkUntilDone, replyEntry, resultOf } from './front.ts';
+
+export function nameHandlers(front: Front): Handlers {
+  return {
+    LOOKUP: (r) => doLookup(front, r),
+    FORGET: (r) => forget(front, r),
+    BATCH_FORGET: (r) => forget(front, r),
+    READLINK: (r) => readlink(front, r),
+    MKNOD: (r) => mknod(front, r),
+    MKDIR: (r) => mkdir(front, r),
+    SYMLINK: (r) => symlink(front, r),
+    CREATE: (r) => create(front, r),
+    LINK: (r) => doLink(front, r),
+    UNLINK: (r) => remove(front, r, false),
+    RMDIR: (r) => remove(front, r, true),
+    RENAME: (r) => doRename(front, r, readers.rename_in(r.view, HEADER).newdir, 0, sizeOf('rename_in')),
+    RENAME2: (r) => {
+      const { newdir, flags } = readers.rename2_in(r.view, HEADER);
+      return doRename(front, r, newdir, flags, sizeOf('rename2_in'));
+    },
+  };
+}
+
+function doLookup(front: Front, r: FuseRequest): number {
+  const name = readName(r, HEADER);
+  if (isControl(r.nodeId) || (r.nodeId === ROOT_ID && name === CONTROL_NAME)) {
+    return lookupControl(front, r.nodeId, name);
+  }
+  const parent = nodeOf(front, r.nodeId);
+  if (!parent) return -E.ESTALE;
+  const error = lookup(front.union, parent, name);
+  return error < 0 ? error : replyEntry(front, r);
+}
+
+function forget(front: Front, r: FuseRequest): number {
+  forEachForget(r, (id, count) => {
+    if (!isControl(id)) front.union.table.forget(id, count);
+  });
+  return NO_REPLY;
+}
+
+function readlink(front: Front, r: FuseRequest): number {
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const at = locate(front.union, node);
+  if (typeof at === 'number') return at;
+  const target = readlinkat(at.dirFd, at.name);
+  return typeof target === 'number' ? target : r.reply.write(target, PAYLOAD, 'latin1');
+}
+
+function newObject(mode: number, more: Partial<NewObject> = {}): NewObject {
+  return { mode, rdevMajor: 0, rdevMinor: 0, target: '', flags: 0, ...more };
+}
+
+function make(front: Front, r: FuseRequest, name: string, object: NewObject, umask: number): number {
+  if (isControl(r.nodeId)) return -E.EPERM;
+  const parent = nodeOf(front, r.nodeId);
+  if (!parent) return -E.ESTALE;
+  const result = makeObject(front.union, parent, name, object, callerOf(r, umask));
+  return result < 0 ? resultOf(front, result) : replyEntry(front, r);
+}
+
+function mknod(front: Front, r: FuseRequest): number {
+  const { mode, rdev, umask } = readers.mknod_in(r.view, HEADER);
+  const name = readName(r, HEADER + sizeOf('mknod_in'));
+  const object = newObject(mode, { rdevMajor: devMajor(rdev), rdevMinor: devMinor(rdev) });
+  return make(front, r, name, object, umask);
+}
+
+function mkdir(front: Front, r: FuseRequest): number {
+  const { mode, umask } = readers.mkdir_in(r.view, HEADER);
+  return make(
+    front,
+    r,
+    readName(r, HEADER + sizeOf('mkdir_in')),
+    newObject(S_IFDIR | (mode & 0o7777)),
+    umask,
+  );
+}
+
+function symlink(front: Front, r: FuseRequest): number {
+  const name = readName(r, HEADER);
+  const target = readName(r, HEADER + name.length + 1);
+  return make(front, r, name, newObject(S_IFLNK | 0o777, { target }), 0);
+}
+
+function create(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return -E.EPERM;
+  const parent = nodeOf(front, r.nodeId);
+  if (!parent) return -E.ESTALE;
+  const { flags, mode, umask } = readers.create_in(r.view, HEADER);
+  const name = readName(r, HEADER + sizeOf('create_in'));
+  const object = newObject(S_IFREG | (mode & 0o7777), { flags });
+  const handle = createFile(front.union, parent, name, object, callerOf(r, umask));
+  if (typeof handle === 'number') return resultOf(front, handle);
+  const { node, stat, ino } = front.union.entry;
+  node.lookups += 1;
+  return writeCreateOut(r, node.id, 1, front.entryValid, front.attrValid, stat, ino, handle.id, 0);
+}
+
+function doLink(front: Front, r: FuseRequest): number {
+  const { oldnodeid } = readers.link_in(r.view, HEADER);
+  if (isControl(r.nodeId) || isControl(oldnodeid)) return -E.EPERM;
+  const parent = nodeOf(front, r.nodeId);
+  const node = nodeOf(front, oldnodeid);
+  if (!parent || !node) return -E.ESTALE;
+  const result = link(front.union, node, parent, readName(r, HEADER + sizeOf('link_in')), r.pid);
+  return result < 0 ? resultOf(front, result) : replyEntry(front, r);
+}
+
+function remove(front: Front, r: FuseRequest, directory: boolean): number {
+  const name = readName(r, HEADER);
+  if (isControl(r.nodeId) || (r.nodeId === ROOT_ID && name === CONTROL_NAME)) return -E.EPERM;
+  const parent = nodeOf(front, r.nodeId);
+  if (!parent) return -E.ESTALE;
+  const result = directory
+    ? rmdir(front.union, parent, name, r.pid)
+    : unlink(front.union, parent, name, r.pid);
+  return resultOf(front, result);
+}
+
+function doRename(front: Front, r: FuseRequest, newdir: number, flags: number, size: number): number {
+  const fromName = readName(r, HEADER + size);
+  const toName = readName(r, HEADER + size + fromName.length + 1);
+  const reserved = (dir: number, name: string) =>
+    isControl(dir) || (dir === ROOT_ID && name === CONTROL_NAME);
+  if (reserved(r.nodeId, fromName) || reserved(newdir, toName)) return -E.EPERM;
+  const from = nodeOf(front, r.nodeId);
+  const to = nodeOf(front, newdir);
+  if (!from || !to) return -E.ESTALE;
+  const { union } = front;
+  const result = rename(union, { parent: from, name: fromName }, { parent: to, name: toName }, flags, r.pid);
+  return result === WAIT ? parkUntilDone(front) : result;
+}

@@ -1,0 +1,394 @@
+// Reads requests from the device, hands each to its handler and writes the answer: one thread, one request at
+// a time, and nothing that waits but the device itself and the eventfd by which other threads wake it. Every
+// request is answered, whatever its handler does: a client without an answer cannot even be killed.
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { read, write } from '../sys/file.ts';
+import { eventfdClear, poll2 } from '../sys/poll.ts';
+import { readers, sizeOf, writers } from './codec.ts';
+import { Counters, type OpcodeCounters } from './counters.ts';
+import { type InitWishes, MAX_IO, type Negotiated, negotiate } from './init.ts';
+import { hasUnique, newParked, type Parked, viewOf } from './parked.ts';
+import { HEADER, opcodeName, opcodeRow, opcodes, PAYLOAD } from './protocol.ts';
+import { type FuseRequest, type Handler, type Handlers, NO_REPLY, PARK } from './request.ts';
+import { Spin } from './spin.ts';
+import { replyLine, requestLine } from './trace.ts';
+
+/** Room for the largest read or write with its header and struct; the kernel refuses to fill a smaller one. */
+const BUFFER_SIZE = MAX_IO + 4096;
+const DEVICE = 1;
+const WAKE = 2;
+/** A device that is never idle keeps other threads' messages waiting for so many milliseconds at most. */
+const LISTEN_EVERY = 1;
+/** The kernel refuses an error beyond this one, and would leave its client waiting. */
+const MAX_ERRNO = 511;
+const COMPLAINTS_PER_SECOND = 20;
+
+export interface ServerOptions {
+  /** O_NONBLOCK. The server does not close it. */
+  deviceFd: number;
+  /** An eventfd that other threads signal. */
+  wakeFd: number;
+  handlers: Handlers;
+  log: Log;
+  /** Takes a line per request and per reply; null: no trace. */
+  trace: ((line: string) => void) | null;
+  /** Upper bounds of the latency histogram, in seconds, ascending. */
+  buckets: readonly number[];
+  wishes: InitWishes;
+  /** How long to try the device again before waiting for it; 0: not at all. See spin.ts. */
+  spinMicroseconds?: number;
+  /** INIT has been answered: file system calls on the mount no longer wait for us. */
+  onInit?(negotiated: Negotiated): void;
+  /** The eventfd has been signalled; it is cleared already. */
+  onWake(): void;
+  /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
+  onInterrupt(request: Parked): void;
+  /** Once, when run() ends. Nothing can be answered any more. */
+  onDestroy(): void;
+}
+
+export type Ending = 'unmounted' | 'aborted' | 'stopped';
+
+export interface FuseServer {
+  /** Serves until the file system is unmounted, its connection aborted, or stop() called. Once per server. */
+  run(): Ending;
+  /** Ends run() after the request in hand. On the server's own thread only. */
+  stop(): void;
+  /** Only inside a handler, which then returns PARK. */
+  park(): Parked;
+  /** Calls the handler again with a parked request: at once, or after the handler that is running now. */
+  rerun(request: Parked): void;
+  /** Answers a parked request: a negative errno, else success with `payload`. A second time does nothing. */
+  answer(request: Parked, result: number, payload?: Buffer): void;
+  /** What INIT agreed upon; null before it. */
+  readonly negotiated: Negotiated | null;
+  metrics(): OpcodeCounters[];
+}
+
+export function createServer(options: ServerOptions): FuseServer {
+  return new Server(options);
+}
+
+class Server implements FuseServer {
+  negotiated: Negotiated | null = null;
+  readonly #options: ServerOptions;
+  /** By opcode. */
+  readonly #handlers: readonly (Handler | undefined)[];
+  readonly #counters: Counters;
+  readonly #spin: Spin;
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  readonly #view = viewOf(this.#buffer);
+  readonly #r: FuseRequest;
+  readonly #parked = new Set<Parked>();
+  /** Reruns that were asked for inside a handler. */
+  readonly #deferred: Parked[] = [];
+  /** The parked request whose handler is called again. */
+  #rerunning: Parked | null = null;
+  /** What park() has given to the handler that is running, or ran last. */
+  #parkedNow: Parked | null = null;
+  #inHandler = false;
+  #stopping = false;
+  /** When the request in hand was read. */
+  #started = 0;
+  #listened = 0;
+  #complaintsSince = 0;
+  #complaints = 0;
+
+  constructor(options: ServerOptions) {
+    const reply = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+    this.#options = options;
+    this.#counters = new Counters(options.buckets);
+    this.#spin = new Spin(options.spinMicroseconds);
+    const handlers: (Handler | undefined)[] = [];
+    for (const [name, handler] of Object.entries(options.handlers)) {
+      handlers[opcodes[name as keyof Handlers].code] = handler;
+    }
+    this.#handlers = handlers;
+    this.#r = {
+      opcode: 0,
+      nodeId: 0,
+      uid: 0,
+      gid: 0,
+      pid: 0,
+      extLength: 0,
+      length: 0,
+      buffer: this.#buffer,
+      view: this.#view,
+      reply,
+      replyView: viewOf(reply),
+      replyLimit: BUFFER_SIZE - PAYLOAD,
+    };
+  }
+
+  run(): Ending {
+    try {
+      return this.#loop();
+    } finally {
+      for (const request of this.#parked) this.#close(request);
+      this.#options.onDestroy();
+    }
+  }
+
+  stop(): void {
+    this.#stopping = true;
+  }
+
+  metrics(): OpcodeCounters[] {
+    return this.#counters.report();
+  }
+
+  park(): Parked {
+    if (!this.#inHandler) throw new FsError(E.EINVAL, 'park() outside a handler');
+    if (this.#parkedNow === null) {
+      this.#parkedNow = this.#rerunning ?? newParked(this.#r, this.#started);
+      this.#parked.add(this.#parkedNow);
+    }
+    return this.#parkedNow;
+  }
+
+  rerun(request: Parked): void {
+    this.#deferred.push(request);
+    if (!this.#inHandler) this.#runDeferred();
+  }
+
+  answer(request: Parked, result: number, payload?: Buffer): void {
+    if (!request.open) return;
+    this.#close(request);
+    const size = result < 0 ? 0 : (payload?.length ?? 0);
+    let answer = result < 0 ? result : size;
+    if (!this.#sendable(answer)) {
+      this.#complain(`${describe(request)}: answered with ${result} and ${size} bytes`);
+      answer = -E.EIO;
+    }
+    // The common reply buffer may be half filled by the handler that calls us, so this takes its own.
+    const reply = Buffer.allocUnsafeSlow(PAYLOAD + Math.max(answer, 0));
+    if (answer > 0) payload?.copy(reply, PAYLOAD);
+    this.#send(request.opcode, request.view, reply, viewOf(reply), answer);
+    this.#counters.add(request.opcode, performance.now() - request.started, answer);
+  }
+
+  #loop(): Ending {
+    while (!this.#stopping) {
+      const length = this.#receive();
+      if (length >= HEADER) {
+        this.#serve(length);
+        if (this.#started - this.#listened > LISTEN_EVERY) this.#listen(0);
+      } else if (length === -E.EAGAIN) {
+        this.#listen(-1);
+      } else if (length === -E.ENODEV) {
+        return 'unmounted';
+      } else if (length === -E.ECONNABORTED) {
+        return 'aborted';
+      } else if (length !== -E.ENOENT && length !== -E.EINTR) {
+        // ENOENT: the client took the request back while we read it.
+        const what = length < 0 ? errnoName(length) : `${length} bytes`;
+        throw new FsError(length < 0 ? -length : E.EPROTO, `reading the FUSE device gave ${what}`);
+      }
+    }
+    return 'stopped';
+  }
+
+  /** The length of the next message, or a negative errno: EAGAIN when even a spin found nothing. */
+  #receive(): number {
+    const { deviceFd } = this.#options;
+    let length = read(deviceFd, this.#buffer, 0, BUFFER_SIZE);
+    this.#started = performance.now();
+    if (length !== -E.EAGAIN) return length;
+    const until = this.#started + this.#spin.budget();
+    while (this.#started < until) {
+      length = read(deviceFd, this.#buffer, 0, BUFFER_SIZE);
+      this.#started = performance.now();
+      if (length === -E.EAGAIN) continue;
+      this.#spin.caught();
+      break;
+    }
+    return length;
+  }
+
+  /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
+  #listen(timeout: 0 | -1): void {
+    const { deviceFd, wakeFd } = this.#options;
+    const ready = poll2(deviceFd, wakeFd, timeout);
+    this.#listened = performance.now();
+    if (ready < 0) throw new FsError(-ready, `waiting for the FUSE device gave ${errnoName(ready)}`);
+    if (timeout !== 0 && (ready & DEVICE) !== 0) this.#spin.waited(this.#listened - this.#started);
+    if ((ready & WAKE) === 0) return;
+    eventfdClear(wakeFd);
+    this.#call('a message from another thread', () => this.#options.onWake());
+  }
+
+  /** What the owner passed in must not end the loop, which would leave every client waiting. */
+  #call(what: string, callback: () => void): void {
+    try {
+      callback();
+    } catch (error) {
+      this.#complain(`${what}: ${stackOf(error)}`);
+    }
+  }
+
+  #serve(length: number): void {
+    this.#load(this.#buffer, this.#view, length);
+    const { opcode } = this.#r;
+    this.#options.trace?.(requestLine(this.#r, this.negotiated?.uses.SETXATTR_EXT ?? true));
+    if (opcode === opcodes.INIT.code) this.#initialise();
+    else if (opcode === opcodes.INTERRUPT.code) this.#interrupt();
+    else if (opcode === opcodes.DESTROY.code) this.#finish(0);
+    else this.#handle();
+    if (this.#deferred.length > 0) this.#runDeferred();
+  }
+
+  #load(buffer: Buffer, view: DataView, length: number): void {
+    const r = this.#r;
+    r.buffer = buffer;
+    r.view = view;
+    r.length = length;
+    r.opcode = view.getUint32(4, true);
+    r.nodeId = view.getUint32(16, true) + view.getUint32(20, true) * 2 ** 32;
+    r.uid = view.getUint32(24, true);
+    r.gid = view.getUint32(28, true);
+    r.pid = view.getUint32(32, true);
+    r.extLength = view.getUint16(36, true) * 8;
+  }
+
+  /** Their handlers may ask for more. */
+  #runDeferred(): void {
+    for (let next = this.#deferred.shift(); next !== undefined; next = this.#deferred.shift()) {
+      if (!next.open) continue;
+      this.#load(next.message, next.view, next.length);
+      this.#started = next.started;
+      this.#rerunning = next;
+      this.#handle();
+      this.#rerunning = null;
+    }
+  }
+
+  #handle(): void {
+    const handler = this.#handlers[this.#r.opcode];
+    const result = handler === undefined ? -E.ENOSYS : this.#resultOf(handler);
+    if (result !== PARK) this.#finish(result);
+  }
+
+  /** PARK, or what can be sent; whatever else a handler does becomes EIO and a line in the log. */
+  #resultOf(handler: Handler): number {
+    const result = this.#invoke(handler);
+    const parked = this.#parkedNow;
+    // Answered inside the handler already, or later.
+    if (parked !== null && (result === PARK || !parked.open)) return PARK;
+    if (parked !== null && parked !== this.#rerunning) this.#close(parked);
+    if (result === NO_REPLY && opcodeRow(this.#r.opcode)?.silent) return 0;
+    if (this.#sendable(result)) return result;
+    this.#complain(`${describe(this.#r)}: the handler returned ${result}`);
+    return -E.EIO;
+  }
+
+  #invoke(handler: Handler): number {
+    this.#parkedNow = null;
+    this.#inHandler = true;
+    try {
+      return handler(this.#r);
+    } catch (error) {
+      return this.#thrown(error);
+    } finally {
+      this.#inHandler = false;
+    }
+  }
+
+  #thrown(error: unknown): number {
+    const known = error instanceof FsError && this.#sendable(-error.errno) && error.errno > 0;
+    this.#complain(`${describe(this.#r)}: ${known ? messageOf(error) : stackOf(error)}`);
+    return known ? -error.errno : -E.EIO;
+  }
+
+  #sendable(result: number): boolean {
+    return Number.isInteger(result) && result >= -MAX_ERRNO && result <= this.#r.replyLimit;
+  }
+
+  /** Answers the request in hand. */
+  #finish(result: number): void {
+    const r = this.#r;
+    if (this.#rerunning !== null) this.#close(this.#rerunning);
+    if (!opcodeRow(r.opcode)?.silent) this.#send(r.opcode, r.view, r.reply, r.replyView, result);
+    this.#counters.add(r.opcode, performance.now() - this.#started, result);
+  }
+
+  #close(request: Parked): void {
+    request.open = false;
+    this.#parked.delete(request);
+  }
+
+  /** `reply` has the payload at its place already; `result` is its length, or a negative errno. */
+  #send(opcode: number, message: DataView, reply: Buffer, view: DataView, result: number): void {
+    const length = PAYLOAD + Math.max(result, 0);
+    view.setUint32(0, length, true);
+    view.setInt32(4, Math.min(result, 0), true);
+    view.setUint32(8, message.getUint32(8, true), true);
+    view.setUint32(12, message.getUint32(12, true), true);
+    this.#options.trace?.(replyLine(opcode, message, view, result));
+    const written = write(this.#options.deviceFd, reply, 0, length);
+    // ENOENT: the client is gone, or the connection was aborted.
+    if (written < 0 && written !== -E.ENOENT) {
+      this.#complain(
+        `the reply to ${opcodeName(opcode)}, ${length} bytes, was refused: ${errnoName(written)}`,
+      );
+    }
+  }
+
+  #initialise(): void {
+    const r = this.#r;
+    const init = { ...readers.init_in(r.view, HEADER) };
+    if (r.length < HEADER + sizeOf('init_in')) init.flags2 = 0;
+    const { handlers, wishes } = this.#options;
+    const locks = handlers.GETLK !== undefined && handlers.SETLK !== undefined;
+    const possible = {
+      ...wishes,
+      posixLocks: wishes.posixLocks && locks,
+      flockLocks: wishes.flockLocks && locks,
+    };
+    try {
+      const { out, negotiated } = negotiate(init, possible);
+      this.negotiated = negotiated;
+      this.#finish(writers.init_out(r.replyView, PAYLOAD, out));
+      this.#call('after INIT', () => this.#options.onInit?.(negotiated));
+    } catch (error) {
+      this.#finish(error instanceof FsError ? -error.errno : -E.EIO);
+      throw error;
+    }
+  }
+
+  /** One that is not parked has been answered by now, and the kernel expects no reply to this. */
+  #interrupt(): void {
+    // First, for what follows may load another request.
+    this.#finish(0);
+    const { uniqueLow, uniqueHigh } = readers.interrupt_in(this.#view, HEADER);
+    for (const request of this.#parked) {
+      if (!hasUnique(request, uniqueLow, uniqueHigh)) continue;
+      this.#call(`interrupt of ${describe(request)}`, () => this.#options.onInterrupt(request));
+      break;
+    }
+  }
+
+  /** Logs an error, some per second at most: a handler that fails does so thousands of times. */
+  #complain(message: string): void {
+    const now = performance.now();
+    if (now - this.#complaintsSince > 1000) {
+      const unsaid = this.#complaints - COMPLAINTS_PER_SECOND;
+      if (unsaid > 0) this.#options.log.error(`${unsaid} more errors like these`);
+      this.#complaintsSince = now;
+      this.#complaints = 0;
+    }
+    this.#complaints++;
+    if (this.#complaints <= COMPLAINTS_PER_SECOND) this.#options.log.error(message);
+  }
+}
+
+function describe(request: { opcode: number; nodeId: number }): string {
+  return `${opcodeName(request.opcode)} of node ${request.nodeId}`;
+}
+
+/** One line. */
+function stackOf(error: unknown): string {
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return text.replace(/\s*\n\s*/g, ' | ');
+}

@@ -1,0 +1,116 @@
+// Who the calling thread is for the kernel. libc's setuid, setgid and setgroups act on all threads of the
+// process; what is here acts on the calling thread alone, and so on each worker by itself.
+import { E } from '../lib/errno.ts';
+import {
+  CAP_DAC_OVERRIDE,
+  CAP_DAC_READ_SEARCH,
+  CAP_FOWNER,
+  CAP_SYS_ADMIN,
+  SYS_SETFSGID,
+  SYS_SETFSUID,
+  SYS_SETGROUPS,
+} from './constants.ts';
+import { addressOf, native, pinned, systemCall } from './ffi.ts';
+
+const cSetId = systemCall(['int64_t']);
+const cSetgroups = systemCall(['size_t', 'uintptr_t']);
+const cCapget = native('capget', 'int', ['uintptr_t', 'uintptr_t']);
+const cCapset = native('capset', 'int', ['uintptr_t', 'uintptr_t']);
+const cUnshare = native('unshare', 'int', ['int']);
+
+const CLONE_FS = 0x200;
+/** No id: asking for it changes nothing and tells the present one. */
+const NO_ID = 0xffffffff;
+
+/** What the thread is now; -1: not known yet. */
+let fsUid = -1;
+let fsGid = -1;
+/** The capabilities over files have been raised since the thread last became another user than root. */
+let raised = false;
+
+/**
+ * Owner and rights for what this thread does with files from now on. A user other than root loses root's
+ * rights over files (raiseFileCaps brings some back); 0 restores them. EPERM: the ids were refused.
+ */
+export function setFsIds(uid: number, gid: number): number {
+  if (gid !== fsGid) {
+    fsGid = -1;
+    cSetId(SYS_SETFSGID, gid);
+    // The call itself tells nothing of success.
+    if (cSetId(SYS_SETFSGID, NO_ID) !== gid) return -E.EPERM;
+    fsGid = gid;
+  }
+  if (uid !== fsUid) {
+    if (fsUid <= 0) raised = false;
+    fsUid = -1;
+    cSetId(SYS_SETFSUID, uid);
+    if (cSetId(SYS_SETFSUID, NO_ID) !== uid) return -E.EPERM;
+    fsUid = uid;
+  }
+  return 0;
+}
+
+/** Supplementary groups of this thread. */
+export function setGroups(gids: readonly number[]): number {
+  const list = new Uint8Array(Uint32Array.from(gids).buffer);
+  return cSetgroups(SYS_SETGROUPS, gids.length, addressOf(list));
+}
+
+/** struct __user_cap_header_struct, version 3, thread 0: the calling one. */
+const capHeader = pinned(8);
+capHeader.u32[0] = 0x20080522;
+/** Two of struct __user_cap_data_struct: effective, permitted, inheritable; capabilities 0-31, then 32-63. */
+const capData = pinned(24);
+const EFFECTIVE = 0;
+const PERMITTED = 1;
+const INHERITABLE = 2;
+
+function readCaps(): number {
+  return cCapget(capHeader.address, capData.address);
+}
+
+function writeCaps(): number {
+  return cCapset(capHeader.address, capData.address);
+}
+
+const FILE_CAPS = (1 << CAP_DAC_OVERRIDE) | (1 << CAP_DAC_READ_SEARCH) | (1 << CAP_FOWNER);
+
+/** After setFsIds to another user than root: the thread may again reach and change every file. */
+export function raiseFileCaps(): number {
+  if (raised) return 0;
+  const error = readCaps();
+  if (error < 0) return error;
+  const permitted = capData.u32[PERMITTED] as number;
+  if ((permitted & FILE_CAPS) !== FILE_CAPS) return -E.EPERM;
+  capData.u32[EFFECTIVE] = (capData.u32[EFFECTIVE] as number) | FILE_CAPS;
+  const result = writeCaps();
+  raised = result === 0;
+  return result;
+}
+
+/** The thread gives up a capability for good. */
+export function dropCapability(cap: number): number {
+  const error = readCaps();
+  if (error < 0) return error;
+  const half = cap < 32 ? 0 : 3;
+  for (const set of [EFFECTIVE, PERMITTED, INHERITABLE]) {
+    capData.u32[half + set] = (capData.u32[half + set] as number) & ~(1 << (cap & 31));
+  }
+  return writeCaps();
+}
+
+/** Whether the thread can use it now. */
+export function hasCapability(cap: number): boolean {
+  if (readCaps() < 0) return false;
+  return ((capData.u32[(cap < 32 ? 0 : 3) + EFFECTIVE] as number) & (1 << (cap & 31))) !== 0;
+}
+
+/** Whether mounts can be made: root, and not in a container that forbids it. */
+export function isPrivileged(): boolean {
+  return process.geteuid?.() === 0 && hasCapability(CAP_SYS_ADMIN);
+}
+
+/** The thread has a umask (and a working directory) of its own from now on. */
+export function unshareFs(): number {
+  return cUnshare(CLONE_FS);
+}

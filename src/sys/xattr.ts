@@ -1,0 +1,151 @@
+// Extended attributes, never through a symlink at the end of a name. Only since Linux 6.13 there are calls
+// that take a directory's descriptor; else a name is reached as /proc/self/fd/N/name. '' as name is the
+// object of the descriptor: for an O_PATH one, which the f* calls refuse, by following /proc/self/fd/N.
+import { E } from '../lib/errno.ts';
+import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT } from './constants.ts';
+import { addressOf, native, pinned, systemCall } from './ffi.ts';
+import {
+  NAME_A,
+  NAME_ATTR,
+  PROC_PATH,
+  putA,
+  putAttr,
+  putProcFd,
+  putProcName,
+  standsAlone,
+} from './scratch.ts';
+
+const cGet = native('getxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cLget = native('lgetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cFget = native('fgetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cGetxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cSet = native('setxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
+const cLset = native('lsetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
+const cFset = native('fsetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
+const cRemove = native('removexattr', 'int', ['uintptr_t', 'uintptr_t']);
+const cLremove = native('lremovexattr', 'int', ['uintptr_t', 'uintptr_t']);
+const cFremove = native('fremovexattr', 'int', ['int', 'uintptr_t']);
+const cList = native('listxattr', 'int', ['uintptr_t', 'uintptr_t', 'size_t']);
+const cLlist = native('llistxattr', 'int', ['uintptr_t', 'uintptr_t', 'size_t']);
+const cFlist = native('flistxattr', 'int', ['int', 'uintptr_t', 'size_t']);
+
+/** XATTR_SIZE_MAX and XATTR_LIST_MAX: nothing is larger. */
+const LARGEST = 65536;
+/** Tried first: the kernel allocates, and for a value clears, as much as it is offered. */
+const USUAL = 512;
+const value = pinned(LARGEST);
+
+/** Address of the path that leads to a name without following it, or a negative errno. */
+function pathTo(dirFd: number, name: string): number {
+  if (standsAlone(dirFd, name)) return putA(name) || NAME_A;
+  return putProcName(dirFd, name) || PROC_PATH;
+}
+
+/** /proc says ENOENT of a descriptor that is not open. */
+function ofDescriptor(result: number): number {
+  return result === -E.ENOENT ? -E.EBADF : result;
+}
+
+/** struct xattr_args (value, size, flags) for each of the two sizes. */
+const usualArgs = xattrArgs(USUAL);
+const largestArgs = xattrArgs(LARGEST);
+
+function xattrArgs(room: number): number {
+  const args = pinned(16);
+  args.view.setBigUint64(0, BigInt(value.address), true);
+  args.u32[2] = room;
+  return args.address;
+}
+
+/** EBADF: the kernel knows the call and did not like the descriptor. Half the cost of the way through /proc. */
+const hasGetxattrat =
+  putA('x') === 0 &&
+  putAttr('user.x') === 0 &&
+  cGetxattrat(SYS_GETXATTRAT, -1, NAME_A, 0, NAME_ATTR, usualArgs, 16) === -E.EBADF;
+
+/** A copy of the value; ENODATA: there is no such attribute. */
+export function getxattr(dirFd: number, name: string, attr: string): Buffer | number {
+  if (name === '' || !hasGetxattrat) return getxattrByPath(dirFd, name, attr);
+  const bad = putA(name) || putAttr(attr);
+  if (bad !== 0) return bad;
+  const flags = AT_SYMLINK_NOFOLLOW;
+  let size = cGetxattrat(SYS_GETXATTRAT, dirFd, NAME_A, flags, NAME_ATTR, usualArgs, 16);
+  if (size === -E.ERANGE) {
+    size = cGetxattrat(SYS_GETXATTRAT, dirFd, NAME_A, flags, NAME_ATTR, largestArgs, 16);
+  }
+  return size < 0 ? size : copied(size);
+}
+
+/** The same with the calls of before Linux 6.13. */
+export function getxattrByPath(dirFd: number, name: string, attr: string): Buffer | number {
+  const bad = putAttr(attr);
+  if (bad !== 0) return bad;
+  let size = getInto(dirFd, name, USUAL);
+  if (size === -E.ERANGE) size = getInto(dirFd, name, LARGEST);
+  return size < 0 ? size : copied(size);
+}
+
+function getInto(dirFd: number, name: string, room: number): number {
+  if (name !== '') {
+    const path = pathTo(dirFd, name);
+    return path < 0 ? path : cLget(path, NAME_ATTR, value.address, room);
+  }
+  const size = cFget(dirFd, NAME_ATTR, value.address, room);
+  if (size !== -E.EBADF) return size;
+  return putProcFd(dirFd) || ofDescriptor(cGet(PROC_PATH, NAME_ATTR, value.address, room));
+}
+
+function copied(size: number): Buffer {
+  const copy = Buffer.allocUnsafe(size);
+  value.bytes.copy(copy, 0, 0, size);
+  return copy;
+}
+
+/** `flags`: XATTR_CREATE, XATTR_REPLACE or 0. */
+export function setxattr(
+  dirFd: number,
+  name: string,
+  attr: string,
+  bytes: Uint8Array,
+  flags: number,
+): number {
+  const bad = putAttr(attr);
+  if (bad !== 0) return bad;
+  const at = addressOf(bytes);
+  if (name !== '') {
+    const path = pathTo(dirFd, name);
+    return path < 0 ? path : cLset(path, NAME_ATTR, at, bytes.length, flags);
+  }
+  const error = cFset(dirFd, NAME_ATTR, at, bytes.length, flags);
+  if (error !== -E.EBADF) return error;
+  return putProcFd(dirFd) || ofDescriptor(cSet(PROC_PATH, NAME_ATTR, at, bytes.length, flags));
+}
+
+export function removexattr(dirFd: number, name: string, attr: string): number {
+  const bad = putAttr(attr);
+  if (bad !== 0) return bad;
+  if (name !== '') {
+    const path = pathTo(dirFd, name);
+    return path < 0 ? path : cLremove(path, NAME_ATTR);
+  }
+  const error = cFremove(dirFd, NAME_ATTR);
+  if (error !== -E.EBADF) return error;
+  return putProcFd(dirFd) || ofDescriptor(cRemove(PROC_PATH, NAME_ATTR));
+}
+
+/** The names, each with a NUL after it. */
+export function listxattr(dirFd: number, name: string): Buffer | number {
+  let size = listInto(dirFd, name, USUAL);
+  if (size === -E.ERANGE) size = listInto(dirFd, name, LARGEST);
+  return size < 0 ? size : copied(size);
+}
+
+function listInto(dirFd: number, name: string, room: number): number {
+  if (name !== '') {
+    const path = pathTo(dirFd, name);
+    return path < 0 ? path : cLlist(path, value.address, room);
+  }
+  const size = cFlist(dirFd, value.address, room);
+  if (size !== -E.EBADF) return size;
+  return putProcFd(dirFd) || ofDescriptor(cList(PROC_PATH, value.address, room));
+}

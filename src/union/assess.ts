@@ -1,0 +1,176 @@
+// From what lies at a path to a decision: gathers the facts for merge/decide.ts, cheap ones first; contents are
+// read and merged only where the table asks for them.
+import { isDirectory } from '../lib/stat.ts';
+import { checkMerged } from '../merge/checks.ts';
+import { type Conditions, type Decision, decide, type Look, type TextOutcome } from '../merge/decide.ts';
+import { mergeText } from '../merge/index.ts';
+import { looksBinary, MAX_TEXT, mergeable, policyOf } from '../merge/policy.ts';
+import type { Store } from '../versions/store.ts';
+import {
+  ancestorSide,
+  type BaseSide,
+  type Branches,
+  fillContent,
+  openBase,
+  openOverlayFile,
+  type OverlaySide,
+  readBase,
+  readOverlay,
+  sideOf,
+} from './sides.ts';
+import { decodeXattrs, type XattrSet } from './xattr-set.ts';
+
+/** All that is known of a path at one moment. */
+export interface View {
+  path: string;
+  basePath: string;
+  overlay: OverlaySide;
+  base: BaseSide;
+  /** Hash of the content at origin; null: not known. */
+  ancestorContent: string | null;
+  /** The bytes at origin, where they are at hand and were asked for. */
+  ancestorBytes: Buffer | null;
+  ancestorXattrs: XattrSet | null;
+}
+
+export interface Assessed {
+  view: View;
+  look: Look;
+  decision: Decision;
+  /** The line merge, where one was made: bytes, perhaps with markers. */
+  merged: { clean: boolean; bytes: Buffer } | null;
+}
+
+export interface AssessContext {
+  branches: Branches;
+  store: Store;
+  osTree: boolean;
+}
+
+/** Reads what there is at a path. Throws FsError. */
+export async function viewOf(context: AssessContext, path: string, basePath: string): Promise<View> {
+  const overlay = readOverlay(context.branches, path, basePath);
+  const base = readBase(context.branches, basePath);
+  const { origin } = overlay;
+  let ancestorContent: string | null = null;
+  if (origin !== null) {
+    ancestorContent = origin.content !== '' ? origin.content : context.store.hashes.contentOf(origin.fingerprint);
+  }
+  return {
+    path,
+    basePath,
+    overlay,
+    base,
+    ancestorContent,
+    ancestorBytes: null,
+    ancestorXattrs: origin === null ? null : await xattrsAtOrigin(context.store, origin.xattrs),
+  };
+}
+
+async function xattrsAtOrigin(store: Store, hash: string): Promise<XattrSet | null> {
+  if (hash === '') return new Map();
+  const whole = store.ancestors.findByPrefix(hash);
+  const bytes = whole === null ? null : await store.ancestors.get(whole);
+  return bytes === null ? null : decodeXattrs(bytes);
+}
+
+/** Reads and hashes both contents, and the ancestor's bytes where a line merge may want them. */
+export async function loadContents(context: AssessContext, view: View): Promise<void> {
+  const { overlay, base, path } = view;
+  const keep = (size: number) => mergeable(path, context.osTree, size);
+  if (overlay.object !== null) {
+    const { object } = overlay;
+    await fillContent(object, () => openOverlayFile(context.branches, path), keep(object.stat.size));
+  }
+  if (base.object !== null) {
+    const { object } = base;
+    await fillContent(object, () => openBase(context.branches, view.basePath), keep(object.stat.size));
+    // Nobody has read it at the time, and it has not moved since.
+    if (view.ancestorContent === null && overlay.origin?.fingerprint === base.fingerprint) {
+      view.ancestorContent = object.content;
+    }
+  }
+  if (view.ancestorContent !== null) view.ancestorBytes = await context.store.ancestors.get(view.ancestorContent);
+}
+
+const emptySet: XattrSet = new Map();
+
+/** The decision for a path that is stale. Throws FsError when a side cannot be read. */
+export async function assess(
+  context: AssessContext,
+  view: View,
+  conditions: Conditions,
+  pinned: Look['pinned'],
+): Promise<Assessed> {
+  const merged: { value: Assessed['merged'] } = { value: null };
+  let look = lookOf(context, view, conditions, pinned, merged);
+  let decision = decide(look);
+  if (decision.do === 'pending' && decision.reason === 'hashing') {
+    await loadContents(context, view);
+    look = lookOf(context, view, conditions, pinned, merged);
+    decision = decide(look);
+  }
+  return { view, look, decision, merged: merged.value };
+}
+
+export function lookOf(
+  context: AssessContext,
+  view: View,
+  conditions: Conditions,
+  pinned: Look['pinned'],
+  merged: { value: Assessed['merged'] },
+): Look {
+  const { overlay, base } = view;
+  const object = overlay.object;
+  if (object === null) throw new TypeError(`${view.path}: looked at without an object`);
+  const directory = isDirectory(object.stat.mode)
+    ? { opaque: false, empty: false, baseLink: base.object?.target ? ('other' as const) : null }
+    : null;
+  return {
+    path: view.path,
+    policy: policyOf(view.path, context.osTree),
+    ancestor: ancestorSide(overlay.origin, view.ancestorContent),
+    kindIfUnknown: overlay.foreignCopy ? 'no-ancestor' : 'added',
+    overlay: sideOf(object),
+    base: base.object === null ? null : sideOf(base.object),
+    pinned,
+    conditions,
+    metadataOnly: false,
+    directory,
+    ancestorBytes: view.ancestorBytes !== null,
+    xattrs: () => ({
+      ancestor: view.ancestorXattrs,
+      overlay: object.xattrs,
+      base: base.object?.xattrs ?? emptySet,
+    }),
+    text: () => textOutcome(view, merged),
+  };
+}
+
+function textOutcome(view: View, merged: { value: Assessed['merged'] }): TextOutcome {
+  const { overlay, base, ancestorBytes } = view;
+  const o = overlay.object;
+  const b = base.object;
+  if (o === null || b === null) return 'no-ancestor';
+  if (o.stat.size > MAX_TEXT || b.stat.size > MAX_TEXT) return 'too-large';
+  if (o.bytes === null || b.bytes === null) return 'too-large';
+  if (looksBinary(o.bytes) || looksBinary(b.bytes)) return 'binary';
+  if (ancestorBytes === null) return 'no-ancestor';
+  if (looksBinary(ancestorBytes)) return 'binary';
+  const { conflict, out } = mergeText(ancestorBytes, o.bytes, b.bytes);
+  merged.value = { clean: !conflict, bytes: out };
+  if (conflict) return 'conflict';
+  return checkMerged(view.path, out, [o.bytes, b.bytes]) === null ? 'clean' : 'check-failed';
+}
+
+/** What can be offered as "merged" in a conflict; null where there is nothing sensible. */
+export function proposal(assessed: Assessed): { clean: boolean; bytes: Buffer } | null {
+  const { decision, view, merged } = assessed;
+  if (decision.do !== 'conflict' || decision.proposal === 'none') return null;
+  if (merged !== null) return merged;
+  const o = view.overlay.object?.bytes ?? null;
+  const b = view.base.object?.bytes ?? null;
+  if (o === null || b === null || looksBinary(o) || looksBinary(b)) return null;
+  const { conflict, out } = mergeText(view.ancestorBytes ?? Buffer.alloc(0), o, b);
+  return { clean: !conflict, bytes: out };
+}

@@ -1,0 +1,131 @@
+// GETATTR and SETATTR on nodes. What changes an object of the base brings it up first.
+import { E } from '../lib/errno.ts';
+import { isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
+import { AT_SYMLINK_NOFOLLOW, O_WRONLY, UTIME_OMIT } from '../sys/constants.ts';
+import { close, ftruncate, openat, reopen } from '../sys/file.ts';
+import { fchmodat, fchownat, fstat, statx, utimensat } from '../sys/stat.ts';
+import { copyUp, copyUpTruncated } from './copy-up.ts';
+import { locate, statNode } from './locate.ts';
+import { fillEntry, find } from './lookup.ts';
+import type { Handle, Node } from './node.ts';
+import { IN_OVERLAY } from './node.ts';
+import { noticeIfStale } from './stale.ts';
+import { type Union, waitFor } from './union.ts';
+
+/** Above this a truncate may wait for the disk, and becomes a job. */
+const BIG = 64 * 1024 * 1024;
+
+/** GETATTR: fills union.entry; 0 or a negative errno. A stale object is noticed, and answered as it is now. */
+export function getattr(union: Union, node: Node): number {
+  const error = statNode(union, node, union.entry.stat);
+  if (error < 0) return error;
+  const place = node.names[0];
+  if (place && node.dir === null && node.layer < 0 && (place.parent.dir?.parts.length ?? 0) > 0) {
+    if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {
+      if (union.found.stat.ino === node.ino) noticeIfStale(union, node, place.parent, place.name);
+    }
+  }
+  return fillEntry(union, node, union.entry.stat);
+}
+
+export interface Change {
+  mode: number | null;
+  uid: number | null;
+  gid: number | null;
+  size: number | null;
+  /** Seconds and nanoseconds; UTIME_NOW and UTIME_OMIT as nanoseconds. */
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  /** The kernel asks that set-id bits go, for the caller may not keep them. */
+  killSetid: boolean;
+  /** An open file of the caller's that is changed; null: by name. */
+  handle: Handle | null;
+}
+
+/** SETATTR: fills union.entry; 0, WAIT or a negative errno. */
+export function setattr(union: Union, node: Node, change: Change, callerPid: number): number {
+  if (union.config.readOnly) return -E.EROFS;
+  const up =
+    change.size === 0 && node.dir === null && node.layer >= 0
+      ? copyUpTruncated(union, node, callerPid)
+      : copyUp(union, node, callerPid);
+  if (up < 0) return up;
+  const error = apply(union, node, change);
+  if (error < 0) return error;
+  if (node.dir !== null) node.dir.ctimeSec = -1;
+  const known = statNode(union, node, union.entry.stat);
+  return known < 0 ? known : fillEntry(union, node, union.entry.stat);
+}
+
+function apply(union: Union, node: Node, change: Change): number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const { dirFd, name } = at;
+  if (change.size !== null) {
+    const error = truncate(union, node, dirFd, name, change.size, change.handle);
+    if (error < 0) return error;
+  }
+  if (change.uid !== null || change.gid !== null) {
+    const error = fchownat(dirFd, name, change.uid ?? -1, change.gid ?? -1);
+    if (error < 0) return error;
+  }
+  if (change.mode !== null) {
+    const error = fchmodat(dirFd, name, change.mode & 0o7777);
+    if (error < 0) return error;
+  } else if (change.killSetid) {
+    const error = killSetid(dirFd, name, union.stat);
+    if (error < 0) return error;
+  }
+  if (change.atimeNsec === UTIME_OMIT && change.mtimeNsec === UTIME_OMIT) return 0;
+  return utimensat(dirFd, name, change.atimeSec, change.atimeNsec, change.mtimeSec, change.mtimeNsec);
+}
+
+/** Takes set-user-id away, and set-group-id where the group may execute (inode(7)). */
+export function killSetid(dirFd: number, name: string, scratch: Stat): number {
+  const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch);
+  if (error < 0) return error;
+  if (!isRegular(scratch.mode)) return 0;
+  let mode = scratch.mode & 0o7777;
+  mode &= ~S_ISUID;
+  if ((mode & 0o010) !== 0) mode &= ~S_ISGID;
+  return mode === (scratch.mode & 0o7777) ? 0 : fchmodat(dirFd, name, mode);
+}
+
+function truncate(
+  union: Union,
+  node: Node,
+  dirFd: number,
+  name: string,
+  size: number,
+  handle: Handle | null,
+): number {
+  node.dataSynced = false;
+  if (handle?.writable && handle.layer < 0) return truncateFd(union, handle.fd, size, false);
+  const fd = name === '' ? reopen(dirFd, O_WRONLY) : openat(dirFd, name, O_WRONLY);
+  if (fd < 0) return fd;
+  return truncateFd(union, fd, size, true);
+}
+
+function truncateFd(union: Union, fd: number, size: number, mine: boolean): number {
+  const known = fstat(fd, union.stat);
+  if (known === 0 && union.stat.size - size > BIG) {
+    const copy = mine ? fd : reopen(fd, O_WRONLY);
+    if (copy < 0) return copy;
+    return waitFor(
+      union,
+      union.host.startJob({ kind: 'truncate', fd: copy, size }, (done) => done.result),
+    );
+  }
+  const error = ftruncate(fd, size);
+  if (mine) close(fd);
+  return error;
+}
+
+/** Takes set-group-id away: an access ACL was set by who is not in the group. */
+export function killSetgid(dirFd: number, name: string, scratch: Stat): number {
+  const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch);
+  if (error < 0 || (scratch.mode & S_ISGID) === 0) return error;
+  return fchmodat(dirFd, name, scratch.mode & 0o7777 & ~S_ISGID);
+}

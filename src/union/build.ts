@@ -1,0 +1,103 @@
+// Builds an object in work/, whole and synced, for the last step to rename into place. Main thread.
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { isDirectory, isRegular, isSymlink } from '../lib/stat.ts';
+import { AT_REMOVEDIR, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR } from '../sys/constants.ts';
+import { close, fsyncAsync, openat, pwriteAsync } from '../sys/file.ts';
+import { mkdirat, mknodat, symlinkat, unlinkat } from '../sys/names.ts';
+import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
+import { setxattr } from '../sys/xattr.ts';
+import { encodeOrigins, type Origin } from '../versions/origin.ts';
+import { copyData } from './job-runner.ts';
+import type { XattrSet } from './xattr-set.ts';
+
+export interface Blueprint {
+  /** st_mode, type included. */
+  mode: number;
+  uid: number;
+  gid: number;
+  xattrs: XattrSet;
+  mtimeSec: number;
+  mtimeNsec: number;
+  /** Of a regular file: bytes, or a descriptor to copy from with its size. */
+  content: Buffer | { fd: number; size: number } | null;
+  /** Of a symlink. */
+  target: string;
+  rdevMajor: number;
+  rdevMinor: number;
+  origins: readonly Origin[];
+}
+
+export interface Workshop {
+  workFd: number;
+  originAttr: string;
+  /** Unprivileged: owners and some attributes cannot be set. */
+  lenient: boolean;
+  volatile: boolean;
+}
+
+function check(result: number, what: string, allowed: readonly number[] = []): void {
+  if (result < 0 && !allowed.includes(-result)) {
+    throw new FsError(-result, `cannot ${what} in work/: ${errnoName(result)}`);
+  }
+}
+
+/** Makes work/TEMP; throws FsError (ENOSPC, EDQUOT, EROFS, EIO), and leaves nothing then. */
+export async function build(shop: Workshop, temp: string, plan: Blueprint): Promise<void> {
+  try {
+    if (isRegular(plan.mode)) await buildFile(shop, temp, plan);
+    else buildSpecial(shop, temp, plan);
+  } catch (error) {
+    discard(shop, temp);
+    throw error;
+  }
+}
+
+/** Takes away what was built and is not used. */
+export function discard(shop: Workshop, temp: string): void {
+  const error = unlinkat(shop.workFd, temp, 0);
+  if (error === -E.EISDIR || error === -E.EPERM) unlinkat(shop.workFd, temp, AT_REMOVEDIR);
+}
+
+async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise<void> {
+  const fd = openat(shop.workFd, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
+  check(fd, 'make a file');
+  try {
+    const { content } = plan;
+    if (Buffer.isBuffer(content)) {
+      for (let at = 0; at < content.length; ) {
+        const put = await pwriteAsync(fd, content, at, content.length - at, at);
+        check(put, 'write a file');
+        at += put;
+      }
+    } else if (content !== null) {
+      check(await copyData(content.fd, fd, content.size), 'copy a file');
+    }
+    dress(shop, fd, '', plan);
+    if (!shop.volatile) check(await fsyncAsync(fd), 'sync a file');
+  } finally {
+    close(fd);
+  }
+}
+
+function buildSpecial(shop: Workshop, temp: string, plan: Blueprint): void {
+  if (isSymlink(plan.mode)) check(symlinkat(plan.target, shop.workFd, temp), 'make a symlink');
+  else if (isDirectory(plan.mode)) check(mkdirat(shop.workFd, temp, 0o700), 'make a directory');
+  else check(mknodat(shop.workFd, temp, plan.mode, plan.rdevMajor, plan.rdevMinor), 'make a device');
+  dress(shop, shop.workFd, temp, plan);
+}
+
+/** Owner, attributes, mode, origin, times: in the order in which none takes another away. */
+function dress(shop: Workshop, dirFd: number, name: string, plan: Blueprint): void {
+  const lenient = shop.lenient ? [E.EPERM, E.EOPNOTSUPP] : [];
+  check(fchownat(dirFd, name, plan.uid, plan.gid), 'set an owner', lenient);
+  for (const [attr, value] of plan.xattrs) {
+    check(setxattr(dirFd, name, attr, value, 0), `set ${attr}`, lenient);
+  }
+  if (!isSymlink(plan.mode)) check(fchmodat(dirFd, name, plan.mode & 0o7777), 'set a mode');
+  if (plan.origins.length > 0 && !isDirectory(plan.mode)) {
+    check(setxattr(dirFd, name, shop.originAttr, encodeOrigins(plan.origins), 0), 'set an origin', lenient);
+  }
+  const { mtimeSec, mtimeNsec } = plan;
+  check(utimensat(dirFd, name, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec), 'set times');
+}

@@ -1,0 +1,171 @@
+// The last step of what the reconciler decided, on the serving worker and in one go: nobody writes to the file
+// (lease), both sides are what they were when the decision was computed, rename. On any difference the answer
+// is EAGAIN, and the reconciler begins again.
+import { E } from '../lib/errno.ts';
+import type { Stat } from '../lib/stat.ts';
+import {
+  F_RDLCK,
+  F_UNLCK,
+  O_CLOEXEC,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, openat, setLease } from '../sys/file.ts';
+import { renameat2, unlinkat } from '../sys/names.ts';
+import { decodeOrigins } from '../versions/origin.ts';
+import { ensureOverlayDir, keepingTimes } from './copy-up.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { failPoint } from './fail-point.ts';
+import { find, forgetPlace, instantiate, walk } from './lookup.ts';
+import { IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
+import { baseFingerprint, writeOrigins } from './origins.ts';
+import { dropObject, keepObject } from './remove.ts';
+import type { Union } from './union.ts';
+
+/** The overlay's object as the decision saw it. */
+export interface OverlaySignature {
+  ino: number;
+  size: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+}
+
+export interface CommitRequest {
+  /** In the union. */
+  path: string;
+  /** What the overlay must have; null: no object (a whiteout does not count as one). */
+  overlay: OverlaySignature | null;
+  /** Hash of the base's fingerprint that the decision used, '' absent; null: it does not matter. */
+  base: string | null;
+  /**
+   * replace: work/TEMP comes under the name. drop: the copy goes, the base shows. origins: only the origins are
+   * written. displace: the object moves to displaced/TEMP.
+   */
+  action: 'replace' | 'drop' | 'origins' | 'displace';
+  temp: string;
+  /** Encoded origins, base64, for `origins`. */
+  origins: string;
+  /** Refuse (EBUSY) while somebody has the overlay's file open for writing. */
+  noWriter: boolean;
+  displacedFd: number;
+}
+
+export function signatureOf(stat: Stat): OverlaySignature {
+  const { ino, size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = stat;
+  return { ino, size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec };
+}
+
+export function sameSignature(a: OverlaySignature, b: OverlaySignature): boolean {
+  return (
+    a.ino === b.ino &&
+    a.size === b.size &&
+    a.mtimeSec === b.mtimeSec &&
+    a.mtimeNsec === b.mtimeNsec &&
+    a.ctimeSec === b.ctimeSec &&
+    a.ctimeNsec === b.ctimeNsec
+  );
+}
+
+/** 0; -EAGAIN a side has moved; -EBUSY somebody writes to it; another negative errno of the system. */
+export function commit(union: Union, request: CommitRequest): number {
+  const slash = request.path.lastIndexOf('/');
+  const name = request.path.slice(slash + 1);
+  const parent = walk(union, slash < 0 ? '' : request.path.slice(0, slash));
+  if (parent === null || parent.dir === null) return -E.EAGAIN;
+  const moved = checkSides(union, parent, name, request);
+  if (moved < 0) return moved;
+  if (request.overlay === null) {
+    const above = ensureOverlayDir(union, parent);
+    if (above < 0) return above;
+  }
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return dirFd;
+  const lease = request.noWriter && request.overlay !== null ? takeLease(dirFd, name) : -1;
+  if (lease === -E.EAGAIN || lease === -E.EBUSY) return -E.EBUSY;
+  failPoint('commit-before-rename');
+  const error = perform(union, parent, name, dirFd, request);
+  if (lease >= 0) {
+    setLease(lease, F_UNLCK);
+    close(lease);
+  }
+  if (error === 0) failPoint('commit-after-rename');
+  return error;
+}
+
+function checkSides(union: Union, parent: Node, name: string, request: CommitRequest): number {
+  const error = find(union, parent, name);
+  if (error < 0) return error;
+  const { state, stat, inBase, baseStat, part } = union.found;
+  if (request.overlay === null) {
+    if (state === IN_OVERLAY) return -E.EAGAIN;
+  } else if (state !== IN_OVERLAY || !sameSignature(signatureOf(stat), request.overlay)) {
+    return -E.EAGAIN;
+  }
+  const child = union.table.child(parent, name);
+  if (child?.busy) return -E.EBUSY;
+  if (request.base === null) return 0;
+  const layer = parent.dir?.parts[part]?.layer ?? 0;
+  const now = inBase ? baseFingerprint(union, layer, baseStat) : '';
+  return now === request.base ? 0 : -E.EAGAIN;
+}
+
+/**
+ * A read lease on the overlay's file, which nobody can get while it is open for writing: a descriptor to let
+ * go again; -EAGAIN: somebody writes. -1 where no lease is to be had (no regular file, no right, no support).
+ */
+function takeLease(dirFd: number, name: string): number {
+  const fd = openat(dirFd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return -1;
+  const error = setLease(fd, F_RDLCK);
+  if (error === 0) return fd;
+  close(fd);
+  return error === -E.EAGAIN || error === -E.EBUSY ? error : -1;
+}
+
+function perform(union: Union, parent: Node, name: string, dirFd: number, request: CommitRequest): number {
+  const { action, overlay, temp } = request;
+  if (action === 'origins') {
+    const list = decodeOrigins(Buffer.from(request.origins, 'base64'));
+    return list === null ? -E.EINVAL : writeOrigins(union, dirFd, name, list);
+  }
+  const child = union.table.child(parent, name) ?? null;
+  if (child !== null && child.dir === null) keepObject(union, parent, name, child);
+  const whiteout = overlay === null && union.found.state === WHITEOUT;
+  let error: number;
+  if (action === 'replace') {
+    const flags = overlay === null && !whiteout ? RENAME_NOREPLACE : 0;
+    error = keepingTimes(dirFd, () => renameat2(union.workFd, temp, dirFd, name, flags));
+  } else if (action === 'displace') {
+    error = renameat2(dirFd, name, request.displacedFd, temp, RENAME_NOREPLACE);
+  } else {
+    error = keepingTimes(dirFd, () => unlinkat(dirFd, name, 0));
+  }
+  if (error < 0) {
+    if (child !== null) dropObject(child);
+    return error;
+  }
+  if (parent.dir) parent.dir.version += 1;
+  showAnew(union, parent, name, child);
+  return 0;
+}
+
+/**
+ * The name shows another object. The node (and what is mounted on it) stays, unless somebody has it open: who
+ * has keeps the bytes that were there.
+ */
+function showAnew(union: Union, parent: Node, name: string, child: Node | null): void {
+  if (child === null) return;
+  const error = find(union, parent, name);
+  const { state } = union.found;
+  const gone = error < 0 || state === NONE || state === WHITEOUT;
+  if (gone || child.dir !== null || child.handles.size > 0 || child.names.length > 1) {
+    forgetPlace(union, parent, name);
+    return;
+  }
+  dropObject(child);
+  instantiate(union, parent, name);
+}

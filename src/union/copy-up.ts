@@ -1,0 +1,315 @@
+// Copy-up: bringing an object of the base into the overlay. Everything is built in work/ and published by one
+// rename. Contents are copied by a job (it ends with a sync of the data), all else at once. The order and what
+// a crash leaves behind are in native-notes/copy-up.md.
+import { openBeneath } from '../branch/base.ts';
+import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { E } from '../lib/errno.ts';
+import { hash128 } from '../lib/hash.ts';
+import { isRegular, isSymlink, newStat, type Stat } from '../lib/stat.ts';
+import { setOf } from '../merge/policy.ts';
+import {
+  AT_REMOVEDIR,
+  AT_SYMLINK_NOFOLLOW,
+  O_NOATIME,
+  O_NONBLOCK,
+  O_RDONLY,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { mkdirat, mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
+import { statx } from '../sys/stat.ts';
+import { decodeOrigins } from '../versions/origin.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { failPoint } from './fail-point.ts';
+import { baseIno } from './identity.ts';
+import type { CopyUpJob, JobResult } from './jobs.ts';
+import { locate } from './locate.ts';
+import { find, instantiate } from './lookup.ts';
+import { IN_BASE, type Name, type Node } from './node.ts';
+import { newOrigin } from './origin-list.ts';
+import { baseFingerprint, writeOrigins } from './origins.ts';
+import { basePathAt, pathAt } from './place.ts';
+import { type Union, waitFor } from './union.ts';
+
+/** Names of overlay directories keep their times when something is only brought up into them. */
+export function keepingTimes(dirFd: number, work: () => number): number {
+  const before = newStat();
+  const known = statx(dirFd, '', AT_SYMLINK_NOFOLLOW, before);
+  const result = work();
+  if (known === 0 && result >= 0) copyTimes(before, dirFd, '');
+  return result;
+}
+
+/** Makes the overlay's directory for a directory of the union, and those above it; 0 or a negative errno. */
+export function ensureOverlayDir(union: Union, node: Node): number {
+  const dir = node.dir;
+  if (dir === null) return -E.ENOTDIR;
+  if (dir.hasOverlay) return 0;
+  const place = node.names[0];
+  if (!place) return -E.ENOENT;
+  const above = ensureOverlayDir(union, place.parent);
+  if (above < 0) return above;
+  const parentFd = overlayDirFd(union, place.parent);
+  if (parentFd < 0) return parentFd;
+  const from = locate(union, node);
+  if (typeof from === 'number') return from;
+  const sourceFd = from.dirFd;
+  const stat = newStat();
+  const known = statx(sourceFd, '', AT_SYMLINK_NOFOLLOW, stat);
+  if (known < 0) return known;
+  const temp = union.tempName();
+  const made = mkdirat(union.workFd, temp, 0o700);
+  if (made < 0) return made;
+  const lenient = !union.config.privileged;
+  const error =
+    firstError(
+      () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
+      () => copyTimes(stat, union.workFd, temp),
+      () => failPoint('directory-before-rename'),
+      () =>
+        keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
+    ) ?? 0;
+  if (error < 0) {
+    unlinkat(union.workFd, temp, AT_REMOVEDIR);
+    return error;
+  }
+  dir.hasOverlay = true;
+  dir.opaque = false;
+  dir.redirect = null;
+  // Forces a fresh look at the directory's own attributes.
+  dir.overlayIno = 0;
+  return 0;
+}
+
+/** The first negative result of steps that build on each other; undefined when all went well. */
+export function firstError(...steps: (() => number)[]): number | undefined {
+  for (const step of steps) {
+    const result = step();
+    if (result < 0) return result;
+  }
+  return undefined;
+}
+
+/** Brings the node's object into the overlay. 0, WAIT while its content is copied, or a negative errno. */
+export function copyUp(union: Union, node: Node, callerPid: number): number {
+  if (node.dir !== null) return ensureOverlayDir(union, node);
+  if (node.busy) return waitFor(union, node.busy);
+  if (node.layer < 0 || node.names.length === 0) return 0;
+  if (union.config.readOnly) return -E.EROFS;
+  const place = node.names[0] as Name;
+  const above = ensureOverlayDir(union, place.parent);
+  if (above < 0) return above;
+  const found = find(union, place.parent, place.name);
+  if (found < 0) return found;
+  // The base has moved on beneath an open file that has not been looked up since.
+  if (union.found.state !== IN_BASE) return -E.ESTALE;
+  const stat = union.found.stat;
+  if (stat.ino !== node.ino) {
+    if (node.handles.size > 0) return -E.ESTALE;
+    union.table.show(node, node.layer, stat);
+  }
+  if (isRegular(stat.mode)) return copyUpFile(union, node, place, { ...stat }, false, callerPid);
+  return copyUpSpecial(union, node, place, { ...stat });
+}
+
+/** As copyUp, for a file whose content the guest throws away: it is empty then, its origin what had been seen. */
+export function copyUpTruncated(union: Union, node: Node, callerPid: number): number {
+  if (node.busy) return waitFor(union, node.busy);
+  if (node.layer < 0 || node.names.length === 0) return 0;
+  if (union.config.readOnly) return -E.EROFS;
+  const place = node.names[0] as Name;
+  const above = ensureOverlayDir(union, place.parent);
+  if (above < 0) return above;
+  const found = find(union, place.parent, place.name);
+  if (found < 0) return found;
+  if (union.found.state !== IN_BASE) return -E.ESTALE;
+  return copyUpFile(union, node, place, { ...union.found.stat }, true, callerPid);
+}
+
+/** The members of a set that is reconciled wholly come up together: 0 or WAIT. */
+export function copyUpSet(union: Union, parent: Node, name: string, callerPid: number): number {
+  const path = pathAt(parent, name);
+  const set = path === null ? null : setOf(path);
+  if (set?.kind !== 'accounts' || !set.members) return 0;
+  for (const member of set.members) {
+    const other = member.slice(member.lastIndexOf('/') + 1);
+    if (other === name) continue;
+    const error = find(union, parent, other);
+    if (error < 0) return error;
+    if (union.found.state !== IN_BASE || !isRegular(union.found.stat.mode)) continue;
+    const node = instantiate(union, parent, other);
+    if (typeof node === 'number') return node;
+    const result = copyUp(union, node, callerPid);
+    if (result < 0) return result;
+  }
+  return 0;
+}
+
+function copyUpFile(
+  union: Union,
+  node: Node,
+  place: Name,
+  stat: Stat,
+  truncate: boolean,
+  callerPid: number,
+): number {
+  if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
+  const set = setOf(pathAt(place.parent, place.name) ?? '');
+  if (set?.kind === 'accounts' && node.busy === null && !union.table.copying.has(set.id)) {
+    // Itself first, so that the others, which ask for the same set, find it on its way.
+    union.table.copying.add(set.id);
+    const others = copyUpSet(union, place.parent, place.name, callerPid);
+    union.table.copying.delete(set.id);
+    if (others < 0) return others;
+  }
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const sourceFd = openSource(at.dirFd, at.name);
+  if (sourceFd < 0) return sourceFd;
+  const path = pathAt(place.parent, place.name);
+  const basePath = basePathAt(place.parent, place.name);
+  if (path === null || basePath === null) {
+    close(sourceFd);
+    return -E.ENOENT;
+  }
+  const layer = union.layers[node.layer];
+  const seen = truncate ? union.seen.of(path, callerPid) : null;
+  const job: CopyUpJob = {
+    kind: 'copy-up',
+    workFd: union.workFd,
+    temp: union.tempName(),
+    sourceFd,
+    layer: layer?.identity ?? '',
+    truncate,
+    seen:
+      seen === null || seen.fingerprint === baseFingerprint(union, node.layer, stat)
+        ? null
+        : {
+            fingerprint: seen.fingerprint,
+            content: seen.content,
+            fd: seen.fd,
+            mode: seen.mode,
+            uid: seen.uid,
+            gid: seen.gid,
+          },
+    basePath,
+    path,
+    ino: baseIno(node.layer, stat.ino),
+    originAttr: union.overlay.origin,
+    sync: !union.config.volatile && !truncate && stat.size > 0,
+    osTree: union.config.osTree,
+  };
+  const work = union.host.startJob(job, (result) => publish(union, node, place, job, result));
+  node.busy = work;
+  return waitFor(union, work);
+}
+
+/** Opening a FIFO or device must not block; the base is never marked as read. */
+export function openSource(dirFd: number, name: string): number {
+  const fd = openBeneath(dirFd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
+  return fd === -E.EPERM ? openBeneath(dirFd, name, O_RDONLY | O_NONBLOCK) : fd;
+}
+
+/** Last step of a file's copy-up, on the serving worker. */
+function publish(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
+  node.busy = null;
+  const error = done.result < 0 ? done.result : publishFile(union, node, place, job, done);
+  if (error < 0) unlinkat(union.workFd, job.temp, 0);
+  union.table.release(node);
+  return error;
+}
+
+function publishFile(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
+  const path = pathAt(place.parent, place.name);
+  // Moved or removed meanwhile: the request is run again and finds what is there now.
+  if (path !== job.path || node.layer < 0) return 0;
+  const parentFd = overlayDirFd(union, place.parent);
+  if (parentFd < 0) return parentFd;
+  const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
+  const stopped = failPoint('copy-up-before-journal');
+  if (stopped < 0) return stopped;
+  if (origin) {
+    const logged = union.journal.append({ kind: 'copy-up', path, time: Date.now(), origin });
+    if (logged < 0) return logged;
+  }
+  failPoint('copy-up-before-rename');
+  const error = keepingTimes(parentFd, () =>
+    renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE),
+  );
+  if (error < 0) return error;
+  failPoint('copy-up-after-rename');
+  return showOverlay(union, node, place, parentFd);
+}
+
+/** From now on the node shows the overlay's object under its name; open files go over to it. */
+function showOverlay(union: Union, node: Node, place: Name, parentFd: number): number {
+  const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
+  if (error < 0) return error;
+  // Other names of a base file with hard links go on showing the base's object.
+  for (const other of node.names.slice(1)) union.table.unlink(node, other.parent, other.name);
+  union.table.show(node, -1, union.stat);
+  for (const handle of node.handles) {
+    if (handle.layer < 0 || handle.writable) continue;
+    const fd = openat(parentFd, place.name, handle.flags);
+    // What reads on in the base's bytes is still right for what it had opened.
+    if (fd < 0) continue;
+    close(handle.fd);
+    handle.fd = fd;
+    handle.layer = -1;
+  }
+  return 0;
+}
+
+/** Symlinks, devices, FIFOs and sockets: nothing to wait for. */
+function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): number {
+  const at = locate(union, node);
+  const path = pathAt(place.parent, place.name);
+  const basePath = basePathAt(place.parent, place.name);
+  if (typeof at === 'number') return at;
+  if (path === null || basePath === null) return -E.ENOENT;
+  const { dirFd, name } = at;
+  const temp = union.tempName();
+  const made = isSymlink(stat.mode)
+    ? copyLink(dirFd, name, union.workFd, temp)
+    : mknodat(union.workFd, temp, stat.mode, stat.rdevMajor, stat.rdevMinor);
+  if (made < 0) return made;
+  const parentFd = overlayDirFd(union, place.parent);
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, node.layer, stat), '');
+  origin.content = linkHash(dirFd, name, stat);
+  origin.ino = baseIno(node.layer, stat.ino);
+  const lenient = !union.config.privileged;
+  const error =
+    parentFd < 0
+      ? parentFd
+      : (firstError(
+          () => copyAttributes(stat, dirFd, name, union.workFd, temp, lenient),
+          () => tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient),
+          () => copyTimes(stat, union.workFd, temp),
+          () => union.journal.append({ kind: 'copy-up', path, time: Date.now(), origin }),
+          () =>
+            keepingTimes(parentFd, () =>
+              renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
+            ),
+        ) ?? 0);
+  if (error < 0) {
+    unlinkat(union.workFd, temp, 0);
+    return error;
+  }
+  return showOverlay(union, node, place, parentFd);
+}
+
+/** Ordinary users may not put attributes on symlinks and devices: those are without an origin then. */
+export function tolerate(result: number, lenient: boolean): number {
+  return lenient && (result === -E.EPERM || result === -E.EOPNOTSUPP) ? 0 : result;
+}
+
+/** Hash of a symlink's target; '' for what has no content. */
+function linkHash(dirFd: number, name: string, stat: Stat): string {
+  const target = isSymlink(stat.mode) ? readlinkat(dirFd, name) : -1;
+  return typeof target === 'number' ? '' : hash128(Buffer.from(target, 'latin1'));
+}
+
+function copyLink(dirFd: number, name: string, toFd: number, to: string): number {
+  const target = readlinkat(dirFd, name);
+  return typeof target === 'number' ? target : symlinkat(target, toFd, to);
+}

@@ -1,0 +1,316 @@
+// Making new objects: files, directories, devices, symlinks, hard links. Where neither branch has the name they
+// are made in place; where a whiteout lies, or the base has the name beneath an opaque directory, they are made
+// in work/, given their origin, and renamed over the whiteout.
+import { inheritAcl } from '../branch/acl.ts';
+import { setOpaque } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import {
+  isDirectory,
+  newStat,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+} from '../lib/stat.ts';
+import {
+  AT_REMOVEDIR,
+  AT_SYMLINK_NOFOLLOW,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { linkat, linkFd, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
+import { fchmodat, fchownat, statx } from '../sys/stat.ts';
+import { getxattr, setxattr } from '../sys/xattr.ts';
+import type { Origin } from '../versions/origin.ts';
+import { asCaller, type Caller } from './caller.ts';
+import { copyUp, ensureOverlayDir, firstError, tolerate } from './copy-up.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { locate, statNode } from './locate.ts';
+import { CONTROL_NAME } from './place.ts';
+import { fillEntry, instantiate } from './lookup.ts';
+import { type Handle, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { originsOf, writeOrigins } from './origins.ts';
+import { pathAt } from './place.ts';
+import { type Taken, takeName } from './take.ts';
+import type { Union } from './union.ts';
+
+export interface NewObject {
+  /** st_mode: type and permission bits, before the umask. */
+  mode: number;
+  rdevMajor: number;
+  rdevMinor: number;
+  /** Of a symlink. */
+  target: string;
+  /** Open flags; of a file that is to be open at once. */
+  flags: number;
+}
+
+/** Checks and prepares a place for something new; 0, WAIT, or a negative errno (EEXIST, EROFS …). */
+export function preparePlace(
+  union: Union,
+  parent: Node,
+  name: string,
+  callerPid: number,
+  synced: Node | null,
+  taken: Taken,
+): number {
+  if (union.config.readOnly) return -E.EROFS;
+  if (parent.dir === null) return -E.ENOTDIR;
+  if (parent.id === ROOT_ID && name === CONTROL_NAME) return -E.EEXIST;
+  if (parent.id !== ROOT_ID && parent.names.length === 0) return -E.ENOENT;
+  const above = ensureOverlayDir(union, parent);
+  if (above < 0) return above;
+  return takeName(union, parent, name, callerPid, synced, taken);
+}
+
+/** Descriptor of a file that was made open, for the handle; -1 else. */
+interface Opened {
+  fd: number;
+}
+
+/** MKNOD, MKDIR, SYMLINK: fills union.entry; 0, WAIT or a negative errno. */
+export function makeObject(
+  union: Union,
+  parent: Node,
+  name: string,
+  object: NewObject,
+  caller: Caller,
+): number {
+  // A whiteout is not for guests to make.
+  if ((object.mode & S_IFMT) === S_IFCHR && object.rdevMajor === 0 && object.rdevMinor === 0) return -E.EPERM;
+  const opened: Opened = { fd: -1 };
+  const error = make(union, parent, name, object, caller, opened);
+  if (opened.fd >= 0) close(opened.fd);
+  return error < 0 ? error : 0;
+}
+
+/** CREATE: as makeObject, and opens it. Returns the handle, or a negative errno or WAIT. */
+export function createFile(
+  union: Union,
+  parent: Node,
+  name: string,
+  object: NewObject,
+  caller: Caller,
+): Handle | number {
+  const opened: Opened = { fd: -1 };
+  const error = make(union, parent, name, object, caller, opened);
+  if (error < 0) {
+    if (opened.fd >= 0) close(opened.fd);
+    return error;
+  }
+  const writable = (object.flags & O_ACCMODE) !== 0;
+  return union.table.addHandle(union.entry.node, opened.fd, object.flags & O_ACCMODE, writable, -1);
+}
+
+function make(
+  union: Union,
+  parent: Node,
+  name: string,
+  object: NewObject,
+  caller: Caller,
+  opened: Opened,
+): number {
+  const taken: Taken = { origin: null };
+  const prepared = preparePlace(union, parent, name, caller.pid, null, taken);
+  if (prepared < 0) return prepared;
+  const { state, inBase } = union.found;
+  if (state === IN_BASE || state === IN_OVERLAY) return -E.EEXIST;
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return dirFd;
+  const hidesDirectory = inBase && isDirectory(union.found.baseStat.mode);
+  const direct = state === NONE && taken.origin === null && !(hidesDirectory && isDirectory(object.mode));
+  const path = pathAt(parent, name);
+  if (path === null) return -E.ENOENT;
+  const error = direct
+    ? makeAt(union, dirFd, name, object, caller, opened)
+    : makeOver(
+        union,
+        { dirFd, name, whiteout: state === WHITEOUT, hidesDirectory },
+        object,
+        caller,
+        taken.origin,
+        opened,
+      );
+  if (error < 0) return error;
+  if (taken.origin !== null) {
+    const logged = union.journal.append({ kind: 'taken', path, time: Date.now(), origin: taken.origin });
+    if (logged < 0) union.host.log.error(`journal: errno ${-logged} for ${path}`);
+  }
+  return showNew(union, parent, name, dirFd);
+}
+
+/** The node of what has just come to a place of the overlay; fills union.entry. */
+export function showNew(union: Union, parent: Node, name: string, dirFd: number): number {
+  const { found } = union;
+  const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, found.stat);
+  if (error < 0) return error;
+  found.state = IN_OVERLAY;
+  if (parent.dir) parent.dir.version += 1;
+  const node = instantiate(union, parent, name);
+  if (typeof node === 'number') return node;
+  return fillEntry(union, node, found.stat);
+}
+
+/** Makes the object under a name of a directory; owner, umask, setgid and default ACL are the kernel's work. */
+function makeAt(
+  union: Union,
+  dirFd: number,
+  name: string,
+  object: NewObject,
+  caller: Caller,
+  opened: Opened,
+): number {
+  return asCaller(caller, union.config.privileged, () => {
+    switch (object.mode & S_IFMT) {
+      case S_IFREG: {
+        const flags = (object.flags & O_ACCMODE) | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+        const fd = openat(dirFd, name, flags, object.mode & 0o7777);
+        if (fd < 0) return fd;
+        opened.fd = fd;
+        return 0;
+      }
+      case S_IFDIR:
+        return mkdirat(dirFd, name, object.mode & 0o7777);
+      case S_IFLNK:
+        return symlinkat(object.target, dirFd, name);
+      default:
+        return mknodat(dirFd, name, object.mode, object.rdevMajor, object.rdevMinor);
+    }
+  });
+}
+
+/** In work/, then over the whiteout: with the attributes that it would have got in the directory. */
+function makeOver(
+  union: Union,
+  at: { dirFd: number; name: string; whiteout: boolean; hidesDirectory: boolean },
+  object: NewObject,
+  caller: Caller,
+  origin: Origin | null,
+  opened: Opened,
+): number {
+  const { dirFd, name, whiteout, hidesDirectory } = at;
+  const temp = union.tempName();
+  const error = makeAt(union, union.workFd, temp, object, caller, opened);
+  if (error < 0) return error;
+  const isDir = isDirectory(object.mode);
+  const lenient = !union.config.privileged;
+  const failed =
+    firstError(
+      () => inherit(union, dirFd, temp, object, caller),
+      () => (isDir && hidesDirectory ? setOpaque(union.overlay, union.workFd, temp) : 0),
+      () => (origin && !isDir ? tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient) : 0),
+      () => publishOver(union, temp, dirFd, name, whiteout, isDir),
+    ) ?? 0;
+  if (failed < 0) unlinkat(union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
+  return failed;
+}
+
+/** A directory cannot be renamed over a whiteout: they change places, and the whiteout goes. */
+export function publishOver(
+  union: Union,
+  temp: string,
+  dirFd: number,
+  name: string,
+  whiteout: boolean,
+  isDir: boolean,
+): number {
+  if (!whiteout) return renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);
+  if (!isDir) return renameat2(union.workFd, temp, dirFd, name, 0);
+  const swapped = renameat2(union.workFd, temp, dirFd, name, RENAME_EXCHANGE);
+  return swapped < 0 ? swapped : unlinkat(union.workFd, temp, 0);
+}
+
+const parentStat = newStat();
+
+/** Group and set-gid bit from a set-gid directory, access and default ACL from its default ACL. */
+function inherit(union: Union, dirFd: number, temp: string, object: NewObject, caller: Caller): number {
+  const error = statx(dirFd, '', AT_SYMLINK_NOFOLLOW, parentStat);
+  if (error < 0) return error;
+  const type = object.mode & S_IFMT;
+  const setgid = (parentStat.mode & S_ISGID) !== 0;
+  if (setgid) {
+    const owned = fchownat(union.workFd, temp, -1, parentStat.gid);
+    if (owned < 0) return owned;
+  }
+  if (type === S_IFLNK) return 0;
+  const acl = getxattr(dirFd, '', 'system.posix_acl_default');
+  const inherited = typeof acl === 'number' ? null : inheritAcl(acl, object.mode & 0o7777);
+  let mode = inherited?.mode ?? object.mode & 0o7777 & ~caller.umask;
+  if (setgid && type === S_IFDIR) mode |= S_ISGID;
+  else if (setgid && !mayKeepSetgid(caller, parentStat.gid) && (mode & 0o2010) === 0o2010) mode &= ~S_ISGID;
+  const changed = setgid || inherited !== null || (mode & (S_ISUID | S_ISGID)) !== 0;
+  if (!changed) return 0;
+  return (
+    firstError(
+      () => fchmodat(union.workFd, temp, mode),
+      () =>
+        inherited?.access ? setxattr(union.workFd, temp, 'system.posix_acl_access', inherited.access, 0) : 0,
+      () =>
+        type === S_IFDIR && typeof acl !== 'number'
+          ? setxattr(union.workFd, temp, 'system.posix_acl_default', acl, 0)
+          : 0,
+    ) ?? 0
+  );
+}
+
+function mayKeepSetgid(caller: Caller, gid: number): boolean {
+  return caller.uid === 0 || caller.gid === gid || caller.groups.includes(gid);
+}
+
+/** LINK: another name for an object; fills union.entry. 0, WAIT or a negative errno. */
+export function link(union: Union, node: Node, parent: Node, name: string, callerPid: number): number {
+  if (node.dir !== null) return -E.EPERM;
+  const up = copyUp(union, node, callerPid);
+  if (up < 0) return up;
+  const taken: Taken = { origin: null };
+  const prepared = preparePlace(union, parent, name, callerPid, node, taken);
+  if (prepared < 0) return prepared;
+  const { state } = union.found;
+  if (state === IN_BASE || state === IN_OVERLAY) return -E.EEXIST;
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return dirFd;
+  const from = locate(union, node);
+  if (typeof from === 'number') return from;
+  const { dirFd: fromFd, name: fromName } = from;
+  const linkTo = (toFd: number, to: string) =>
+    fromName === '' ? linkFd(fromFd, toFd, to) : linkat(fromFd, fromName, toFd, to, 0);
+  let error: number;
+  if (state === WHITEOUT || taken.origin !== null) {
+    error = addOrigin(union, node, fromFd, fromName, taken.origin);
+    if (error < 0) return error;
+    const temp = union.tempName();
+    error = linkTo(union.workFd, temp);
+    if (error < 0) return error;
+    error = publishOver(union, temp, dirFd, name, state === WHITEOUT, false);
+    if (error < 0) unlinkat(union.workFd, temp, 0);
+  } else {
+    error = linkTo(dirFd, name);
+  }
+  if (error < 0) return error;
+  union.table.link(node, parent, name);
+  return showNew(union, parent, name, dirFd);
+}
+
+/** An object with several names has an origin for each. */
+export function addOrigin(
+  union: Union,
+  node: Node,
+  dirFd: number,
+  name: string,
+  origin: Origin | null,
+): number {
+  if (origin === null) return 0;
+  const error = statNode(union, node, union.stat);
+  if (error < 0) return error;
+  const others = originsOf(union, node, union.stat).list.filter((one) => one.path !== origin.path);
+  return tolerate(writeOrigins(union, dirFd, name, [...others, origin]), !union.config.privileged);
+}

@@ -1,0 +1,33 @@
+// Descriptors of a node's directory in each branch, opened when they are needed and kept by the FdCache.
+import { openDirectoryBeneath } from '../branch/base.ts';
+import { E } from '../lib/errno.ts';
+import type { DirPart, Node } from './node.ts';
+import { pathOf } from './table.ts';
+import type { Union } from './union.ts';
+
+/** O_PATH descriptor of the overlay's directory of a node, which must have one; negative errno. */
+export function overlayDirFd(union: Union, node: Node): number {
+  const dir = node.dir;
+  if (!dir) return -E.ENOTDIR;
+  if (dir.overlayFd >= 0) return dir.overlayFd;
+  if (!dir.hasOverlay) return -E.ENOENT;
+  const path = pathOf(node);
+  if (path === null) return -E.ENOENT;
+  const fd = openDirectoryBeneath(union.overlay.rootFd, path);
+  if (fd < 0) return fd;
+  dir.overlayFd = fd;
+  union.fds.opened(node);
+  return fd;
+}
+
+/** O_PATH descriptor of a directory of the base; negative errno (ENOENT: it has gone meanwhile). */
+export function partFd(union: Union, node: Node, part: DirPart): number {
+  if (part.fd >= 0) return part.fd;
+  const layer = union.layers[part.layer];
+  if (!layer) return -E.ENOENT;
+  const fd = openDirectoryBeneath(layer.rootFd, part.path);
+  if (fd < 0) return fd;
+  part.fd = fd;
+  union.fds.opened(node);
+  return fd;
+}

@@ -1,0 +1,48 @@
+// Directory descriptors are kept open while they are used, but never one per node: RLIMIT_NOFILE may be
+// 20,000, and a walk of an OS tree meets more directories than that.
+import { close } from '../sys/file.ts';
+import type { DirPart, Node } from './node.ts';
+
+/** Nodes whose directory descriptors may be open at a time; each holds one per branch. */
+const MOST_OPEN = 1000;
+
+export class FdCache {
+  readonly #open = new Set<Node>();
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Called after a descriptor of `node` was opened; closes those of the node that was opened longest ago. */
+  opened(node: Node): void {
+    this.#open.delete(node);
+    this.#open.add(node);
+    if (this.#open.size <= MOST_OPEN) return;
+    const oldest = this.#open.values().next().value as Node;
+    this.#open.delete(oldest);
+    closeAll(oldest);
+  }
+
+  dropped(node: Node): void {
+    this.#open.delete(node);
+    closeAll(node);
+  }
+
+  clear(): void {
+    for (const node of this.#open) closeAll(node);
+    this.#open.clear();
+  }
+}
+
+function closeAll(node: Node): void {
+  const dir = node.dir;
+  if (!dir) return;
+  if (dir.overlayFd >= 0) close(dir.overlayFd);
+  dir.overlayFd = -1;
+  for (const part of dir.parts) closePart(part);
+}
+
+export function closePart(part: DirPart): void {
+  if (part.fd >= 0) close(part.fd);
+  part.fd = -1;
+}

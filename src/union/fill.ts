@@ -1,0 +1,23 @@
+// Completes the origin of a whiteout once the content of what it hides has been hashed in the background.
+import { overlayDirFd } from './dir-fds.ts';
+import { find, walk } from './lookup.ts';
+import { WHITEOUT } from './node.ts';
+import { readOrigins, writeOrigins } from './origins.ts';
+import type { Union } from './union.ts';
+
+/** Nothing happens where the whiteout has gone meanwhile, or hides another version. */
+export function fillWhiteout(union: Union, path: string, fingerprint: string, content: string): void {
+  union.contents.set(fingerprint, content);
+  const slash = path.lastIndexOf('/');
+  const name = path.slice(slash + 1);
+  const parent = walk(union, slash < 0 ? '' : path.slice(0, slash));
+  if (parent === null || find(union, parent, name) < 0 || union.found.state !== WHITEOUT) return;
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return;
+  const list = readOrigins(union, dirFd, name);
+  const origin = list.find((one) => one.fingerprint === fingerprint && one.content === '');
+  if (!origin) return;
+  origin.content = content;
+  const error = writeOrigins(union, dirFd, name, list);
+  if (error < 0) union.host.log.warn(`${path}: its origin could not be completed (errno ${-error})`);
+}

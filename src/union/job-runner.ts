@@ -1,0 +1,304 @@
+// Does the jobs of jobs.ts, on the main thread: each step that may wait for a disk runs on a pool thread. The
+// copy of a file is the ancestor-to-be: its hash is taken in the same pass, its bytes are kept where policy
+// would merge them.
+import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
+import { E, errnoName } from '../lib/errno.ts';
+import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
+import { hash128Stream } from '../lib/hash.ts';
+import type { Log } from '../lib/log.ts';
+import { newStat, type Stat } from '../lib/stat.ts';
+import { mergeable } from '../merge/policy.ts';
+import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, SEEK_DATA, SEEK_HOLE } from '../sys/constants.ts';
+import {
+  close,
+  copyFileRangeAsync,
+  fallocateAsync,
+  fdatasyncAsync,
+  ficloneAsync,
+  fsyncAsync,
+  ftruncate,
+  lseek,
+  openat,
+  preadAsync,
+  pwriteAsync,
+} from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
+import { setxattr } from '../sys/xattr.ts';
+import type { Ancestors } from '../versions/ancestors.ts';
+import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
+import type { CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
+import { encodeXattrs, hashXattrs } from './xattr-set.ts';
+
+export interface JobContext {
+  ancestors: Ancestors;
+  log: Log;
+  privileged: boolean;
+}
+
+const CHUNK = 1024 * 1024;
+/** One copy_file_range: so much that the pool thread is not held for seconds. */
+const COPY_STEP = 64 * CHUNK;
+/** Files above this are not hashed: they are compared by fingerprint alone. */
+const HASH_LIMIT = 256 * CHUNK;
+const TRIES = 3;
+
+const done = (result: number): JobResult => ({
+  result,
+  content: '',
+  fingerprint: '',
+  torn: false,
+  origin: '',
+});
+
+/** Never rejects: what goes wrong is a negative errno, and a line in the log. */
+export async function runJob(context: JobContext, job: JobArgs): Promise<JobResult> {
+  try {
+    switch (job.kind) {
+      case 'copy-up':
+        return await copyUp(context, job);
+      case 'take':
+        return await take(context, job);
+      case 'sync': {
+        const result = await (job.dataOnly ? fdatasyncAsync(job.fd) : fsyncAsync(job.fd));
+        if (job.close) close(job.fd);
+        // Of special files on some file systems; there is nothing to be written.
+        return done(result === -E.EINVAL ? 0 : result);
+      }
+      case 'allocate':
+        return done(await fallocateAsync(job.fd, job.mode, job.offset, job.length));
+      case 'copy-range':
+        return done(await copyFileRangeAsync(job.fdIn, job.offIn, job.fdOut, job.offOut, job.length));
+      case 'truncate':
+        return done(await truncateInSteps(job.fd, job.size));
+    }
+  } catch (error) {
+    context.log.error(`job ${job.kind}: ${error instanceof Error ? error.stack : String(error)}`);
+    return done(-E.EIO);
+  }
+}
+
+/** Freeing the blocks of a large file takes long; in steps, other work gets its turn. */
+async function truncateInSteps(fd: number, size: number): Promise<number> {
+  const stat = newStat();
+  const known = fstat(fd, stat);
+  if (known < 0) return known;
+  for (let end = stat.size - COPY_STEP * 16; end > size; end -= COPY_STEP * 16) {
+    const error = ftruncate(fd, end);
+    if (error < 0) return error;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const error = ftruncate(fd, size);
+  close(fd);
+  return error;
+}
+
+interface Content {
+  /** '' where it was not hashed. */
+  hash: string;
+  /** null where they are not kept. */
+  bytes: Buffer | null;
+}
+
+/** Reads up to `size` bytes from the start; a negative errno. Hashes, and keeps the bytes if asked to. */
+export async function readContent(fd: number, size: number, keep: boolean): Promise<Content | number> {
+  if (size > HASH_LIMIT) return { hash: '', bytes: null };
+  const hash = hash128Stream();
+  const parts: Buffer[] = [];
+  let offset = 0;
+  for (;;) {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK, Math.max(4096, size - offset + 1)));
+    const got = await preadAsync(fd, buffer, 0, buffer.length, offset);
+    if (got < 0) return got;
+    if (got === 0) break;
+    const part = buffer.subarray(0, got);
+    hash.update(part);
+    if (keep) parts.push(part);
+    offset += got;
+  }
+  return { hash: hash.digest(), bytes: keep ? Buffer.concat(parts) : null };
+}
+
+/** Data and holes of one file into another, empty one; 0 or a negative errno. */
+export async function copyData(from: number, to: number, size: number): Promise<number> {
+  const cloned = await ficloneAsync(to, from);
+  if (cloned === 0) return 0;
+  let offset = 0;
+  while (offset < size) {
+    const start = lseek(from, offset, SEEK_DATA);
+    // Nothing but a hole until the end.
+    if (start === -E.ENXIO) break;
+    const from0 = start < 0 ? offset : start;
+    const hole = start < 0 ? size : lseek(from, from0, SEEK_HOLE);
+    const end = hole < 0 ? size : Math.min(hole, size);
+    const error = await copySegment(from, to, from0, end);
+    if (error < 0) return error;
+    offset = end;
+  }
+  return ftruncate(to, size);
+}
+
+async function copySegment(from: number, to: number, start: number, end: number): Promise<number> {
+  let offset = start;
+  while (offset < end) {
+    const length = Math.min(COPY_STEP, end - offset);
+    let copied = await copyFileRangeAsync(from, offset, to, offset, length);
+    if (copied === -E.EXDEV || copied === -E.EINVAL || copied === -E.EOPNOTSUPP || copied === -E.ENOSYS) {
+      copied = await copyByHand(from, to, offset, Math.min(CHUNK, length));
+    }
+    if (copied < 0) return copied;
+    // The source has become shorter; the fingerprint will tell.
+    if (copied === 0) return 0;
+    offset += copied;
+  }
+  return 0;
+}
+
+async function copyByHand(from: number, to: number, offset: number, length: number): Promise<number> {
+  const buffer = Buffer.allocUnsafeSlow(length);
+  const got = await preadAsync(from, buffer, 0, length, offset);
+  if (got <= 0) return got;
+  let written = 0;
+  while (written < got) {
+    const put = await pwriteAsync(to, buffer, written, got - written, offset + written);
+    if (put < 0) return put;
+    written += put;
+  }
+  return got;
+}
+
+async function copyUp(context: JobContext, job: CopyUpJob): Promise<JobResult> {
+  const fd = openat(job.workFd, job.temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
+  if (fd < 0) {
+    close(job.sourceFd);
+    return done(fd);
+  }
+  try {
+    return await fill(context, job, fd);
+  } finally {
+    close(fd);
+    close(job.sourceFd);
+  }
+}
+
+async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<JobResult> {
+  const before = newStat();
+  const after = newStat();
+  let content: Content = { hash: '', bytes: null };
+  let torn = false;
+  for (let attempt = 1; ; attempt++) {
+    const known = fstat(job.sourceFd, before);
+    if (known < 0) return done(known);
+    const copied = await copyOnce(job, fd, before);
+    if (typeof copied === 'number') return done(copied);
+    content = copied;
+    const again = fstat(job.sourceFd, after);
+    if (again < 0) return done(again);
+    if (sameFingerprint(fingerprintOf(before, job.layer), fingerprintOf(after, job.layer))) break;
+    torn = attempt === TRIES;
+    if (torn) break;
+    const emptied = ftruncate(fd, 0);
+    if (emptied < 0) return done(emptied);
+  }
+  const lenient = !context.privileged;
+  const attributes = copyAttributes(before, job.sourceFd, '', fd, '', lenient);
+  if (attributes < 0) return done(attributes);
+  const origin = await originOf(context, job, before, content, torn);
+  const encoded = encodeOrigins([origin]);
+  const set = setxattr(fd, '', job.originAttr, encoded, 0);
+  if (set < 0) return done(set);
+  if (!job.truncate) copyTimes(before, fd, '');
+  const synced = job.sync ? await fsyncAsync(fd) : 0;
+  if (synced < 0) return done(synced);
+  return {
+    result: 0,
+    content: origin.content,
+    fingerprint: origin.fingerprint,
+    torn,
+    origin: encoded.toString('base64'),
+  };
+}
+
+/** The content is copied from what was read where it is small, so that copy and ancestor cannot differ. */
+async function copyOnce(job: CopyUpJob, fd: number, stat: Stat): Promise<Content | number> {
+  const keep = mergeable(job.path, job.osTree, stat.size);
+  const content = await readContent(job.sourceFd, stat.size, keep);
+  if (typeof content === 'number' || job.truncate) return content;
+  const { bytes } = content;
+  if (bytes === null || stat.blocks * 512 < stat.size) {
+    const error = await copyData(job.sourceFd, fd, stat.size);
+    return error < 0 ? error : content;
+  }
+  let written = 0;
+  while (written < bytes.length) {
+    const put = await pwriteAsync(fd, bytes, written, bytes.length - written, written);
+    if (put < 0) return put;
+    written += put;
+  }
+  return content;
+}
+
+async function originOf(
+  context: JobContext,
+  job: CopyUpJob,
+  stat: Stat,
+  content: Content,
+  torn: boolean,
+): Promise<Origin> {
+  const xattrs = readXattrs(job.sourceFd, '');
+  if (xattrs.size > 0) keepAncestor(context, encodeXattrs(xattrs));
+  const common = {
+    path: pathHash(job.basePath),
+    ino: job.ino,
+    taken: Math.floor(Date.now() / 1000),
+    pin: null,
+  };
+  const { seen } = job;
+  if (seen !== null) {
+    const hash = seen.content !== '' || seen.fd < 0 ? seen.content : await hashSeen(context, seen.fd);
+    const { fingerprint, mode, uid, gid } = seen;
+    return { ...common, mode, uid, gid, content: hash, fingerprint, xattrs: '', torn: false };
+  }
+  if (content.bytes !== null) keepAncestor(context, content.bytes);
+  const { mode, uid, gid } = stat;
+  const fingerprint = hashFingerprint(fingerprintOf(stat, job.layer));
+  return { ...common, mode, uid, gid, content: content.hash, fingerprint, xattrs: hashXattrs(xattrs), torn };
+}
+
+async function hashSeen(context: JobContext, fd: number): Promise<string> {
+  const stat = newStat();
+  if (fstat(fd, stat) < 0) return '';
+  const content = await readContent(fd, stat.size, true);
+  if (typeof content === 'number') return '';
+  if (content.bytes !== null) keepAncestor(context, content.bytes);
+  return content.hash;
+}
+
+/** In the background: should it fail, the file has no ancestor, which is a conflict at worst. */
+export function keepAncestor(context: Pick<JobContext, 'ancestors' | 'log'>, bytes: Uint8Array): void {
+  context.ancestors.put(bytes).then(
+    () => {},
+    (error: unknown) => context.log.warn(`an ancestor could not be kept: ${String(error)}`),
+  );
+}
+
+async function take(context: JobContext, job: TakeJob): Promise<JobResult> {
+  let content = '';
+  if (job.baseFd >= 0) {
+    const stat = newStat();
+    const known = fstat(job.baseFd, stat);
+    if (known === 0) {
+      const got = await readContent(job.baseFd, stat.size, mergeable(job.path, job.osTree, stat.size));
+      // The base may have vanished: what cannot be read is unknown, and the guest's rename goes on.
+      if (typeof got === 'number')
+        context.log.warn(`${job.path}: its base cannot be read: ${errnoName(got)}`);
+      else {
+        content = got.hash;
+        if (got.bytes !== null) keepAncestor(context, got.bytes);
+      }
+    }
+    if (job.closeBase) close(job.baseFd);
+  }
+  const synced = job.syncFd >= 0 ? await fdatasyncAsync(job.syncFd) : 0;
+  if (job.syncFd >= 0) close(job.syncFd);
+  return { ...done(synced < 0 && synced !== -E.EINVAL ? synced : 0), content };
+}

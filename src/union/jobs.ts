@@ -1,0 +1,83 @@
+// Work that may wait for a disk, as plain data: made on the serving worker, done on a pool thread at the
+// daemon's request (job-runner.ts), finished on the serving worker. Descriptors are numbers, which all threads
+// of the process share; those in a job belong to it until it is done.
+
+export interface CopyUpJob {
+  kind: 'copy-up';
+  /** Directory for temporary files, and the name of this one there. */
+  workFd: number;
+  temp: string;
+  /** O_RDONLY of the base's file; closed by the job. */
+  sourceFd: number;
+  /** Identity of the source's layer, for its fingerprint. */
+  layer: string;
+  /** Leave the content away: the guest truncates it. */
+  truncate: boolean;
+  /** The guest had read an older version (its origin); null: what is copied. */
+  seen: { fingerprint: string; content: string; fd: number; mode: number; uid: number; gid: number } | null;
+  basePath: string;
+  /** Path in the union, for the policy. */
+  path: string;
+  /** st_ino that the union goes on showing. */
+  ino: number;
+  originAttr: string;
+  sync: boolean;
+  osTree: boolean;
+}
+
+/** The base's object under a name that is taken (rename over it, link): hash and ancestor, and a sync. */
+export interface TakeJob {
+  kind: 'take';
+  /** O_RDONLY of the version whose content is wanted, -1: none; closed by the job if `closeBase`. */
+  baseFd: number;
+  closeBase: boolean;
+  path: string;
+  /** O_RDONLY of the new file whose data must reach the disk first, -1: none; closed by the job. */
+  syncFd: number;
+  osTree: boolean;
+}
+
+export interface SyncJob {
+  kind: 'sync';
+  fd: number;
+  dataOnly: boolean;
+  close: boolean;
+}
+
+export interface AllocateJob {
+  kind: 'allocate';
+  fd: number;
+  mode: number;
+  offset: number;
+  length: number;
+}
+
+export interface CopyRangeJob {
+  kind: 'copy-range';
+  fdIn: number;
+  offIn: number;
+  fdOut: number;
+  offOut: number;
+  length: number;
+}
+
+export interface TruncateJob {
+  kind: 'truncate';
+  fd: number;
+  size: number;
+}
+
+export type JobArgs = CopyUpJob | TakeJob | SyncJob | AllocateJob | CopyRangeJob | TruncateJob;
+
+export interface JobResult {
+  /** 0 or more: done; negative errno. */
+  result: number;
+  /** Content hash of what was read; '' where it was not. */
+  content: string;
+  /** Of copy-up: the fingerprint in full, as JSON-able data, and its hash. */
+  fingerprint: string;
+  /** The source moved while it was copied, three times. */
+  torn: boolean;
+  /** Encoded origins as they were written, in base64. */
+  origin: string;
+}

@@ -1,0 +1,87 @@
+// Keeping versions: every version that a guest or the base had under a merge, drop or conflict is put away
+// before anything replaces it, so that it can still be shown and put back.
+import { isRegular } from '../lib/stat.ts';
+import { close } from '../sys/file.ts';
+import { encodeOrigins, type Origin } from '../versions/origin.ts';
+import type { Store } from '../versions/store.ts';
+import type { KeptSides, SideRef, VersionRef } from '../versions/types.ts';
+import type { View } from './assess.ts';
+import { type Branches, type Found, openBase, openOverlayFile } from './sides.ts';
+import { xattrPairs } from './xattr-set.ts';
+
+/** A version of an object that can be read now; its content goes to the ancestors. */
+export async function keepObject(
+  store: Store,
+  found: Found,
+  open: () => number,
+  origins: readonly Origin[],
+): Promise<VersionRef> {
+  return {
+    content: isRegular(found.stat.mode) ? await keepContent(store, found, open) : null,
+    mode: found.stat.mode,
+    uid: found.stat.uid,
+    gid: found.stat.gid,
+    size: found.stat.size,
+    mtime: found.stat.mtimeSec * 1000 + found.stat.mtimeNsec / 1e6,
+    target: found.target,
+    xattrs: xattrPairs(found.xattrs),
+    ...(origins.length > 0 ? { origin: encodeOrigins(origins).toString('base64') } : {}),
+  };
+}
+
+async function keepContent(store: Store, found: Found, open: () => number): Promise<string> {
+  if (found.bytes !== null) return store.ancestors.put(found.bytes);
+  if (found.content !== null && store.ancestors.has(found.content)) return found.content;
+  const fd = open();
+  try {
+    return await store.ancestors.putFromFile(fd);
+  } finally {
+    if (fd >= 0) close(fd);
+  }
+}
+
+/** The ancestor as a version; 'unknown' where its content is not kept. */
+export function ancestorRef(view: View): SideRef {
+  const { origin } = view.overlay;
+  if (origin === null) return 'unknown';
+  if (isRegular(origin.mode) && view.ancestorContent === null) return 'unknown';
+  return {
+    content: isRegular(origin.mode) ? view.ancestorContent : null,
+    mode: origin.mode,
+    uid: origin.uid,
+    gid: origin.gid,
+    size: view.ancestorBytes?.length ?? 0,
+    mtime: origin.taken * 1000,
+    target: null,
+    xattrs: view.ancestorXattrs === null ? [] : xattrPairs(view.ancestorXattrs),
+  };
+}
+
+export interface Sides {
+  ancestor: SideRef;
+  overlay: SideRef;
+  base: SideRef;
+}
+
+/** All three sides of a path as versions. */
+export async function keepSides(store: Store, branches: Branches, view: View): Promise<Sides> {
+  const { overlay, base, path, basePath } = view;
+  return {
+    ancestor: ancestorRef(view),
+    overlay:
+      overlay.object === null
+        ? null
+        : await keepObject(store, overlay.object, () => openOverlayFile(branches, path), overlay.origins),
+    base:
+      base.object === null
+        ? null
+        : await keepObject(store, base.object, () => openBase(branches, basePath), []),
+  };
+}
+
+/** Numbers for the sides among the versions of the path, so that `show --version` finds them. */
+export function numberSides(store: Store, path: string, sides: Sides): KeptSides {
+  const number = (side: SideRef) =>
+    side === null || side === 'unknown' ? null : store.versions.add(path, side);
+  return { ancestor: number(sides.ancestor), base: number(sides.base), overlay: number(sides.overlay) };
+}

@@ -1,0 +1,141 @@
+// Listings of merged directories. The offset of an entry is a function of its name, not of an open: two 31-bit
+// hashes side by side, so that NFS servers and seekdir in a new open find their place, whatever was added or
+// removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
+// never parted between two answers.
+import { isOpaque } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
+import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { close, getdents, parseDents, reopen } from '../sys/file.ts';
+import { statx } from '../sys/stat.ts';
+import { overlayDirFd, partFd } from './dir-fds.ts';
+import { baseIno, overlayIno } from './identity.ts';
+import { CONTROL_NAME } from './place.ts';
+import { type Node, ROOT_ID } from './node.ts';
+import { readOrigins } from './origins.ts';
+import type { Union } from './union.ts';
+
+export interface ListEntry {
+  name: string;
+  /** d_ino, equal to st_ino. */
+  ino: number;
+  /** d_type: file type bits shifted down by 12. */
+  type: number;
+  /** Above 2; an answer that ends with this entry is continued from here. */
+  offset: number;
+}
+
+const DT_CHR = S_IFCHR >> 12;
+const DT_DIR = 4;
+const DENTS_BYTES = 64 * 1024;
+/** Offsets 1 and 2 are those of `.` and `..`. */
+const FIRST_OFFSET = 3;
+
+/** FNV-1a over the bytes of the name, from two starting points; 52 bits, so that a safe integer holds them. */
+export function nameOffset(name: string): number {
+  let a = 0x811c9dc5;
+  let b = 0x01000193;
+  for (let i = 0; i < name.length; i++) {
+    const c = name.charCodeAt(i);
+    a = Math.imul(a ^ c, 0x01000193);
+    b = Math.imul(b ^ c, 0x85ebca6b) ^ (b >>> 13);
+  }
+  const high = (a ^ (a >>> 15)) & 0xfffff;
+  const low = (b ^ (b >>> 16)) >>> 0;
+  return high * 2 ** 32 + low + FIRST_OFFSET;
+}
+
+/** Every name of an open directory but `.` and `..`; 0 or a negative errno. */
+export function readNames(fd: number, each: (name: string, ino: number, type: number) => void): number {
+  const buffer = Buffer.allocUnsafeSlow(DENTS_BYTES);
+  for (;;) {
+    const got = getdents(fd, buffer);
+    if (got <= 0) return got;
+    parseDents(buffer, got, (name, ino, type) => {
+      if (name !== '.' && name !== '..') each(name, ino, type);
+    });
+  }
+}
+
+/** Reads a directory known by an O_PATH descriptor; 0 or a negative errno. */
+function readBeneath(pathFd: number, each: (name: string, ino: number, type: number) => void): number {
+  const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  const error = readNames(fd, each);
+  close(fd);
+  return error;
+}
+
+const entryStat = newStat();
+
+/** The union's entries of a directory, sorted by offset; a negative errno if a branch cannot be read. */
+export function listDirectory(union: Union, node: Node): ListEntry[] | number {
+  const dir = node.dir;
+  if (dir === null) return -E.ENOTDIR;
+  const entries = new Map<string, ListEntry>();
+  const hidden = new Set<string>();
+  const merged = new Set<string>();
+  const own: string[] = [];
+  const pathFd = dir.hasOverlay ? overlayDirFd(union, node) : -1;
+  if (dir.hasOverlay) {
+    if (pathFd < 0) return pathFd;
+    const error = readBeneath(pathFd, (name, ino, type) => {
+      if (type === DT_CHR && isWhiteout(pathFd, name)) {
+        hidden.add(name);
+        return;
+      }
+      entries.set(name, { name, ino: overlayIno(ino), type, offset: nameOffset(name) });
+      if (type !== DT_DIR) own.push(name);
+    });
+    if (error < 0) return error;
+  }
+  for (const part of dir.opaque ? [] : dir.parts) {
+    const fd = partFd(union, node, part);
+    if (fd < 0) continue;
+    const error = readBeneath(fd, (name, ino, type) => {
+      if (hidden.has(name)) return;
+      const known = entries.get(name);
+      if (known === undefined) {
+        if (type === DT_CHR && isWhiteout(fd, name)) hidden.add(name);
+        else entries.set(name, { name, ino: baseIno(part.layer, ino), type, offset: nameOffset(name) });
+      } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
+        merged.add(name);
+        if (!isOpaque(union.overlay, pathFd, name)) known.ino = baseIno(part.layer, ino);
+      }
+    });
+    if (error < 0) return error;
+  }
+  // Only where the base has names too can an object show a number that is not its own.
+  if (dir.parts.length > 0) showCopiedInos(union, pathFd, own, entries);
+  if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
+  return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
+}
+
+function isWhiteout(dirFd: number, name: string): boolean {
+  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isWhiteoutDevice(entryStat);
+}
+
+function showCopiedInos(
+  union: Union,
+  dirFd: number,
+  names: readonly string[],
+  entries: ReadonlyMap<string, ListEntry>,
+): void {
+  for (const name of names) {
+    const ino = readOrigins(union, dirFd, name).find((origin) => origin.ino !== 0)?.ino;
+    const entry = entries.get(name);
+    if (ino !== undefined && entry) entry.ino = ino;
+  }
+}
+
+/** Index of the first entry whose offset is above `offset`. */
+export function indexAfter(entries: readonly ListEntry[], offset: number): number {
+  let low = 0;
+  let high = entries.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((entries[middle] as ListEntry).offset > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

@@ -1,0 +1,75 @@
+// How a node's object is reached: by a directory's descriptor and a name, or by a descriptor alone once it has
+// no name any more.
+import { E } from '../lib/errno.ts';
+import type { Stat } from '../lib/stat.ts';
+import { S_IFMT } from '../lib/stat.ts';
+import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { fstat, statx } from '../sys/stat.ts';
+import { overlayDirFd, partFd } from './dir-fds.ts';
+import type { Handle, Node } from './node.ts';
+import type { Union } from './union.ts';
+
+export interface Location {
+  dirFd: number;
+  /** '' where the descriptor is the object's own. */
+  name: string;
+  /** Index of the base layer; -1: the overlay. */
+  layer: number;
+}
+
+/** One object for each answer of locate(): used up before the next call. */
+const location: Location = { dirFd: -1, name: '', layer: -1 };
+
+function at(dirFd: number, name: string, layer: number): Location | number {
+  if (dirFd < 0) return dirFd;
+  location.dirFd = dirFd;
+  location.name = name;
+  location.layer = layer;
+  return location;
+}
+
+/** Where the object lies that a node shows; a negative errno when there is no way to it. */
+export function locate(union: Union, node: Node): Location | number {
+  if (node.dir !== null) return locateDirectory(union, node);
+  if (node.orphanFd >= 0) return at(node.orphanFd, '', node.layer);
+  const place = node.names[0];
+  if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ENOENT;
+  if (node.layer < 0) return at(overlayDirFd(union, place.parent), place.name, -1);
+  const part = place.parent.dir?.parts.find((one) => one.layer === node.layer);
+  if (!part) return -E.ENOENT;
+  return at(partFd(union, place.parent, part), place.name, node.layer);
+}
+
+function locateDirectory(union: Union, node: Node): Location | number {
+  const dir = node.dir;
+  if (dir === null) return -E.ENOTDIR;
+  if (dir.hasOverlay) return at(overlayDirFd(union, node), '', -1);
+  const part = dir.parts[0];
+  if (!part) return -E.ENOENT;
+  return at(partFd(union, node, part), '', part.layer);
+}
+
+function anyHandle(node: Node): Handle {
+  return node.handles.values().next().value as Handle;
+}
+
+/**
+ * stat of what the node shows. When the name leads to another object by now, whoever has the old one open
+ * keeps it; a node that nobody has open goes over to the new one (ENOENT when the type is another).
+ */
+export function statNode(union: Union, node: Node, out: Stat): number {
+  const where = locate(union, node);
+  if (typeof where === 'number') {
+    return node.handles.size > 0 && node.dir === null ? fstat(anyHandle(node).fd, out) : where;
+  }
+  const error =
+    where.name === '' ? fstat(where.dirFd, out) : statx(where.dirFd, where.name, AT_SYMLINK_NOFOLLOW, out);
+  if (node.dir !== null || where.name === '') return error;
+  const same = error === 0 && out.ino === node.ino && (out.mode & S_IFMT) === node.type;
+  if (same) return 0;
+  if (node.handles.size > 0) return fstat(anyHandle(node).fd, out);
+  if (error < 0) return error;
+  if ((out.mode & S_IFMT) !== node.type) return -E.ENOENT;
+  union.table.show(node, where.layer, out);
+  return 0;
+}

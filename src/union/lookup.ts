@@ -1,0 +1,274 @@
+// Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
+// look-up asks both branches, so nothing that the base removed or replaced survives here.
+import { openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { isOpaque, redirectOf } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { joinPath } from '../lib/names.ts';
+import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
+import { close } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
+import { overlayDirFd, partFd } from './dir-fds.ts';
+import { closePart } from './fd-cache.ts';
+import { objectIno } from './identity.ts';
+import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { CONTROL_NAME } from './place.ts';
+import { noticeIfStale } from './stale.ts';
+import type { Union } from './union.ts';
+
+/** How often the base's own path is looked at, in milliseconds: another tree may have been put there. */
+const BASE_CHECK_MS = 10;
+
+function copyStat(from: Stat, to: Stat): void {
+  Object.assign(to, from);
+}
+
+/**
+ * Asks both branches for `name` in a directory; fills union.found and returns 0, or a negative errno of
+ * looking (never ENOENT for the name itself).
+ */
+export function find(union: Union, parent: Node, name: string): number {
+  const found = union.found;
+  const dir = parent.dir;
+  found.state = NONE;
+  found.inBase = false;
+  if (dir === null) return -E.ENOTDIR;
+  if (name.length > 255) return -E.ENAMETOOLONG;
+  if (parent.id === ROOT_ID) {
+    if (name === CONTROL_NAME) return 0;
+    checkBasePaths(union);
+  }
+  if (dir.hasOverlay) {
+    const error = findInOverlay(union, parent, name, found);
+    if (error < 0) return error;
+  }
+  for (let i = 0; i < dir.parts.length; i++) {
+    const fd = partFd(union, parent, dir.parts[i] as DirPart);
+    if (fd === -E.ENOENT || fd === -E.ENOTDIR || fd === -E.ELOOP) continue;
+    if (fd < 0) return fd;
+    const error = statAt(fd, name, found.baseStat);
+    if (error === -E.ENOENT || error === -E.ENOTDIR) continue;
+    if (error < 0) return error;
+    // A whiteout that lies in the base itself hides what is beneath it, and is nothing that a guest sees.
+    if (isWhiteoutDevice(found.baseStat)) break;
+    found.inBase = true;
+    found.part = i;
+    break;
+  }
+  if (found.state === NONE && found.inBase && !dir.opaque) {
+    found.state = IN_BASE;
+    copyStat(found.baseStat, found.stat);
+  }
+  return 0;
+}
+
+function findInOverlay(union: Union, parent: Node, name: string, found: Found): number {
+  const fd = overlayDirFd(union, parent);
+  if (fd < 0) return fd;
+  const error = statAt(fd, name, found.stat);
+  if (error === -E.ENOENT) return 0;
+  if (error < 0) return error;
+  found.state = isWhiteoutDevice(found.stat) ? WHITEOUT : IN_OVERLAY;
+  return 0;
+}
+
+function checkBasePaths(union: Union): void {
+  const now = performance.now();
+  if (now - union.baseChecked < BASE_CHECK_MS) return;
+  union.baseChecked = now;
+  for (const layer of union.layers) union.host.baseMoved(layer.index);
+}
+
+/**
+ * LOOKUP: fills union.entry, whose node got no reference yet (the front end counts the one it sends).
+ * -ENOENT where there is nothing. A stale object is noticed, and answered as it is now.
+ */
+export function lookup(union: Union, parent: Node, name: string): number {
+  const error = find(union, parent, name);
+  if (error < 0) return error;
+  const state = union.found.state;
+  if (state === NONE || state === WHITEOUT) {
+    forgetPlace(union, parent, name);
+    return -E.ENOENT;
+  }
+  const node = instantiate(union, parent, name);
+  if (typeof node === 'number') return node;
+  noticeIfStale(union, node, parent, name);
+  return fillEntry(union, node, union.found.stat);
+}
+
+/** Whoever was at this place is there no more; open files go on with their descriptors. */
+export function forgetPlace(union: Union, parent: Node, name: string): void {
+  const child = union.table.child(parent, name);
+  if (child) union.table.unlink(child, parent, name);
+}
+
+/** The node for union.found at a place; a negative errno if a directory cannot be read. */
+export function instantiate(union: Union, parent: Node, name: string): Node | number {
+  const found = union.found;
+  const type = found.stat.mode & S_IFMT;
+  const known = union.table.child(parent, name);
+  if (type === S_IFDIR) {
+    const node = known?.dir ? known : union.table.create(S_IFDIR, parent, name);
+    const error = refreshDirectory(union, node, parent, name);
+    return error < 0 ? error : node;
+  }
+  const layer =
+    found.state === IN_OVERLAY ? -1 : ((parent.dir?.parts[found.part] as DirPart).layer as number);
+  if (known && shows(known, layer, found.stat)) return known;
+  const object = union.table.ofObject(layer, found.stat);
+  if (object && object !== known) {
+    union.table.link(object, parent, name);
+    return object;
+  }
+  // Another object of the same type under the name: the nodeid stays, unless somebody has the old one open.
+  if (known && known.type === type && known.handles.size === 0 && known.names.length === 1 && !known.busy) {
+    union.table.show(known, layer, found.stat);
+    return known;
+  }
+  const node = union.table.create(type, parent, name);
+  union.table.show(node, layer, found.stat);
+  return node;
+}
+
+function shows(node: Node, layer: number, stat: Stat): boolean {
+  return (
+    node.dir === null &&
+    node.layer === layer &&
+    node.ino === stat.ino &&
+    node.type === (stat.mode & S_IFMT) &&
+    node.btimeSec === stat.btimeSec &&
+    node.btimeNsec === stat.btimeNsec
+  );
+}
+
+/** Brings a directory's parts up to what union.found says of it. */
+function refreshDirectory(union: Union, node: Node, parent: Node, name: string): number {
+  const dir = node.dir;
+  const found = union.found;
+  if (dir === null || parent.dir === null) return -E.ENOTDIR;
+  const inOverlay = found.state === IN_OVERLAY;
+  let redirect: string | null = null;
+  if (inOverlay) {
+    const moved = !dir.hasOverlay || dir.overlayIno !== found.stat.ino;
+    if (moved && dir.overlayFd >= 0) {
+      close(dir.overlayFd);
+      dir.overlayFd = -1;
+    }
+    const same = !moved && dir.ctimeSec === found.stat.ctimeSec && dir.ctimeNsec === found.stat.ctimeNsec;
+    if (!same) {
+      const fd = overlayDirFd(union, parent);
+      if (fd < 0) return fd;
+      dir.opaque = isOpaque(union.overlay, fd, name);
+      dir.redirect = redirectOf(union.overlay, fd, name);
+      dir.ctimeSec = found.stat.ctimeSec;
+      dir.ctimeNsec = found.stat.ctimeNsec;
+      dir.overlayIno = found.stat.ino;
+    }
+    redirect = dir.redirect;
+  } else if (dir.hasOverlay) {
+    if (dir.overlayFd >= 0) close(dir.overlayFd);
+    dir.overlayFd = -1;
+    dir.opaque = false;
+    dir.redirect = null;
+  }
+  dir.hasOverlay = inOverlay;
+  refreshParts(union, node, parent, name, redirect);
+  return 0;
+}
+
+function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
+  const dir = node.dir;
+  const found = union.found;
+  if (dir === null || parent.dir === null) return;
+  const wanted: { layer: number; path: string; ino: number }[] = [];
+  if (redirect !== null) {
+    redirectedParts(union, parent, redirect, wanted);
+  } else if (found.inBase && isDirectory(found.baseStat.mode)) {
+    const part = parent.dir.parts[found.part] as DirPart;
+    wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: found.baseStat.ino });
+    lowerParts(union, parent, name, found.part + 1, wanted);
+  }
+  const same =
+    wanted.length === dir.parts.length &&
+    wanted.every((one, i) => {
+      const part = dir.parts[i] as DirPart;
+      return part.layer === one.layer && part.ino === one.ino && part.path === one.path;
+    });
+  if (same) return;
+  for (const part of dir.parts) closePart(part);
+  dir.parts = wanted.map((one) => ({ ...one, fd: -1 }));
+  dir.version += 1;
+}
+
+const lowerStat = newStat();
+
+/** Directories of the layers beneath, down to the first that is opaque or no directory. */
+function lowerParts(
+  union: Union,
+  parent: Node,
+  name: string,
+  from: number,
+  wanted: { layer: number; path: string; ino: number }[],
+): void {
+  const parts = parent.dir?.parts ?? [];
+  for (let i = from; i < parts.length; i++) {
+    const part = parts[i] as DirPart;
+    const fd = partFd(union, parent, part);
+    if (fd < 0) continue;
+    if (statAt(fd, name, lowerStat) < 0) continue;
+    if (!isDirectory(lowerStat.mode)) return;
+    wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: lowerStat.ino });
+  }
+}
+
+/** A renamed directory of the base (overlayfs's redirect): absolute from the root, or a name beside it. */
+function redirectedParts(
+  union: Union,
+  parent: Node,
+  redirect: string,
+  wanted: { layer: number; path: string; ino: number }[],
+): void {
+  const absolute = redirect.startsWith('/');
+  const places = absolute
+    ? union.layers.map((layer) => ({ layer: layer.index, path: redirect.slice(1) }))
+    : (parent.dir?.parts ?? []).map((part) => ({
+        layer: part.layer,
+        path: joinPath(part.path, redirect),
+      }));
+  for (const place of places) {
+    const layer = union.layers[place.layer];
+    if (!layer) continue;
+    const fd = openDirectoryBeneath(layer.rootFd, place.path);
+    // The target has left the base: the directory is served as a plain one.
+    if (fd < 0) continue;
+    if (fstat(fd, lowerStat) === 0) wanted.push({ ...place, ino: lowerStat.ino });
+    close(fd);
+  }
+}
+
+/** Copies what is known of a node into union.entry. `stat` is of the object that answers for it. */
+export function fillEntry(union: Union, node: Node, stat: Stat): number {
+  const entry = union.entry;
+  entry.node = node;
+  if (entry.stat !== stat) copyStat(stat, entry.stat);
+  entry.ino = objectIno(union, node, entry.stat);
+  // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
+  if (node.dir !== null && node.dir.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
+    entry.stat.nlink = 1;
+  }
+  return 0;
+}
+
+/** The node at a path, made as a look-up makes it; null where there is nothing. For callers inside. */
+export function walk(union: Union, path: string): Node | null {
+  let node = union.table.root;
+  if (path === '') return node;
+  for (const name of path.split('/')) {
+    if (node.dir === null || find(union, node, name) < 0) return null;
+    if (union.found.state === NONE || union.found.state === WHITEOUT) return null;
+    const next = instantiate(union, node, name);
+    if (typeof next === 'number') return null;
+    node = next;
+  }
+  return node;
+}

@@ -1,0 +1,195 @@
+// Open files: OPEN and RELEASE, reading and writing, and what may wait for a disk (as jobs). A file of the base
+// that is opened for writing is brought up first, so that a write is a bare pwrite.
+import { E } from '../lib/errno.ts';
+import { isRegular } from '../lib/stat.ts';
+import { mergeable } from '../merge/policy.ts';
+import {
+  O_ACCMODE,
+  O_APPEND,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_DSYNC,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_SYNC,
+  O_TRUNC,
+  O_WRONLY,
+} from '../sys/constants.ts';
+import { dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
+import { killSetid } from './attributes.ts';
+import { copyUp, copyUpTruncated } from './copy-up.ts';
+import { locate } from './locate.ts';
+import { find } from './lookup.ts';
+import { type Handle, IN_OVERLAY, type Node } from './node.ts';
+import { originFor } from './origin-list.ts';
+import { baseFingerprint, originsOf } from './origins.ts';
+import { basePathAt, pathAt } from './place.ts';
+import { awaitIfStale } from './stale.ts';
+import { ageOrigin } from './take.ts';
+import { type Union, waitFor } from './union.ts';
+
+/** OPEN: a handle, WAIT, or a negative errno. `killSetid`: O_TRUNC by who may not keep set-id bits. */
+export function open(
+  union: Union,
+  node: Node,
+  flags: number,
+  callerPid: number,
+  dropSetid: boolean,
+): Handle | number {
+  if (node.dir !== null) return -E.EISDIR;
+  const access = flags & O_ACCMODE;
+  const writable = access !== O_RDONLY;
+  const truncates = (flags & O_TRUNC) !== 0;
+  if (writable && union.config.readOnly) return -E.EROFS;
+  // Who is about to discard what is there neither starts nor awaits a merge.
+  const blind = truncates || (access === O_WRONLY && (flags & O_APPEND) === 0);
+  if (!blind) {
+    const stale = settleBeforeOpen(union, node);
+    if (stale < 0) return stale;
+  }
+  if (writable || truncates) {
+    const up = truncates ? copyUpTruncated(union, node, callerPid) : copyUp(union, node, callerPid);
+    if (up < 0) return up;
+    const aged = ageOrigin(union, node, callerPid);
+    if (aged < 0) return aged;
+  }
+  const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
+  if (fd < 0) return fd;
+  const { layer } = node;
+  if (truncates || writable) node.dataSynced = false;
+  if (dropSetid) killSetid(fd, '', union.stat);
+  if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd);
+  return union.table.addHandle(node, fd, access | (flags & (O_DSYNC | O_SYNC)), writable, layer);
+}
+
+function settleBeforeOpen(union: Union, node: Node): number {
+  const place = node.names[0];
+  if (!place || node.layer >= 0 || (place.parent.dir?.parts.length ?? 0) === 0) return 0;
+  const error = find(union, place.parent, place.name);
+  if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;
+  return awaitIfStale(union, node, place.parent, place.name);
+}
+
+/** Opens what the node shows; ESTALE (the kernel looks the name up anew) when the name leads elsewhere by now. */
+function openObject(union: Union, node: Node, flags: number): number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  if (at.name === '') return reopen(at.dirFd, flags | O_CLOEXEC);
+  return openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+/** Remembers which version the caller has read; of text of the base a descriptor is kept, too. */
+function noteSeen(union: Union, node: Node, callerPid: number, fd: number): void {
+  const place = node.names[0];
+  if (!place || (place.parent.dir?.parts.length ?? 0) === 0) return;
+  const path = pathAt(place.parent, place.name);
+  const basePath = basePathAt(place.parent, place.name);
+  if (path === null || basePath === null || find(union, place.parent, place.name) < 0) return;
+  const { found } = union;
+  if (node.layer < 0) {
+    const origin = originFor(originsOf(union, node, found.stat).list, basePath);
+    if (origin === null) return;
+    const { fingerprint, content, mode, uid, gid } = origin;
+    union.seen.opened(path, callerPid, { fingerprint, content, fd: -1, mode, uid, gid });
+    return;
+  }
+  if (!found.inBase || !isRegular(found.baseStat.mode)) return;
+  const fingerprint = baseFingerprint(union, node.layer, found.baseStat);
+  const keep =
+    !union.seen.has(path, fingerprint) && mergeable(path, union.config.osTree, found.baseStat.size);
+  const kept = keep ? dup(fd) : -1;
+  const { mode, uid, gid } = found.baseStat;
+  const content = union.contents.get(fingerprint) ?? '';
+  union.seen.opened(path, callerPid, {
+    fingerprint,
+    content: content === '-' ? '' : content,
+    fd: kept < 0 ? -1 : kept,
+    mode,
+    uid,
+    gid,
+  });
+}
+
+export function read(handle: Handle, buffer: Buffer, at: number, length: number, offset: number): number {
+  return pread(handle.fd, buffer, at, length, offset);
+}
+
+/** Bytes written, or a negative errno; WAIT while O_SYNC's sync is under way (`finished` gives the count then). */
+export function write(
+  union: Union,
+  handle: Handle,
+  buffer: Buffer,
+  at: number,
+  length: number,
+  offset: number,
+  dropSetid: boolean,
+): number {
+  if (!handle.writable) return -E.EBADF;
+  handle.node.dataSynced = false;
+  if (dropSetid) {
+    const error = killSetid(handle.fd, '', union.stat);
+    if (error < 0) return error;
+  }
+  return pwrite(handle.fd, buffer, at, length, offset);
+}
+
+/** Whether each write of this handle must reach the disk before it is answered. */
+export function isSynchronous(handle: Handle): boolean {
+  return (handle.flags & (O_DSYNC | O_SYNC)) !== 0;
+}
+
+/** FSYNC of an open file: WAIT, or 0 for what cannot have unwritten data. */
+export function fsync(union: Union, handle: Handle, dataOnly: boolean): number {
+  if (handle.layer >= 0) return 0;
+  return waitFor(
+    union,
+    union.host.startJob({ kind: 'sync', fd: handle.fd, dataOnly, close: false }, (done) => done.result),
+  );
+}
+
+/** FSYNCDIR. */
+export function fsyncDirectory(union: Union, node: Node): number {
+  if (node.dir === null) return -E.ENOTDIR;
+  if (!node.dir.hasOverlay) return 0;
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const fd = reopen(at.dirFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  return waitFor(
+    union,
+    union.host.startJob({ kind: 'sync', fd, dataOnly: false, close: true }, (done) => done.result),
+  );
+}
+
+/** FALLOCATE: WAIT or a negative errno. */
+export function allocate(union: Union, handle: Handle, mode: number, offset: number, length: number): number {
+  if (!handle.writable) return -E.EBADF;
+  handle.node.dataSynced = false;
+  return waitFor(
+    union,
+    union.host.startJob({ kind: 'allocate', fd: handle.fd, mode, offset, length }, (done) => done.result),
+  );
+}
+
+/** COPY_FILE_RANGE: WAIT (the result is the count) or a negative errno. */
+export function copyRange(
+  union: Union,
+  from: Handle,
+  offIn: number,
+  to: Handle,
+  offOut: number,
+  length: number,
+): number {
+  if (!to.writable) return -E.EBADF;
+  to.node.dataSynced = false;
+  const job = { kind: 'copy-range', fdIn: from.fd, offIn, fdOut: to.fd, offOut, length } as const;
+  return waitFor(
+    union,
+    union.host.startJob(job, (done) => done.result),
+  );
+}
+
+export function seek(handle: Handle, offset: number, whence: number): number {
+  return lseek(handle.fd, offset, whence);
+}

@@ -1,0 +1,42 @@
+// The origins of an overlay object: read from its extended attribute, kept on the node while its ctime stands,
+// and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
+
+import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
+import type { Stat } from '../lib/stat.ts';
+import { getxattr, setxattr } from '../sys/xattr.ts';
+import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
+import { locate } from './locate.ts';
+import type { Node, OriginCache } from './node.ts';
+import type { Union } from './union.ts';
+
+const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, list: [], ino: 0 };
+
+/** Origins read from an object by descriptor and name; an unreadable attribute is none, and `check` names it. */
+export function readOrigins(union: Union, dirFd: number, name: string): Origin[] {
+  const value = getxattr(dirFd, name, union.overlay.origin);
+  if (typeof value === 'number') return [];
+  return decodeOrigins(value) ?? [];
+}
+
+/** Origins of an overlay object whose stat is `stat`. Of one that lies in the base: none. */
+export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
+  if (node.layer >= 0) return NONE;
+  const known = node.origins;
+  if (known && known.ctimeSec === stat.ctimeSec && known.ctimeNsec === stat.ctimeNsec) return known;
+  const at = locate(union, node);
+  if (typeof at === 'number') return NONE;
+  const list = readOrigins(union, at.dirFd, at.name);
+  const ino = list.find((origin) => origin.ino !== 0)?.ino ?? 0;
+  node.origins = { ctimeSec: stat.ctimeSec, ctimeNsec: stat.ctimeNsec, list, ino };
+  return node.origins;
+}
+
+/** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
+export function writeOrigins(union: Union, dirFd: number, name: string, list: readonly Origin[]): number {
+  return setxattr(dirFd, name, union.overlay.origin, encodeOrigins(list), 0);
+}
+
+/** Hash of the fingerprint of a base object. */
+export function baseFingerprint(union: Union, layer: number, stat: Stat): string {
+  return hashFingerprint(fingerprintOf(stat, union.layers[layer]?.identity ?? ''));
+}

@@ -1,0 +1,258 @@
+// Reconciling: what is stale is looked at, by path, one look at a time for each path (or set of paths), on the
+// main thread. Decisions are merge/decide.ts's, what follows from them is carry-out.ts's.
+import { E } from '../lib/errno.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import type { Stat } from '../lib/stat.ts';
+import { type Conditions, decideSet } from '../merge/decide.ts';
+import { type PathSet, setOf } from '../merge/policy.ts';
+import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
+import { close, setLease } from '../sys/file.ts';
+import type { StoredEvent } from '../versions/types.ts';
+import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
+import { AGAIN, type CarryContext, carryOut, type Outcome } from './carry-out.ts';
+import type { Verdict } from './node.ts';
+import { Settling } from './settling.ts';
+import { openBase, openOverlayFile } from './sides.ts';
+
+export interface ReconcilerParts extends CarryContext {
+  settleMs: number;
+  readOnly: boolean;
+  /** Tells the serving thread what came of a look; null: forget what was told. */
+  verdict(path: string, verdict: Verdict | null): void;
+}
+
+export interface LookOptions {
+  /** Decide, and change nothing. */
+  dryRun: boolean;
+}
+
+const TRIES = 4;
+const RETRY_MOVING_MS = 250;
+
+export class Reconciler {
+  readonly context: CarryContext;
+  readonly #parts: ReconcilerParts;
+  readonly #log: Log;
+  readonly #settling: Settling;
+  /** The last look of each path or set that is under way. */
+  readonly #queues = new Map<string, Promise<unknown>>();
+  baseState: Conditions['baseState'] = 'accepted';
+
+  constructor(parts: ReconcilerParts) {
+    this.context = parts;
+    this.#parts = parts;
+    this.#log = parts.log;
+    this.#settling = new Settling(parts.settleMs);
+  }
+
+  /** Runs `work` when no other look at the path (or its set) is under way. */
+  exclusively<T>(path: string, work: () => Promise<T>): Promise<T> {
+    const key = setOf(path)?.id ?? path;
+    const before = this.#queues.get(key) ?? Promise.resolve();
+    const run = before.then(work, work);
+    this.#queues.set(key, run);
+    const done = () => {
+      if (this.#queues.get(key) === run) this.#queues.delete(key);
+    };
+    run.then(done, done);
+    return run;
+  }
+
+  /** Looks at a path, with its set; the outcome of the path itself. Never rejects: failures are outcomes. */
+  look(path: string, basePath: string, options: LookOptions = { dryRun: false }): Promise<Outcome> {
+    return this.exclusively(path, async () => {
+      try {
+        const set = setOf(path);
+        if (set !== null && set.members !== null && set.members.length > 1) {
+          return await this.#lookAtSet(path, basePath, set, options);
+        }
+        return await this.#lookAt(path, basePath, options);
+      } catch (error) {
+        const detail = messageOf(error);
+        this.#log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
+        if (!options.dryRun) this.#tell(path, null, RETRY_MOVING_MS * 20);
+        return { outcome: 'failed', detail, retryMs: null };
+      }
+    });
+  }
+
+  /** All that waits for looks is done. */
+  async idle(): Promise<void> {
+    while (this.#queues.size > 0) await Promise.allSettled(this.#queues.values());
+  }
+
+  async #lookAt(path: string, basePath: string, options: LookOptions): Promise<Outcome> {
+    for (let attempt = 0; attempt < TRIES; attempt++) {
+      const view = await viewOf(this.#assessContext, path, basePath);
+      if (view.overlay.state !== 'object') return this.#absent(view, options);
+      const { assessed, waitMs } = await this.#assess(view);
+      if (options.dryRun) return planned(assessed);
+      const done = await carryOut(this.context, assessed, waitMs);
+      if (done === AGAIN) continue;
+      await this.#settled(view, done);
+      return done;
+    }
+    this.#tell(path, null, RETRY_MOVING_MS);
+    return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+  }
+
+  /** Wholly or not at all. */
+  async #lookAtSet(path: string, basePath: string, set: PathSet, options: LookOptions): Promise<Outcome> {
+    const dirOf = (full: string) => full.slice(0, full.lastIndexOf('/') + 1);
+    const baseDir = dirOf(basePath);
+    let own: Outcome = { outcome: 'current', detail: '', retryMs: null };
+    for (let attempt = 0; attempt < TRIES; attempt++) {
+      const found: { assessed: Assessed; waitMs: number }[] = [];
+      for (const member of set.members ?? [path]) {
+        const view = await viewOf(this.#assessContext, member, baseDir + member.slice(dirOf(member).length));
+        if (view.overlay.state === 'object') found.push(await this.#assess(view));
+        else if (member === path) own = await this.#absent(view, options);
+      }
+      const decisions = decideSet(
+        set.kind,
+        found.map(({ assessed }) => assessed.look),
+      );
+      let again = false;
+      for (const [i, one] of found.entries()) {
+        const decision = decisions[i] ?? one.assessed.decision;
+        const assessed = { ...one.assessed, decision };
+        const done = options.dryRun ? planned(assessed) : await carryOut(this.context, assessed, one.waitMs);
+        if (done === AGAIN) {
+          again = true;
+          continue;
+        }
+        if (!options.dryRun) await this.#settled(assessed.view, done);
+        if (assessed.view.path === path) own = done;
+      }
+      if (!again) return own;
+    }
+    this.#tell(path, null, RETRY_MOVING_MS);
+    return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+  }
+
+  get #assessContext() {
+    const { branches, store, osTree } = this.#parts;
+    return { branches, store, osTree };
+  }
+
+  async #assess(view: View): Promise<{ assessed: Assessed; waitMs: number }> {
+    const { store } = this.#parts;
+    const lastMerges = store.paths.get(view.path)?.lastMerges ?? [];
+    const open = () => openBase(this.#parts.branches, view.basePath);
+    const waitMs = this.#settling.wait(view.path, view.base, lastMerges, open);
+    const conditions: Conditions = {
+      baseState: this.baseState,
+      settled: waitMs === 0,
+      writer: this.#hasWriter(view),
+      setReady: true,
+      overlayWritable: this.#parts.readOnly ? 'read-only' : 'yes',
+      underOpaque: view.overlay.underOpaque,
+      locked: false,
+    };
+    const pinned = await this.#pinned(view);
+    return { assessed: await assess(this.#assessContext, view, conditions, pinned), waitMs };
+  }
+
+  /** The serving thread asks again in the last step; this spares the work. */
+  #hasWriter(view: View): boolean {
+    const fd = openOverlayFile(this.#parts.branches, view.path);
+    if (fd < 0) return false;
+    const lease = setLease(fd, F_RDLCK);
+    if (lease === 0) setLease(fd, F_UNLCK);
+    close(fd);
+    return lease === -E.EAGAIN || lease === -E.EBUSY;
+  }
+
+  /** Was something undone here, by a person or by a guest that put the bytes of before a merge back? */
+  async #pinned(view: View): Promise<'at-pin' | 'past-pin' | null> {
+    const { origin } = view.overlay;
+    if (origin === null) return null;
+    if (origin.pin === null) return (await this.#putBack(view)) ? 'past-pin' : null;
+    if (origin.pin.fingerprint === view.base.fingerprint) return 'at-pin';
+    await loadContents(this.#assessContext, view);
+    const content = view.base.object?.content ?? null;
+    return content !== null && content === origin.pin.content ? 'at-pin' : 'past-pin';
+  }
+
+  async #putBack(view: View): Promise<boolean> {
+    const { store } = this.#parts;
+    if ((store.paths.get(view.path)?.lastMerges.length ?? 0) === 0) return false;
+    let last: StoredEvent | null = null;
+    for await (const event of store.events.of(view.path)) {
+      if (event.kind === 'merged' && event.path === view.path) last = event;
+    }
+    if (last === null || last.undone !== 0 || last.undo?.version == null) return false;
+    const before = store.versions.get(view.path, last.undo.version);
+    if (before?.content == null || last.undo.after === before.content) return false;
+    await loadContents(this.#assessContext, view);
+    return view.overlay.object?.content === before.content;
+  }
+
+  /** The guest has removed the object; a conflict about it is over. */
+  #absent(view: View, options: LookOptions): Outcome {
+    const { store } = this.#parts;
+    const open = store.conflicts.of(view.path);
+    if (open !== null && !options.dryRun) {
+      const detail = 'the guest has removed the file';
+      const seq = store.events.add({ kind: 'resolved', path: view.path, conflict: open.id, detail });
+      store.conflicts.close(open.id, { how: 'removed', take: '', seq });
+    }
+    return { outcome: 'current', detail: '', retryMs: null };
+  }
+
+  /** Remembers that this version of the base was looked at, and tells the serving thread. */
+  async #settled(view: View, done: Outcome): Promise<void> {
+    const { store } = this.#parts;
+    const base = view.base.object;
+    if (done.outcome !== 'pending' && base !== null && base.content !== null) {
+      const { ctimeSec, ctimeNsec } = base.stat;
+      // A fingerprint as young as the clock's granularity may hide a later change.
+      if (Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) > 100) {
+        store.hashes.set(view.base.fingerprint, base.content);
+      }
+    }
+    const now = await viewOf(this.#assessContext, view.path, view.basePath);
+    const stat = now.overlay.object?.stat ?? null;
+    this.#tell(view.path, stat, done.retryMs, view.base.fingerprint);
+  }
+
+  #tell(path: string, stat: Stat | null, retryMs: number | null, fingerprint = ''): void {
+    if (stat === null) {
+      this.#parts.verdict(path, null);
+      return;
+    }
+    this.#parts.verdict(path, {
+      overlayIno: stat.ino,
+      overlayCtimeSec: stat.ctimeSec,
+      overlayCtimeNsec: stat.ctimeNsec,
+      fingerprint,
+      retryMs: retryMs ?? Number.POSITIVE_INFINITY,
+    });
+  }
+}
+
+/** What carrying a decision out would come to. */
+function planned(assessed: Assessed): Outcome {
+  const { decision } = assessed;
+  const detail =
+    decision.do === 'conflict' || decision.do === 'pending'
+      ? decision.reason
+      : decision.do === 'kept'
+        ? decision.detail
+        : '';
+  const outcomes = {
+    current: 'current',
+    pinned: 'current',
+    pending: 'pending',
+    kept: 'kept',
+    drop: 'dropped',
+    adopt: 'adopted',
+    'take-base': 'merged',
+    'merge-text': 'merged',
+    metadata: 'merged',
+    displace: 'conflict',
+    conflict: 'conflict',
+  } as const;
+  return { outcome: outcomes[decision.do], detail, retryMs: null };
+}

@@ -1,0 +1,212 @@
+// Removing names: unlink and rmdir. Where the base has the name, a whiteout takes its place, with the origin of
+// what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
+import { E } from '../lib/errno.ts';
+import { isDirectory, isRegular, isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
+import { mergeable } from '../merge/policy.ts';
+import {
+  AT_REMOVEDIR,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDONLY,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, openat, reopen } from '../sys/file.ts';
+import { mknodat, renameat2, unlinkat } from '../sys/names.ts';
+import { statx } from '../sys/stat.ts';
+import type { Origin } from '../versions/origin.ts';
+import { ensureOverlayDir, openSource, tolerate } from './copy-up.ts';
+import { overlayDirFd, partFd } from './dir-fds.ts';
+import { failPoint } from './fail-point.ts';
+import { readNames } from './listing.ts';
+import { find, forgetPlace, instantiate } from './lookup.ts';
+import { type DirPart, IN_BASE, IN_OVERLAY, type Node } from './node.ts';
+import { writeOrigins } from './origins.ts';
+import { pathAt } from './place.ts';
+import { leavingOrigin } from './take.ts';
+import { type Union, waitFor } from './union.ts';
+
+/** Makes a whiteout in work/ under the given name; 0 or a negative errno. */
+export function makeWhiteout(union: Union, temp: string, origin: Origin | null): number {
+  const made = mknodat(union.workFd, temp, S_IFCHR, 0, 0);
+  if (made < 0 || origin === null) return made;
+  const error = tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
+  if (error < 0) unlinkat(union.workFd, temp, 0);
+  return error;
+}
+
+/** What all removals begin with: 0, or a negative errno; union.found tells of the name. */
+function prepare(union: Union, parent: Node, name: string): number {
+  if (union.config.readOnly) return -E.EROFS;
+  if (parent.dir === null) return -E.ENOTDIR;
+  const error = find(union, parent, name);
+  if (error < 0) return error;
+  if (union.found.state !== IN_BASE && union.found.state !== IN_OVERLAY) return -E.ENOENT;
+  return union.found.inBase ? ensureOverlayDir(union, parent) : 0;
+}
+
+/** UNLINK: 0, WAIT or a negative errno. */
+export function unlink(union: Union, parent: Node, name: string, callerPid: number): number {
+  const error = prepare(union, parent, name);
+  if (error < 0) return error;
+  if (isDirectory(union.found.stat.mode)) return -E.EISDIR;
+  const child = instantiate(union, parent, name);
+  if (typeof child === 'number') return child;
+  if (child.busy) return waitFor(union, child.busy);
+  const last = child.names.length <= 1;
+  if (last) keepObject(union, parent, name, child);
+  const { inBase, state } = union.found;
+  const dirFd = state === IN_OVERLAY || inBase ? overlayDirFd(union, parent) : -E.ENOENT;
+  if (dirFd < 0) return dirFd;
+  const removed = inBase
+    ? putWhiteout(union, parent, name, dirFd, callerPid, false)
+    : unlinkat(dirFd, name, 0);
+  if (removed < 0) {
+    if (last) dropObject(child);
+    return removed;
+  }
+  forgetPlace(union, parent, name);
+  if (parent.dir) parent.dir.version += 1;
+  return 0;
+}
+
+/** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
+export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
+  if (node.names.length > 1 || node.orphanFd >= 0 || node.lookups === 0 || node.handles.size > 0) return;
+  const part = node.layer < 0 ? null : parent.dir?.parts.find((one) => one.layer === node.layer);
+  const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
+  const fd = dirFd < 0 ? dirFd : openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd >= 0) node.orphanFd = fd;
+}
+
+/** It was not removed after all. */
+export function dropObject(node: Node): void {
+  if (node.orphanFd >= 0) close(node.orphanFd);
+  node.orphanFd = -1;
+}
+
+/** Puts a whiteout where the overlay has a non-directory or nothing; with `directory`, in place of a directory. */
+function putWhiteout(
+  union: Union,
+  parent: Node,
+  name: string,
+  dirFd: number,
+  callerPid: number,
+  directory: boolean,
+): number {
+  const origin = leavingOrigin(union, parent, name, callerPid);
+  if (typeof origin === 'number') return origin;
+  const path = pathAt(parent, name);
+  if (path === null) return -E.ENOENT;
+  const temp = union.tempName();
+  const made = makeWhiteout(union, temp, origin);
+  if (made < 0) return made;
+  const logged = union.journal.append({
+    kind: 'whiteout',
+    path,
+    time: Date.now(),
+    ...(origin === null ? {} : { origin }),
+  });
+  failPoint('whiteout-before-rename');
+  const error =
+    logged < 0 ? logged : renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0);
+  if (error < 0) unlinkat(union.workFd, temp, 0);
+  else if (directory) emptyAndRemove(union, temp);
+  else rememberHidden(union, parent, name, origin);
+  return error;
+}
+
+/** The content of a small text file that is hidden now is hashed in the background: an update may meet it. */
+function rememberHidden(union: Union, parent: Node, name: string, origin: Origin | null): void {
+  const { baseStat, inBase, part } = union.found;
+  const path = pathAt(parent, name);
+  if (origin === null || origin.content !== '' || !inBase || path === null) return;
+  if (!isRegular(baseStat.mode) || !mergeable(path, union.config.osTree, baseStat.size)) return;
+  const fd = partFd(union, parent, parent.dir?.parts[part] as DirPart);
+  const source = fd < 0 ? fd : openSource(fd, name);
+  if (source >= 0) union.host.remember(path, origin.fingerprint, source);
+}
+
+/** RMDIR: 0 or a negative errno. */
+export function rmdir(union: Union, parent: Node, name: string, callerPid: number): number {
+  const error = prepare(union, parent, name);
+  if (error < 0) return error;
+  if (!isDirectory(union.found.stat.mode)) return -E.ENOTDIR;
+  const node = instantiate(union, parent, name);
+  if (typeof node === 'number') return node;
+  const empty = isEmpty(union, node);
+  if (empty !== 1) return empty === 0 ? -E.ENOTEMPTY : empty;
+  const { inBase, state } = union.found;
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return dirFd;
+  const removed =
+    inBase && state === IN_BASE
+      ? putWhiteout(union, parent, name, dirFd, callerPid, false)
+      : inBase
+        ? putWhiteout(union, parent, name, dirFd, callerPid, true)
+        : removeOverlayDir(union, dirFd, name);
+  if (removed < 0) return removed;
+  forgetPlace(union, parent, name);
+  if (parent.dir) parent.dir.version += 1;
+  return 0;
+}
+
+/** A directory of the overlay that is empty in the union: plainly, or by way of work/ if whiteouts lie in it. */
+export function removeOverlayDir(union: Union, dirFd: number, name: string): number {
+  const plain = unlinkat(dirFd, name, AT_REMOVEDIR);
+  if (plain !== -E.ENOTEMPTY && plain !== -E.EEXIST) return plain;
+  const temp = union.tempName();
+  const error = renameat2(dirFd, name, union.workFd, temp, RENAME_NOREPLACE);
+  return error < 0 ? error : emptyAndRemove(union, temp);
+}
+
+/** Takes away a directory in work/ that holds whiteouts at most. What is left is cleared at the next start. */
+export function emptyAndRemove(union: Union, temp: string): number {
+  const fd = openat(union.workFd, temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  const names: string[] = [];
+  readNames(fd, (one) => names.push(one));
+  for (const one of names) unlinkat(fd, one, 0);
+  close(fd);
+  const error = unlinkat(union.workFd, temp, AT_REMOVEDIR);
+  if (error < 0) union.host.log.warn(`work/${temp}: cannot be removed (errno ${-error})`);
+  return 0;
+}
+
+const childStat = newStat();
+
+/** 1: nothing in it that a guest sees; 0: something; or a negative errno. */
+export function isEmpty(union: Union, node: Node): number {
+  const dir = node.dir;
+  if (dir === null) return -E.ENOTDIR;
+  const hidden = new Set<string>();
+  let shown = 0;
+  if (dir.hasOverlay) {
+    const pathFd = overlayDirFd(union, node);
+    if (pathFd < 0) return pathFd;
+    const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fd;
+    readNames(fd, (name) => {
+      if (statx(fd, name, AT_SYMLINK_NOFOLLOW, childStat) < 0) return;
+      if (isWhiteoutDevice(childStat)) hidden.add(name);
+      else shown += 1;
+    });
+    close(fd);
+  }
+  if (shown > 0) return 0;
+  if (dir.opaque) return 1;
+  for (const part of dir.parts) {
+    const pathFd = partFd(union, node, part);
+    if (pathFd < 0) continue;
+    const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fd;
+    readNames(fd, (name) => {
+      if (!hidden.has(name)) shown += 1;
+    });
+    close(fd);
+  }
+  return shown > 0 ? 0 : 1;
+}

@@ -1,0 +1,248 @@
+// RENAME. A file of the base is brought up first and leaves a whiteout; a directory that shows the base's names
+// answers EXDEV (mv copies then). Whatever comes to a name of the base has that name's origin; whatever goes
+// leaves its origin behind, with the whiteout. RENAME_WHITEOUT makes name and whiteout change in one step.
+import { setOpaque } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { isDirectory } from '../lib/stat.ts';
+import { RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
+import { renameat2, unlinkat } from '../sys/names.ts';
+import type { Origin } from '../versions/origin.ts';
+import { copyUp, tolerate } from './copy-up.ts';
+import { addOrigin, preparePlace } from './create.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { failPoint } from './fail-point.ts';
+import { find, forgetPlace, instantiate } from './lookup.ts';
+import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
+import { writeOrigins } from './origins.ts';
+import { pathAt } from './place.ts';
+import { dropObject, emptyAndRemove, isEmpty, keepObject, makeWhiteout } from './remove.ts';
+import { leavingOrigin, type Taken } from './take.ts';
+import type { Union } from './union.ts';
+
+interface Side {
+  parent: Node;
+  name: string;
+}
+
+/** RENAME2: 0, WAIT or a negative errno. */
+export function rename(union: Union, from: Side, to: Side, flags: number, callerPid: number): number {
+  if (union.config.readOnly) return -E.EROFS;
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return -E.EINVAL;
+  const source = movable(union, from, callerPid);
+  if (typeof source === 'number') return source;
+  if ((flags & RENAME_EXCHANGE) !== 0) return exchange(union, from, to, source, callerPid);
+  return move(union, from, to, source, (flags & RENAME_NOREPLACE) !== 0, callerPid);
+}
+
+/** The node at a place, in the overlay by then; EXDEV for a directory that shows the base's. */
+function movable(union: Union, side: Side, callerPid: number): Node | number {
+  const error = find(union, side.parent, side.name);
+  if (error < 0) return error;
+  if (union.found.state !== IN_BASE && union.found.state !== IN_OVERLAY) return -E.ENOENT;
+  const node = instantiate(union, side.parent, side.name);
+  if (typeof node === 'number') return node;
+  if (node.dir !== null) {
+    return !node.dir.hasOverlay || (node.dir.parts.length > 0 && !node.dir.opaque) ? -E.EXDEV : node;
+  }
+  const up = copyUp(union, node, callerPid);
+  return up < 0 ? up : node;
+}
+
+function move(
+  union: Union,
+  from: Side,
+  to: Side,
+  source: Node,
+  noReplace: boolean,
+  callerPid: number,
+): number {
+  const taken: Taken = { origin: null };
+  const prepared = preparePlace(union, to.parent, to.name, callerPid, source.dir ? null : source, taken);
+  if (prepared < 0) return prepared;
+  const { state, inBase } = union.found;
+  const exists = state === IN_BASE || state === IN_OVERLAY;
+  if (exists && noReplace) return -E.EEXIST;
+  let target: Node | null = null;
+  if (exists) {
+    const there = replaceable(union, to, source);
+    if (typeof there === 'number') return there;
+    target = there;
+  }
+  const targetState = state;
+  const hidesDirectory = inBase && isDirectory(union.found.baseStat.mode);
+  if (target !== null && target.dir === null) keepObject(union, to.parent, to.name, target);
+  const error = moveObject(union, from, to, source, {
+    state: targetState,
+    hidesDirectory,
+    origin: taken.origin,
+    callerPid,
+  });
+  if (error < 0) {
+    if (target !== null && target.dir === null) dropObject(target);
+    return error;
+  }
+  forgetPlace(union, to.parent, to.name);
+  union.table.link(source, to.parent, to.name);
+  union.table.unlink(source, from.parent, from.name);
+  moved(source, from, to);
+  return 0;
+}
+
+/** What lies at the target, if it may be replaced by the source. */
+function replaceable(union: Union, to: Side, source: Node): Node | number {
+  const isDir = isDirectory(union.found.stat.mode);
+  if (isDir && source.dir === null) return -E.EISDIR;
+  if (!isDir && source.dir !== null) return -E.ENOTDIR;
+  const target = instantiate(union, to.parent, to.name);
+  if (typeof target === 'number' || target.dir === null) return target;
+  const empty = isEmpty(union, target);
+  return empty === 1 ? target : empty === 0 ? -E.ENOTEMPTY : empty;
+}
+
+function moved(node: Node, from: Side, to: Side): void {
+  // What opaque and redirect mean depends on the place.
+  if (node.dir !== null) node.dir.ctimeSec = -1;
+  if (from.parent.dir) from.parent.dir.version += 1;
+  if (to.parent.dir) to.parent.dir.version += 1;
+}
+
+interface Target {
+  state: number;
+  hidesDirectory: boolean;
+  origin: Origin | null;
+  callerPid: number;
+}
+
+/** The renames in the overlay. union.found tells of the source afterwards. */
+function moveObject(union: Union, from: Side, to: Side, source: Node, target: Target): number {
+  const fromFd = overlayDirFd(union, from.parent);
+  const toFd = overlayDirFd(union, to.parent);
+  if (fromFd < 0) return fromFd;
+  if (toFd < 0) return toFd;
+  const found = find(union, from.parent, from.name);
+  if (found < 0) return found;
+  const leaves = union.found.inBase;
+  const left = leaves ? leavingOrigin(union, from.parent, from.name, target.callerPid) : null;
+  if (typeof left === 'number') return left;
+  const path = pathAt(to.parent, to.name);
+  const fromPath = pathAt(from.parent, from.name);
+  if (path === null || fromPath === null) return -E.ENOENT;
+  if (source.dir !== null && target.hidesDirectory) {
+    const error = setOpaque(union.overlay, fromFd, from.name);
+    if (error < 0) return error;
+  }
+  if (source.dir === null && target.origin !== null) {
+    const error = addOrigin(union, source, fromFd, from.name, target.origin);
+    if (error < 0) return error;
+    const logged = union.journal.append({
+      kind: 'taken',
+      path,
+      time: Date.now(),
+      origin: target.origin,
+      from: fromPath,
+    });
+    if (logged < 0) return logged;
+  }
+  if (leaves) {
+    const origin = left === null ? {} : { origin: left };
+    const logged = union.journal.append({ kind: 'whiteout', path: fromPath, time: Date.now(), ...origin });
+    if (logged < 0) return logged;
+  }
+  failPoint('rename-before');
+  const error = source.dir
+    ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state)
+    : moveFile(union, fromFd, from.name, toFd, to.name, leaves);
+  if (error < 0) return error;
+  failPoint('rename-after');
+  return leaves ? leaveWhiteout(union, fromFd, from.name, left) : 0;
+}
+
+function moveFile(
+  union: Union,
+  fromFd: number,
+  fromName: string,
+  toFd: number,
+  toName: string,
+  leaves: boolean,
+): number {
+  const error = renameat2(fromFd, fromName, toFd, toName, leaves ? RENAME_WHITEOUT : 0);
+  // Ordinary users may not: the whiteout follows in a second step then.
+  if (leaves && (error === -E.EPERM || error === -E.EINVAL) && !union.config.privileged) {
+    return renameat2(fromFd, fromName, toFd, toName, 0);
+  }
+  return error;
+}
+
+/** A directory comes to a free name, or changes places with a whiteout or an empty directory. */
+function moveDirectory(
+  union: Union,
+  fromFd: number,
+  fromName: string,
+  toFd: number,
+  toName: string,
+  state: number,
+): number {
+  if (state !== WHITEOUT && state !== IN_OVERLAY)
+    return renameat2(fromFd, fromName, toFd, toName, RENAME_NOREPLACE);
+  const swapped = renameat2(fromFd, fromName, toFd, toName, RENAME_EXCHANGE);
+  if (swapped < 0) return swapped;
+  if (state === WHITEOUT) return unlinkat(fromFd, fromName, 0);
+  const temp = union.tempName();
+  const error = renameat2(fromFd, fromName, union.workFd, temp, RENAME_NOREPLACE);
+  return error < 0 ? error : emptyAndRemove(union, temp);
+}
+
+/** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
+function leaveWhiteout(union: Union, dirFd: number, name: string, origin: Origin | null): number {
+  if (origin === null) return 0;
+  const error = tolerate(writeOrigins(union, dirFd, name, [origin]), !union.config.privileged);
+  if (error !== -E.ENOENT) return error;
+  const temp = union.tempName();
+  const made = makeWhiteout(union, temp, origin);
+  return made < 0 ? made : renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);
+}
+
+/** RENAME_EXCHANGE: both are in the overlay, and each gets the origin of the place where it comes to lie. */
+function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: number): number {
+  const target = movable(union, to, callerPid);
+  if (typeof target === 'number') return target;
+  const takenTo: Taken = { origin: null };
+  let error = preparePlace(union, to.parent, to.name, callerPid, source.dir ? null : source, takenTo);
+  if (error < 0) return error;
+  const toHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
+  const takenFrom: Taken = { origin: null };
+  error = preparePlace(union, from.parent, from.name, callerPid, target.dir ? null : target, takenFrom);
+  if (error < 0) return error;
+  const fromHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
+  const fromFd = overlayDirFd(union, from.parent);
+  const toFd = overlayDirFd(union, to.parent);
+  if (fromFd < 0) return fromFd;
+  if (toFd < 0) return toFd;
+  error = adopt(union, source, fromFd, from.name, takenTo.origin, toHidesDirectory);
+  if (error < 0) return error;
+  error = adopt(union, target, toFd, to.name, takenFrom.origin, fromHidesDirectory);
+  if (error < 0) return error;
+  failPoint('exchange-before');
+  error = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
+  if (error < 0) return error;
+  union.table.unlink(target, to.parent, to.name);
+  union.table.link(source, to.parent, to.name);
+  union.table.unlink(source, from.parent, from.name);
+  union.table.link(target, from.parent, from.name);
+  moved(source, from, to);
+  moved(target, to, from);
+  return 0;
+}
+
+/** What an object needs before it comes to lie at a place of the base. */
+function adopt(
+  union: Union,
+  node: Node,
+  dirFd: number,
+  name: string,
+  origin: Origin | null,
+  hidesDirectory: boolean,
+): number {
+  if (node.dir !== null) return hidesDirectory ? setOpaque(union.overlay, dirFd, name) : 0;
+  return addOrigin(union, node, dirFd, name, origin);
+}

@@ -1,0 +1,228 @@
+// What base and overlay have at a path, read on the main thread beneath the branches' root descriptors: the
+// facts that a decision rests on, and the bytes where it asks for them. Nothing here changes anything.
+import { type BaseLayer, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { readXattrs } from '../branch/copy.ts';
+import { isOpaque, type Overlay } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
+import { hash128 } from '../lib/hash.ts';
+import { baseName, parentPath } from '../lib/names.ts';
+import {
+  isDirectory,
+  isRegular,
+  isSymlink,
+  isWhiteoutDevice,
+  newStat,
+  S_IFCHR,
+  S_IFMT,
+  type Stat,
+} from '../lib/stat.ts';
+import type { Side } from '../merge/facts.ts';
+import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { readlinkat } from '../sys/names.ts';
+import { getxattr } from '../sys/xattr.ts';
+import { decodeOrigins, type Origin } from '../versions/origin.ts';
+import { readContent } from './job-runner.ts';
+import { originFor } from './origin-list.ts';
+import { hashXattrs, type XattrSet } from './xattr-set.ts';
+
+/** An object of a branch, as it was when it was read. */
+export interface Found {
+  stat: Stat;
+  xattrs: XattrSet;
+  /** Of a symlink, else null. */
+  target: string | null;
+  /** Hash of content or target; null: not read yet, or none. */
+  content: string | null;
+  /** Content, where it has been read. */
+  bytes: Buffer | null;
+}
+
+export interface OverlaySide {
+  state: 'none' | 'whiteout' | 'object';
+  object: Found | null;
+  /** All that the object carries, and the one for this path. */
+  origins: Origin[];
+  origin: Origin | null;
+  /** overlayfs copied it up from its lower directory: there was an ancestor, and nobody kept it. */
+  foreignCopy: boolean;
+  underOpaque: boolean;
+}
+
+export interface BaseSide {
+  object: Found | null;
+  /** Hash of the fingerprint; '' where the base has nothing. */
+  fingerprint: string;
+}
+
+/** The branches as the main thread holds them. */
+export interface Branches {
+  overlay: Overlay;
+  layers: BaseLayer[];
+}
+
+function openParent(rootFd: number, path: string): number {
+  return openDirectoryBeneath(rootFd, parentPath(path));
+}
+
+function isAbsent(error: number): boolean {
+  return error === -E.ENOENT || error === -E.ENOTDIR || error === -E.ELOOP || error === -E.EXDEV;
+}
+
+function describe(dirFd: number, name: string, stat: Stat): Found {
+  const target = isSymlink(stat.mode) ? readlinkat(dirFd, name) : null;
+  const link = typeof target === 'string' ? target : null;
+  return {
+    stat,
+    xattrs: readXattrs(dirFd, name),
+    target: link,
+    content: link === null ? null : hash128(Buffer.from(link, 'latin1')),
+    bytes: null,
+  };
+}
+
+/** Throws FsError for what cannot be read (EIO). */
+export function readOverlay(branches: Branches, path: string, basePath: string): OverlaySide {
+  const { overlay } = branches;
+  const side: OverlaySide = {
+    state: 'none',
+    object: null,
+    origins: [],
+    origin: null,
+    foreignCopy: false,
+    underOpaque: isUnderOpaque(overlay, path),
+  };
+  const dirFd = openParent(overlay.rootFd, path);
+  if (isAbsent(dirFd)) return side;
+  if (dirFd < 0) throw new FsError(-dirFd, `${path}: the overlay cannot be read`);
+  try {
+    const name = baseName(path);
+    const stat = newStat();
+    const error = statAt(dirFd, name, stat);
+    if (isAbsent(error)) return side;
+    if (error < 0) throw new FsError(-error, `${path}: the overlay cannot be read`);
+    const value = getxattr(dirFd, name, overlay.origin);
+    side.origins = typeof value === 'number' ? [] : (decodeOrigins(value) ?? []);
+    side.origin = originFor(side.origins, basePath);
+    if (isWhiteoutDevice(stat)) {
+      side.state = 'whiteout';
+      return side;
+    }
+    side.state = 'object';
+    side.foreignCopy = typeof getxattr(dirFd, name, `${overlay.xattrPrefix}overlay.origin`) !== 'number';
+    side.object = describe(dirFd, name, stat);
+    return side;
+  } finally {
+    close(dirFd);
+  }
+}
+
+function isUnderOpaque(overlay: Overlay, path: string): boolean {
+  const parts = path.split('/').slice(0, -1);
+  for (let depth = 1; depth <= parts.length; depth++) {
+    const fd = openDirectoryBeneath(overlay.rootFd, parts.slice(0, depth).join('/'));
+    if (fd < 0) return false;
+    const opaque = isOpaque(overlay, fd, '');
+    close(fd);
+    if (opaque) return true;
+  }
+  return false;
+}
+
+/** Throws FsError for what cannot be read (EIO; ESTALE of a network file system). */
+export function readBase(branches: Branches, basePath: string): BaseSide {
+  for (const layer of branches.layers) {
+    const dirFd = openParent(layer.rootFd, basePath);
+    if (isAbsent(dirFd)) continue;
+    if (dirFd < 0) throw new FsError(-dirFd, `${basePath}: the base cannot be read`);
+    try {
+      const name = baseName(basePath);
+      const stat = newStat();
+      const error = statAt(dirFd, name, stat);
+      if (isAbsent(error)) continue;
+      if (error < 0) throw new FsError(-error, `${basePath}: the base cannot be read`);
+      if (isWhiteoutDevice(stat)) break;
+      const fingerprint = hashFingerprint(fingerprintOf(stat, layer.identity));
+      return { object: describe(dirFd, name, stat), fingerprint };
+    } finally {
+      close(dirFd);
+    }
+  }
+  return { object: null, fingerprint: '' };
+}
+
+/** O_RDONLY descriptor of a regular file of a branch; a negative errno. */
+export function openIn(rootFd: number, path: string): number {
+  return openBeneath(rootFd, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/** The base's file, from the layer that has it; a negative errno. */
+export function openBase(branches: Branches, basePath: string): number {
+  let result: number = -E.ENOENT;
+  for (const layer of branches.layers) {
+    result = openIn(layer.rootFd, basePath);
+    if (!isAbsent(result)) return result;
+  }
+  return result;
+}
+
+/**
+ * Reads and hashes a regular file's content into `found`. `keep`: its bytes, too. The file must still be the
+ * one that was found: EAGAIN if not. Throws FsError.
+ */
+export async function fillContent(found: Found, open: () => number, keep: boolean): Promise<void> {
+  if (!isRegular(found.stat.mode)) return;
+  if (found.content !== null && (!keep || found.bytes !== null)) return;
+  const fd = open();
+  if (fd < 0) throw new FsError(-fd, 'a side cannot be opened');
+  try {
+    const content = await readContent(fd, found.stat.size, keep);
+    if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
+    found.content = content.hash === '' ? null : content.hash;
+    found.bytes = content.bytes;
+  } finally {
+    close(fd);
+  }
+}
+
+export function openOverlayFile(branches: Branches, path: string): number {
+  const dirFd = openParent(branches.overlay.rootFd, path);
+  if (dirFd < 0) return dirFd;
+  const fd = openat(dirFd, baseName(path), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  close(dirFd);
+  return fd;
+}
+
+/** The facts of an object in the form that the decision table takes. */
+export function sideOf(found: Found): Side {
+  const { stat } = found;
+  const type = stat.mode & S_IFMT;
+  const device = type === S_IFCHR || type === (0o060000 as number);
+  return {
+    type,
+    mode: stat.mode & 0o7777,
+    uid: stat.uid,
+    gid: stat.gid,
+    size: isDirectory(stat.mode) ? 0 : stat.size,
+    rdev: device ? stat.rdevMajor * 2 ** 20 + stat.rdevMinor : 0,
+    content: found.content,
+    xattrs: hashXattrs(found.xattrs),
+  };
+}
+
+/** What an origin says of the ancestor; null: there is none. */
+export function ancestorSide(origin: Origin | null, content: string | null): Side | null {
+  if (origin === null || origin.mode === 0) return null;
+  return {
+    type: origin.mode & S_IFMT,
+    mode: origin.mode & 0o7777,
+    uid: origin.uid,
+    gid: origin.gid,
+    size: 0,
+    rdev: 0,
+    content: origin.content !== '' ? origin.content : content,
+    xattrs: origin.xattrs,
+  };
+}

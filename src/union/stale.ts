@@ -1,0 +1,112 @@
+// Noticing: does what the base has at a place still equal the origin of what the overlay has there? Both stats
+// are at hand at every look-up; a hash is computed only when one of them has moved since the last comparison.
+// LOOKUP and GETATTR start a look; OPEN waits for it. What came of the last look is a verdict, which holds
+// until either side moves again.
+import { isDirectory, type Stat } from '../lib/stat.ts';
+import { type Compared, type Found, IN_OVERLAY, type Node, type Verdict } from './node.ts';
+import { originFor } from './origin-list.ts';
+import { baseFingerprint, originsOf } from './origins.ts';
+import { basePathAt, pathAt } from './place.ts';
+import { type Union, waitFor } from './union.ts';
+
+/** Clock granularity of file systems, with room: a fingerprint so young may hide a later change. */
+const RACY_MS = 20;
+
+function sameSides(compared: Compared, found: Found): boolean {
+  const { stat, baseStat } = found;
+  return (
+    compared.overlayCtimeSec === stat.ctimeSec &&
+    compared.overlayCtimeNsec === stat.ctimeNsec &&
+    (found.inBase
+      ? compared.baseCtimeSec === baseStat.ctimeSec &&
+        compared.baseCtimeNsec === baseStat.ctimeNsec &&
+        compared.baseMtimeSec === baseStat.mtimeSec &&
+        compared.baseMtimeNsec === baseStat.mtimeNsec &&
+        compared.baseIno === baseStat.ino &&
+        compared.baseSize === baseStat.size &&
+        compared.baseMode === baseStat.mode
+      : compared.baseMode === 0)
+  );
+}
+
+/** Compares the sides in union.found, of the node at a place; the result is kept on the node. */
+function compare(union: Union, node: Node, parent: Node, name: string): Compared | null {
+  const found = union.found;
+  if (found.state !== IN_OVERLAY) return null;
+  if (node.compared && sameSides(node.compared, found)) return node.compared;
+  const basePath = basePathAt(parent, name);
+  if (basePath === null) return null;
+  const { stat, baseStat, inBase } = found;
+  const layer = inBase ? (parent.dir?.parts[found.part]?.layer ?? 0) : 0;
+  const fingerprint = inBase ? baseFingerprint(union, layer, baseStat) : '';
+  node.compared = {
+    overlayCtimeSec: stat.ctimeSec,
+    overlayCtimeNsec: stat.ctimeNsec,
+    baseCtimeSec: baseStat.ctimeSec,
+    baseCtimeNsec: baseStat.ctimeNsec,
+    baseMtimeSec: baseStat.mtimeSec,
+    baseMtimeNsec: baseStat.mtimeNsec,
+    baseIno: baseStat.ino,
+    baseSize: baseStat.size,
+    baseMode: inBase ? baseStat.mode : 0,
+    stale: isStale(union, node, basePath, fingerprint),
+    fingerprint,
+  };
+  return node.compared;
+}
+
+function isStale(union: Union, node: Node, basePath: string, fingerprint: string): boolean {
+  const { stat, baseStat, inBase } = union.found;
+  if (node.dir !== null) return inBase && !isDirectory(baseStat.mode);
+  const origin = originFor(originsOf(union, node, stat).list, basePath);
+  if (origin === null) return inBase;
+  if (origin.pin !== null && origin.pin.fingerprint === fingerprint) return false;
+  if (origin.fingerprint !== fingerprint) return true;
+  return !origin.torn ? isRacy(baseStat, origin.taken * 1000) : true;
+}
+
+/** The base may have changed after its fingerprint was taken, within the granularity of its clock. */
+function isRacy(base: Stat, takenMs: number): boolean {
+  return base.ctimeSec * 1000 + base.ctimeNsec / 1e6 + RACY_MS >= takenMs;
+}
+
+function hasVerdict(union: Union, path: string, fingerprint: string, stat: Stat): boolean {
+  const verdict = union.verdicts.get(path);
+  return (
+    verdict !== undefined &&
+    verdict.fingerprint === fingerprint &&
+    verdict.overlayIno === stat.ino &&
+    verdict.overlayCtimeSec === stat.ctimeSec &&
+    verdict.overlayCtimeNsec === stat.ctimeNsec &&
+    performance.now() < verdict.until
+  );
+}
+
+/** Whether the object in union.found wants a look that nobody has given it; its path, or null. */
+function wanting(union: Union, node: Node, parent: Node, name: string): string | null {
+  if (!union.baseAccepted) return null;
+  const compared = compare(union, node, parent, name);
+  if (!compared?.stale) return null;
+  const path = pathAt(parent, name);
+  if (path === null || hasVerdict(union, path, compared.fingerprint, union.found.stat)) return null;
+  return path;
+}
+
+/** LOOKUP and GETATTR: a stale object is looked at in the background. */
+export function noticeIfStale(union: Union, node: Node, parent: Node, name: string): void {
+  const path = wanting(union, node, parent, name);
+  if (path !== null) union.host.noticed(path, basePathAt(parent, name) ?? path);
+}
+
+/** OPEN: 0, or WAIT while a merge is being computed (the host keeps the limit, and answers then). */
+export function awaitIfStale(union: Union, node: Node, parent: Node, name: string): number {
+  const path = wanting(union, node, parent, name);
+  if (path === null) return 0;
+  return waitFor(union, union.host.look(path, basePathAt(parent, name) ?? path));
+}
+
+/** Takes note of what came of a look; null: nothing is known any more. */
+export function setVerdict(union: Union, path: string, verdict: Verdict | null): void {
+  if (verdict === null) union.verdicts.delete(path);
+  else union.verdicts.set(path, { ...verdict, until: performance.now() + verdict.retryMs });
+}

@@ -1,0 +1,134 @@
+// State of one union, owned by the thread that serves it. The operations are functions in the files beside
+// this one; each takes the Union first and returns 0 or a count, a negative errno, or WAIT: then the request
+// waits for `union.waiting` and is run again from the start, so nothing may have been changed before.
+import type { BaseLayer } from '../branch/base.ts';
+import type { Overlay } from '../branch/overlay.ts';
+import type { Log } from '../lib/log.ts';
+import { newStat, type Stat } from '../lib/stat.ts';
+import type { JournalWriter } from '../versions/journal.ts';
+import { closePart, FdCache } from './fd-cache.ts';
+import type { JobArgs, JobResult } from './jobs.ts';
+import type { Found, Node, PendingWork, Verdict } from './node.ts';
+import { NONE } from './node.ts';
+import { SeenVersions } from './seen.ts';
+import { type MintNodeId, NodeTable } from './table.ts';
+
+export interface UnionConfig {
+  privileged: boolean;
+  readOnly: boolean;
+  /** No sync of data at publication. */
+  volatile: boolean;
+  /** The base has an os-release: the scope of merges is narrower. */
+  osTree: boolean;
+  /** Largest file that is copied up, in bytes; EFBIG beyond. Infinity: no limit. */
+  copyUpLimit: number;
+}
+
+/** What the union asks of the process it runs in. */
+export interface UnionHost {
+  /** Starts work on another thread; `finished` runs here when it is done, before waiting requests go on. */
+  startJob(args: JobArgs, finished: (result: JobResult) => number): PendingWork;
+  /** Has a stale object looked at; whoever opens it waits for the result, with a limit kept by the host. */
+  look(path: string, basePath: string): PendingWork;
+  /** A stale object was met: have it looked at. Nobody waits. */
+  noticed(path: string, basePath: string): void;
+  /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
+  remember(path: string, fingerprint: string, fd: number): void;
+  /** The base's path names another tree, or nothing (errno): have it opened anew. */
+  baseMoved(layer: number): void;
+  log: Log;
+}
+
+/** Where operations are noted for the index. */
+export type Journal = Pick<JournalWriter, 'append' | 'rotate' | 'close'>;
+
+/** What an operation found or made; one object is reused by all of them. */
+export interface Entry {
+  node: Node;
+  stat: Stat;
+  /** st_ino as the union shows it. */
+  ino: number;
+}
+
+export class Union {
+  readonly config: UnionConfig;
+  readonly overlay: Overlay;
+  readonly layers: BaseLayer[];
+  readonly workFd: number;
+  readonly journal: Journal;
+  readonly host: UnionHost;
+  readonly table: NodeTable;
+  readonly fds: FdCache;
+  readonly seen: SeenVersions;
+  /** What was decided of stale objects, by path: spares a new look as long as neither side moves. */
+  readonly verdicts = new Map<string, Verdict & { until: number }>();
+  /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
+  readonly contents = new Map<string, string>();
+  /** Work that the operation which just returned WAIT waits for. */
+  waiting: PendingWork | null = null;
+  readonly found: Found = { state: NONE, stat: newStat(), inBase: false, part: 0, baseStat: newStat() };
+  readonly entry: Entry;
+  /** Scratch for statx, good until the next call. */
+  readonly stat: Stat = newStat();
+  baseAccepted = true;
+  /** performance.now() of the last look at where the base's paths lead. */
+  baseChecked = 0;
+  #tempCounter = 0;
+
+  constructor(parts: {
+    config: UnionConfig;
+    overlay: Overlay;
+    layers: BaseLayer[];
+    workFd: number;
+    journal: Journal;
+    mint: MintNodeId;
+    host: UnionHost;
+  }) {
+    this.config = parts.config;
+    this.overlay = parts.overlay;
+    this.layers = parts.layers;
+    this.workFd = parts.workFd;
+    this.journal = parts.journal;
+    this.host = parts.host;
+    this.table = new NodeTable(parts.mint, parts.layers.length);
+    this.entry = { node: this.table.root, stat: newStat(), ino: 0 };
+    this.fds = new FdCache();
+    this.seen = new SeenVersions();
+    this.resetRoot();
+  }
+
+  /** The root's parts from the layers as they are open now. */
+  resetRoot(): void {
+    const root = this.table.root.dir;
+    if (root === null) return;
+    root.hasOverlay = true;
+    root.parts = this.layers.map((layer) => ({ layer: layer.index, path: '', ino: layer.rootIno, fd: -1 }));
+  }
+
+  /** The base's path names another tree by now: everything is found anew by path, nodes stay. */
+  replaceLayer(layer: BaseLayer): void {
+    this.layers[layer.index] = layer;
+    this.fds.clear();
+    for (const node of this.table.nodes()) {
+      if (node.dir === null) continue;
+      for (const part of node.dir.parts) closePart(part);
+      node.dir.ctimeSec = -1;
+    }
+    this.resetRoot();
+    this.verdicts.clear();
+    this.baseChecked = 0;
+  }
+
+  /** A name in work/ that is not in use: by this process only, for recovery empties work/ at every start. */
+  tempName(): string {
+    return `${process.pid.toString(36)}-${(this.#tempCounter++).toString(36)}`;
+  }
+}
+
+/** Returned by an operation whose answer must wait for `union.waiting`; it is then run again from the start. */
+export const WAIT = -2_000_000;
+
+export function waitFor(union: Union, work: PendingWork): number {
+  union.waiting = work;
+  return WAIT;
+}

@@ -1,0 +1,88 @@
+// Extended attributes as a guest sees them. What belongs to the branch (overlayfs's and Kasane's own) is out of
+// reach: a guest's own trusted.overlay.* and user.overlay.* are kept under an escaped name, as overlayfs does,
+// and *.kasane.* is refused and hidden.
+import { splitNames } from '../branch/copy.ts';
+import { E } from '../lib/errno.ts';
+import { getxattr, listxattr, removexattr, setxattr } from '../sys/xattr.ts';
+import { killSetgid } from './attributes.ts';
+import { copyUp } from './copy-up.ts';
+import { locate } from './locate.ts';
+import type { Node } from './node.ts';
+import type { Union } from './union.ts';
+
+const own = /^(?:trusted|user)\.kasane\./;
+const overlayfs = /^((?:trusted|user)\.overlay\.)(.*)$/s;
+
+/** The name under which a guest's attribute is kept; null: not for guests. */
+function outer(attr: string): string | null {
+  if (own.test(attr)) return null;
+  const match = overlayfs.exec(attr);
+  return match ? `${match[1]}overlay.${match[2]}` : attr;
+}
+
+/** The name that a guest sees; null: hidden. */
+function inner(attr: string): string | null {
+  if (own.test(attr)) return null;
+  const match = overlayfs.exec(attr);
+  if (!match) return attr;
+  const rest = match[2] as string;
+  return rest.startsWith('overlay.') ? `${match[1]}${rest.slice(8)}` : null;
+}
+
+/** GETXATTR: the value, or a negative errno (ENODATA). */
+export function getAttribute(union: Union, node: Node, attr: string): Buffer | number {
+  const name = outer(attr);
+  if (name === null) return -E.ENODATA;
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  return getxattr(at.dirFd, at.name, name);
+}
+
+/** LISTXATTR: names with a NUL each, or a negative errno. */
+export function listAttributes(union: Union, node: Node): Buffer | number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const list = listxattr(at.dirFd, at.name);
+  if (typeof list === 'number' || list.length === 0) return list;
+  let text = '';
+  for (const attr of splitNames(list)) {
+    const name = inner(attr);
+    if (name !== null) text += `${name}\0`;
+  }
+  return Buffer.from(text, 'latin1');
+}
+
+/** SETXATTR: 0, WAIT or a negative errno. `dropSetgid`: the caller may not keep the set-group-id bit. */
+export function setAttribute(
+  union: Union,
+  node: Node,
+  attr: string,
+  value: Buffer,
+  flags: number,
+  dropSetgid: boolean,
+  callerPid: number,
+): number {
+  if (union.config.readOnly) return -E.EROFS;
+  const name = outer(attr);
+  if (name === null) return -E.EPERM;
+  const up = copyUp(union, node, callerPid);
+  if (up < 0) return up;
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const { dirFd, name: entry } = at;
+  const error = setxattr(dirFd, entry, name, value, flags);
+  if (error < 0 || !dropSetgid) return error;
+  return killSetgid(dirFd, entry, union.stat);
+}
+
+/** REMOVEXATTR: 0, WAIT or a negative errno. */
+export function removeAttribute(union: Union, node: Node, attr: string, callerPid: number): number {
+  if (union.config.readOnly) return -E.EROFS;
+  const name = outer(attr);
+  if (name === null) return -E.ENODATA;
+  const up = copyUp(union, node, callerPid);
+  if (up < 0) return up;
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  return removexattr(at.dirFd, at.name, name);
+}

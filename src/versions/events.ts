@@ -1,0 +1,108 @@
+// The history of an overlay: numbered events, found by number and by path. Numbers come from a durable block
+// and are never used twice, whatever becomes of the index.
+import type { FormatFile, NumberBlock } from './format.ts';
+import type { RecordStore } from './record-store.ts';
+import { checks, keys, prefixes, rangesOfTree } from './records.ts';
+import type { NewEvent, StoredEvent } from './types.ts';
+
+export class EventLog {
+  readonly #records: RecordStore;
+  readonly #format: FormatFile;
+  readonly #numbers: NumberBlock;
+  readonly #listeners = new Set<(event: StoredEvent) => void>();
+  #last = 0;
+
+  constructor(records: RecordStore, format: FormatFile, numbers: NumberBlock) {
+    this.#records = records;
+    this.#format = format;
+    this.#numbers = numbers;
+    this.#last = numbers.next - 1;
+  }
+
+  /** Newest number that was given out, 0 for none. */
+  get last(): number {
+    return this.#last;
+  }
+
+  get epoch(): number {
+    return this.#format.now.epoch;
+  }
+
+  /** The new epoch; durable when it returns. */
+  bumpEpoch(): number {
+    this.#format.write({ epoch: this.#format.now.epoch + 1 });
+    return this.#format.now.epoch;
+  }
+
+  /** Its number. Throws where a new block of numbers cannot be written (a full disk). */
+  add(event: NewEvent): number {
+    return this.record(event).seq;
+  }
+
+  /** After it returns the next `count` calls of add do not throw. */
+  ensure(count: number): void {
+    this.#numbers.ensure(count);
+  }
+
+  /** add, for those who want the event as it is stored. */
+  record(event: NewEvent): StoredEvent {
+    const stored: StoredEvent = {
+      seq: this.#numbers.take(),
+      epoch: this.epoch,
+      time: event.time ?? Date.now(),
+      kind: event.kind,
+      path: event.path,
+      detail: event.detail ?? '',
+      conflict: event.conflict ?? null,
+      version: event.version ?? null,
+      sides: event.sides ?? null,
+      undo: event.undo ?? null,
+      undone: 0,
+    };
+    this.#last = stored.seq;
+    this.#records.write(keys.event(stored.seq), stored);
+    if (stored.path !== '') this.#records.write(keys.eventOfPath(stored.path, stored.seq), {});
+    for (const listener of this.#listeners) listener(stored);
+    return stored;
+  }
+
+  get(seq: number): StoredEvent | null {
+    return this.#records.read<StoredEvent>(keys.event(seq), checks.event);
+  }
+
+  /** In order, from that number on; events that come meanwhile are not among them. */
+  async *from(seq: number): AsyncGenerator<StoredEvent> {
+    const range = { from: keys.event(Math.max(seq, 0)), to: 'f' };
+    for await (const [, event] of this.#records.scan<StoredEvent>(range, checks.event)) yield event;
+  }
+
+  /** Of the path and all beneath it, in order; '' for all. */
+  async *of(path: string): AsyncGenerator<StoredEvent> {
+    if (path === '') return yield* this.from(0);
+    const found: string[] = [];
+    for (const range of rangesOfTree(prefixes.eventOfPath, path, '\0')) {
+      for await (const [key] of this.#records.index.range(range)) found.push(key.slice(-14));
+    }
+    for (const digits of found.sort()) {
+      const event = this.get(Number.parseInt(digits, 16));
+      if (event !== null) yield event;
+    }
+  }
+
+  /** `by`: the event that took it back. */
+  markUndone(seq: number, by: number): void {
+    const event = this.get(seq);
+    if (event !== null) this.#records.write(keys.event(seq), { ...event, undone: by });
+  }
+
+  remove(event: StoredEvent): void {
+    this.#records.delete(keys.event(event.seq));
+    this.#records.delete(keys.eventOfPath(event.path, event.seq));
+  }
+
+  /** Called for every event from now on, at once; returns how to stop it. A listener must not throw. */
+  subscribe(listener: (event: StoredEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+}

@@ -1,0 +1,77 @@
+// Files of the state directory on the main thread: node:fs with latin1 paths, and the one way in which a file
+// is replaced so that a crash leaves the old or the new one.
+import * as fs from 'node:fs';
+import { E } from '../lib/errno.ts';
+
+/** A latin1 path as node:fs wants it. */
+export function bytesOf(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+export function codeOf(error: unknown): string {
+  return String((error as NodeJS.ErrnoException | null)?.code);
+}
+
+/** The errno of an error of node:fs or LevelDB (which says it in words only), EIO for any other. */
+export function errnoOf(error: unknown): number {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { errno } = at as NodeJS.ErrnoException;
+    if (typeof errno === 'number') return Math.abs(errno);
+    if (at.message.includes('No space left on device')) return E.ENOSPC;
+    if (at.message.includes('Read-only file system')) return E.EROFS;
+  }
+  return E.EIO;
+}
+
+/** The content, or null when there is no such file. */
+export function readIfThere(path: string): Buffer | null {
+  try {
+    return fs.readFileSync(bytesOf(path));
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+export function syncDirectory(path: string): void {
+  const fd = fs.openSync(bytesOf(path), fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Durable when it returns; mode 0600. `name` is in `dir`. */
+export function replaceFile(dir: string, name: string, content: string | Uint8Array): void {
+  const temporary = bytesOf(`${dir}/${name}.new`);
+  fs.rmSync(temporary, { force: true });
+  const fd = fs.openSync(temporary, 'wx', 0o600);
+  try {
+    fs.writeFileSync(fd, content);
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+  fs.renameSync(temporary, bytesOf(`${dir}/${name}`));
+  syncDirectory(dir);
+}
+
+/** Makes a directory of the state, 0700; one that is there is taken as it is. */
+export function makeDirectory(path: string): void {
+  try {
+    fs.mkdirSync(bytesOf(path), { mode: 0o700 });
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+  }
+}
+
+/** Names in a directory, latin1; none when it is not there. */
+export function namesIn(path: string): string[] {
+  try {
+    return fs.readdirSync(bytesOf(path), { encoding: 'latin1' });
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}

@@ -1,0 +1,175 @@
+// From the journal into the index: events, path records and hashes of what the serving worker did. All of it
+// goes out in the batch of the next flush, together with the id of the journal file, so that a file which was
+// folded but not unlinked is not folded again.
+import * as fs from 'node:fs';
+import { hashFingerprint } from '../lib/fingerprint.ts';
+import { escapeName } from '../lib/names.ts';
+import type { HashIndex, PathIndex } from './books.ts';
+import type { ConflictBook } from './conflicts.ts';
+import type { EventLog } from './events.ts';
+import { bytesOf, namesIn, readIfThere } from './files.ts';
+import { type JournalRecord, journalName, readJournal } from './journal.ts';
+import type { RecordStore } from './record-store.ts';
+import { checks, keys } from './records.ts';
+import type { EventKind, PathRecord, PathState, StoredEvent } from './types.ts';
+
+export interface FoldTarget {
+  records: RecordStore;
+  events: EventLog;
+  paths: PathIndex;
+  hashes: HashIndex;
+  conflicts: ConflictBook;
+}
+
+export interface FoldResult {
+  events: StoredEvent[];
+  /** Every path that a record was about, once. */
+  paths: string[];
+}
+
+const YIELD_EVERY = 256;
+
+/** Buffered: durable with the next flush. */
+export async function foldRecords(
+  target: FoldTarget,
+  records: readonly JournalRecord[],
+): Promise<FoldResult> {
+  const events: StoredEvent[] = [];
+  // On a full disk it fails here, before anything is written, and not halfway.
+  target.events.ensure(records.length);
+  for (const [at, record] of records.entries()) {
+    // Not in one piece: this thread has other work.
+    if (at % YIELD_EVERY === YIELD_EVERY - 1) await new Promise(setImmediate);
+    const kind = eventOf[record.kind];
+    const event =
+      kind === null
+        ? null
+        : target.events.record({ kind, path: record.path, detail: detailOf(record), time: record.time });
+    if (event !== null) events.push(event);
+    await foldOne(target, record, event?.seq ?? 0);
+  }
+  return { events, paths: [...new Set(records.map((record) => record.path))] };
+}
+
+const eventOf: Record<JournalRecord['kind'], EventKind | null> = {
+  'copy-up': 'copy-up',
+  taken: 'copy-up',
+  whiteout: 'whiteout',
+  added: 'added',
+  renamed: 'added',
+  removed: null,
+  content: null,
+};
+
+function detailOf(record: JournalRecord): string {
+  if (record.kind === 'taken') return 'the name was taken by another object';
+  if (record.kind === 'renamed') return `renamed from ${escapeName(record.from ?? '')}`;
+  return '';
+}
+
+async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): Promise<void> {
+  const { paths, hashes } = target;
+  const { kind, path, fingerprint, content } = record;
+  if (fingerprint !== undefined && content !== undefined) hashes.learn(fingerprint, record.time, content);
+  const old = paths.get(path);
+  if (kind === 'removed') return paths.delete(path);
+  if (kind === 'content') {
+    if (old === null || content === undefined || old.needs.includes(content)) return;
+    const same =
+      fingerprint !== undefined &&
+      old.fingerprint !== null &&
+      hashFingerprint(fingerprint) === hashFingerprint(old.fingerprint);
+    if (same) paths.put({ ...old, needs: [...old.needs, content] });
+    return;
+  }
+  if (kind === 'renamed' && record.from !== undefined) await moveBeneath(target, record.from, path);
+  // An object without an origin is the overlay's own: there is nothing to reconcile.
+  if (record.origin === undefined && fingerprint === undefined && kind !== 'whiteout') {
+    return old === null ? undefined : paths.delete(path);
+  }
+  paths.put(recordOf(record, old, seq));
+}
+
+function recordOf(record: JournalRecord, old: PathRecord | null, seq: number): PathRecord {
+  const { origin, fingerprint } = record;
+  const needs = [origin?.content, record.content, origin?.pin?.content].filter(
+    (hash): hash is string => hash !== undefined && hash !== '',
+  );
+  const seen = fingerprint === undefined ? (origin?.fingerprint ?? '') : hashFingerprint(fingerprint);
+  return {
+    path: record.path,
+    state: stateAfter(record, old),
+    detail: '',
+    fingerprint: fingerprint ?? null,
+    baseSeen: seen,
+    overlaySig: '',
+    lastMerges: old?.lastMerges ?? [],
+    lastSeq: seq,
+    needs: [...new Set(origin === undefined ? [...(old?.needs ?? []), ...needs] : needs)],
+  };
+}
+
+/** What had no decision yet keeps waiting for one; everything is looked at again in any case. */
+function stateAfter(record: JournalRecord, old: PathRecord | null): PathState {
+  if (record.kind === 'whiteout') return 'W';
+  if (record.origin?.pin) return 'U';
+  if (record.origin?.torn) return 'P';
+  if (record.kind === 'taken' && old !== null && old.state !== 'W') return old.state;
+  return 'C';
+}
+
+/** What lies beneath a directory goes with it; the directory's own record stays with its name. */
+async function moveBeneath(target: FoldTarget, from: string, to: string): Promise<void> {
+  const { paths, conflicts } = target;
+  for await (const record of paths.under(from)) {
+    if (record.path === from) continue;
+    paths.delete(record.path);
+    paths.put({ ...record, path: to + record.path.slice(from.length) });
+  }
+  for (const conflict of conflicts.under(from)) {
+    if (conflict.path !== from) {
+      conflicts.update(conflict.id, { path: to + conflict.path.slice(from.length) }, false);
+    }
+  }
+}
+
+const FOLDED_KEPT = 32;
+
+export interface FoldedFile extends FoldResult {
+  /** Records that were folded; none where that had been done before. */
+  count: number;
+  torn: boolean;
+}
+
+/** Buffered. The id is noted last: should a part be committed alone, the file is folded again. */
+export async function foldFile(target: FoldTarget, stateDir: string, name: string): Promise<FoldedFile> {
+  const nothing = { events: [], paths: [], count: 0, torn: false };
+  const bytes = readIfThere(`${stateDir}/${name}`);
+  if (bytes === null) return nothing;
+  const { records, id, torn } = readJournal(bytes);
+  const key = keys.meta('folded');
+  const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
+  const ids = Array.isArray(folded) ? (folded as string[]) : [];
+  if (ids.includes(id)) return nothing;
+  const result = await foldRecords(target, records);
+  if (id !== '') target.records.write(key, { ids: [...ids, id].slice(-FOLDED_KEPT) });
+  return { ...result, count: records.length, torn };
+}
+
+/** After the batch is durable. Throws the errors of node:fs. */
+export function dropJournalFile(stateDir: string, name: string): void {
+  fs.rmSync(bytesOf(`${stateDir}/${name}`), { force: true });
+}
+
+/** Closed ones in order, the current one last. */
+export function journalFiles(stateDir: string): string[] {
+  const names = namesIn(stateDir);
+  const closed = names
+    .map((name) => /^journal\.(\d+)$/.exec(name)?.[1])
+    .filter((number) => number !== undefined)
+    .sort((a, b) => Number(a) - Number(b));
+  return [
+    ...closed.map((number) => `${journalName}.${number}`),
+    ...names.filter((name) => name === journalName),
+  ];
+}

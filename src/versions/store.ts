@@ -1,0 +1,338 @@
+// The store of one overlay: everything that Kasane remembers beside the overlay's own files. Main thread only;
+// one per state directory and process, under the overlay's lock. Writes are in memory first; flush() makes
+// them durable together, ancestors before the records that name them, and runs by itself about once a second.
+// Nothing here throws because of damaged data: what cannot be read is told once, and is not there.
+import { FsError, messageOf } from '../lib/errors.ts';
+import { hashFingerprint } from '../lib/fingerprint.ts';
+import type { Log } from '../lib/log.ts';
+import { escapeName } from '../lib/names.ts';
+import { Ancestors, dropTemporaries } from './ancestors.ts';
+import { HashIndex, IntentBook, PathIndex, VersionBook } from './books.ts';
+import { ConflictBook } from './conflicts.ts';
+import { EventLog } from './events.ts';
+import { errnoOf, makeDirectory } from './files.ts';
+import { dropJournalFile, type FoldResult, foldFile, foldRecords, journalFiles } from './fold.ts';
+import { bootId, FormatFile, moveAside, NumberBlock, readFormat } from './format.ts';
+import { GroupCommit } from './group-commit.ts';
+import type { JournalRecord } from './journal.ts';
+import { lockStore, type StoreLock } from './lock.ts';
+import { type Origin, pathHash } from './origin.ts';
+import { DamageList, RecordStore } from './record-store.ts';
+import { markIndex, type OpenedIndex, openIndex, openIndexReadOnly } from './recover.ts';
+import type { BaseRecord } from './types.ts';
+import {
+  type Books,
+  type CheckCounts,
+  checkBooks,
+  collectAncestors,
+  dropOldHashes,
+  type EmitItem,
+  forgetHistory,
+  type GcResult,
+  type StoreSizes,
+  sizesOf,
+} from './upkeep.ts';
+
+export interface StoreOptions {
+  /** Absolute, latin1. Its parent exists. */
+  stateDir: string;
+  log: Log;
+  /** Writes nothing to the overlay: changes stay in memory and end with the store. */
+  readOnly?: boolean;
+}
+
+export interface Recovered {
+  /** There was no format file: the overlay is new to Kasane, or has lost its state directory. */
+  created: boolean;
+  /** The last session closed the store. */
+  clean: boolean;
+  /** The last session did not, and the machine has been started anew since: recovery reads the origins. */
+  uncleanBoot: boolean;
+  /** Records that were replayed. */
+  journal: number;
+  torn: boolean;
+  /** The index was gone or unusable, or has not been rebuilt since: rebuild() every origin, then rebuildDone(). */
+  indexMissing: boolean;
+  /** One line each. */
+  indexDamaged: string[];
+  formatDamaged: boolean;
+}
+
+const SEQ_BLOCK = 1024;
+const CONFLICT_BLOCK = 32;
+const GC_MIN_AGE_MS = 10 * 60 * 1000;
+const HASH_MAX_AGE_MS = 30 * 24 * 3600 * 1000;
+const folders = ['work', 'index', 'ancestors', 'origins', 'links', 'displaced'];
+
+interface Parts {
+  options: StoreOptions;
+  lock: StoreLock;
+  format: FormatFile;
+  opened: OpenedIndex;
+  damage: DamageList;
+  recovered: Recovered;
+}
+
+export class Store {
+  readonly stateDir: string;
+  readonly readOnly: boolean;
+  readonly recovered: Recovered;
+  readonly events: EventLog;
+  readonly paths: PathIndex;
+  readonly hashes: HashIndex;
+  readonly versions: VersionBook;
+  readonly intents: IntentBook;
+  readonly ancestors: Ancestors;
+  readonly #log: Log;
+  readonly #parts: Parts;
+  readonly #records: RecordStore;
+  readonly #commits: GroupCommit;
+  readonly #seqs: NumberBlock;
+  readonly #conflictIds: NumberBlock;
+  #conflicts: ConflictBook | null = null;
+  #folding: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  /** Use openStore. */
+  constructor(parts: Parts) {
+    const { options, format, opened, damage } = parts;
+    this.#parts = parts;
+    this.#log = options.log;
+    this.stateDir = options.stateDir;
+    this.readOnly = options.readOnly === true;
+    this.recovered = parts.recovered;
+    this.#records = new RecordStore(opened.index, damage, () => this.#commits.written());
+    this.#seqs = new NumberBlock(format, 'seqBlockEnd', SEQ_BLOCK);
+    this.#conflictIds = new NumberBlock(format, 'conflictBlockEnd', CONFLICT_BLOCK);
+    this.events = new EventLog(this.#records, format, this.#seqs);
+    this.paths = new PathIndex(this.#records);
+    this.hashes = new HashIndex(this.#records);
+    this.versions = new VersionBook(this.#records);
+    this.intents = new IntentBook(this.#records, () => this.flush());
+    this.ancestors = new Ancestors(`${options.stateDir}/ancestors`, damage.report, this.readOnly);
+    const { ancestors, readOnly } = this;
+    this.#commits = new GroupCommit({ index: opened.index, ancestors, damage, log: options.log, readOnly });
+  }
+
+  get conflicts(): ConflictBook {
+    if (this.#conflicts === null) throw new TypeError('the store is not loaded yet');
+    return this.#conflicts;
+  }
+
+  /** One line for each damaged thing that was met so far. */
+  get damage(): readonly string[] {
+    return this.#parts.damage.lines;
+  }
+
+  get #books(): Books {
+    const { events, paths, hashes, conflicts, versions, intents, ancestors } = this;
+    return { records: this.#records, events, paths, hashes, conflicts, versions, intents, ancestors };
+  }
+
+  /** Loads conflicts and replays the journals; part of openStore. */
+  async load(): Promise<void> {
+    this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
+    const names = journalFiles(this.stateDir);
+    for (const name of names) {
+      const { count, torn } = await foldFile(this.#books, this.stateDir, name);
+      this.recovered.journal += count;
+      this.recovered.torn ||= torn;
+    }
+    await this.flush();
+    // A journal that stays would be taken for folded while the worker goes on writing to it.
+    if (!this.readOnly) for (const name of names) dropJournalFile(this.stateDir, name);
+  }
+
+  // ---- identity of the overlay ----
+
+  /** [from, to): nodeids that were never given out. Durable when it returns. */
+  reserveNodeIds(count: number): [from: number, to: number] {
+    return this.#parts.format.reserve('nodeBlockEnd', count);
+  }
+
+  bases(): BaseRecord[] {
+    return this.#parts.format.now.bases;
+  }
+
+  /** Durable when it returns. */
+  setBases(bases: BaseRecord[]): void {
+    this.#parts.format.write({ bases });
+  }
+
+  // ---- recovery ----
+
+  /**
+   * Puts back what an object's origins tell of the path: for an index that was lost. Of several origins the
+   * one of this very path counts, else the first. A record that agrees with it stays (after an unclean boot).
+   * The caller's next look at the path decides the rest.
+   */
+  rebuild(path: string, origins: readonly Origin[], whiteout: boolean): void {
+    const own = pathHash(path);
+    const origin = origins.find((candidate) => candidate.path === own) ?? origins[0];
+    if (origin === undefined) return;
+    const old = this.paths.get(path);
+    const agrees = old?.fingerprint && hashFingerprint(old.fingerprint) === origin.fingerprint;
+    if (agrees && (old.state === 'W') === whiteout && (old.state === 'U') === (origin.pin !== null)) return;
+    const needs = [origin.content, origin.pin?.content].filter((hash) => hash !== undefined && hash !== '');
+    this.paths.put({
+      path,
+      state: whiteout ? 'W' : origin.pin !== null ? 'U' : 'P',
+      detail: '',
+      fingerprint: null,
+      baseSeen: origin.fingerprint,
+      overlaySig: '',
+      lastMerges: [],
+      lastSeq: 0,
+      needs: needs as string[],
+    });
+  }
+
+  /** Every origin has been put back: until this is durable, each opening says `indexMissing`. */
+  rebuildDone(): void {
+    markIndex(this.#records.index, this.#parts.format.now.indexId, true);
+    this.#commits.written();
+  }
+
+  /** Buffered like every write. */
+  fold(records: readonly JournalRecord[]): Promise<FoldResult> {
+    return foldRecords(this.#books, records);
+  }
+
+  /**
+   * Folds a journal file that the worker has closed, and unlinks it once that is durable. Calls go one after
+   * another.
+   */
+  foldJournal(name: string): Promise<FoldResult> {
+    const fold = () => this.#foldFile(name);
+    const folding = this.#folding.then(fold, fold);
+    this.#folding = folding;
+    return folding;
+  }
+
+  async #foldFile(name: string): Promise<FoldResult> {
+    const { torn, ...result } = await foldFile(this.#books, this.stateDir, name);
+    if (torn) this.#log.warn(`${name}: a part of it could not be read`);
+    await this.flush();
+    try {
+      dropJournalFile(this.stateDir, name);
+    } catch (error) {
+      // Its id is in the index: the next start does not fold it again.
+      this.#log.warn(`cannot remove ${name}: ${messageOf(error)}`);
+    }
+    return result;
+  }
+
+  // ---- durability ----
+
+  /**
+   * Everything written before the call is durable when it resolves; callers meanwhile share the next sync.
+   * Rejects with FsError when that failed: nothing is lost from memory, and it is tried again.
+   */
+  flush(): Promise<void> {
+    return this.#commits.flush();
+  }
+
+  // ---- upkeep ----
+
+  /** Drops ancestors that neither the index nor `extra` names. Those put within minAgeMs stay. */
+  async gc(extra: ReadonlySet<string>, options: { minAgeMs?: number } = {}): Promise<GcResult> {
+    await dropOldHashes(this.#books, Date.now() - HASH_MAX_AGE_MS);
+    // A record that no longer names an ancestor has to be durable before the ancestor goes.
+    await this.flush();
+    return collectAncestors(this.#books, extra, options.minAgeMs ?? GC_MIN_AGE_MS);
+  }
+
+  check(emit: EmitItem): Promise<CheckCounts> {
+    return checkBooks(this.#books, this.#parts.format.now, emit);
+  }
+
+  sizes(): Promise<StoreSizes> {
+    return sizesOf(this.#books, this.#parts.opened.dir);
+  }
+
+  /** Erases the history of that very path; its contents go with the next gc. */
+  forget(path: string): Promise<{ versions: number }> {
+    return forgetHistory(this.#books, path);
+  }
+
+  /** Flushes, closes, unlocks. Rejects with what the flush said, but lets go of everything first. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#commits.stop();
+    const { format, opened, lock } = this.#parts;
+    try {
+      await this.flush();
+      await opened.index.close();
+      if (!this.readOnly) {
+        const seqBlockEnd = this.#seqs.next;
+        format.write({ clean: true, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
+      }
+    } finally {
+      await opened.index.close();
+      opened.cleanUp();
+      lock.release();
+    }
+  }
+}
+
+/**
+ * Throws FsError: EBUSY, the overlay is in use; EUCLEAN, written by a newer Kasane; else the errno of what
+ * failed. Damage is no failure: see `recovered`.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  try {
+    return await openLocked(options);
+  } catch (error) {
+    if (error instanceof FsError) throw error;
+    throw new FsError(
+      errnoOf(error),
+      `cannot open ${escapeName(options.stateDir)}: ${messageOf(error)}`,
+      error,
+    );
+  }
+}
+
+async function openLocked(options: StoreOptions): Promise<Store> {
+  const { stateDir, log } = options;
+  const readOnly = options.readOnly === true;
+  if (!readOnly) makeDirectory(stateDir);
+  const lock = lockStore(stateDir, readOnly);
+  let opened: OpenedIndex | null = null;
+  try {
+    const damage = new DamageList(log);
+    const { format: read, found } = readFormat(stateDir);
+    const format = new FormatFile(stateDir, read, !readOnly);
+    const boot = bootId();
+    const recovered: Recovered = {
+      created: found === 'new',
+      clean: read.clean,
+      uncleanBoot: found === 'whole' && !read.clean && read.bootId !== boot,
+      journal: 0,
+      torn: false,
+      indexMissing: false,
+      indexDamaged: [],
+      formatDamaged: found === 'damaged' || found === 'lost',
+    };
+    if (!readOnly) {
+      if (found === 'damaged') damage.report('the format file', `moved to ${moveAside(stateDir, 'format')}`);
+      for (const folder of folders) makeDirectory(`${stateDir}/${folder}`);
+      dropTemporaries(`${stateDir}/ancestors`);
+      format.write({ clean: false, bootId: boot });
+    }
+    opened = readOnly
+      ? await openIndexReadOnly(stateDir, damage)
+      : await openIndex(stateDir, format, damage, found === 'new');
+    recovered.indexMissing = opened.missing;
+    recovered.indexDamaged = opened.damaged;
+    for (const line of opened.damaged) log.warn(line);
+    const store = new Store({ options, lock, format, opened, damage, recovered });
+    await store.load();
+    return store;
+  } catch (error) {
+    await opened?.index.close();
+    opened?.cleanUp();
+    lock.release();
+    throw error;
+  }
+}
