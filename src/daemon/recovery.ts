@@ -17,6 +17,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   if (recovered.torn) log.info('the journal ended in the middle of a record');
   if (recovered.indexMissing || recovered.uncleanBoot) {
     const count = await rebuild(store, branches);
+    store.rebuildDone();
     if (recovered.indexMissing) {
       notes.push(`the index was missing and has been rebuilt from ${count} origins in the overlay`);
       store.events.add({ kind: 'rebuilt', path: '', detail: `${count} origins` });
@@ -28,15 +29,13 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   return notes;
 }
 
-/** Puts a record for each origin that the index does not know. */
+/** Puts a record for each origin; one that agrees with it already stays. */
 async function rebuild(store: Store, branches: OpenBranches): Promise<number> {
   let count = 0;
   for await (const entry of walkOverlay(branches.overlay)) {
     if (entry.origins.length === 0) continue;
     count += 1;
-    if (store.paths.get(entry.path) === null) {
-      store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
-    }
+    store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
   }
   return count;
 }

@@ -21,9 +21,10 @@ export function asCaller(caller: Caller, privileged: boolean, work: () => number
   umask(caller.umask);
   if (!privileged || (caller.uid === 0 && caller.gid === 0)) return work();
   if (caller.groups.length > 0) setGroups(caller.groups);
-  setFsIds(caller.uid, caller.gid);
-  if (caller.uid !== 0) raiseFileCaps();
   try {
+    const changed = setFsIds(caller.uid, caller.gid);
+    if (changed < 0) return changed;
+    if (caller.uid !== 0) raiseFileCaps();
     return work();
   } finally {
     setFsIds(0, 0);
