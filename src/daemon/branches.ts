@@ -5,6 +5,7 @@ import { type BaseLayer, openBaseLayer } from '../branch/base.ts';
 import { readOsRelease } from '../branch/identity.ts';
 import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
 import type { MountOptions } from '../control/mount-options.ts';
+import { isWithin, readMountInfo } from '../control/mountinfo.ts';
 import { errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
@@ -117,3 +118,16 @@ export function isNewTree(known: readonly BaseRecord[], layers: readonly BaseLay
   return layers.some((layer, i) => known[i] !== undefined && known[i]?.identity !== layer.identity);
 }
 
+/** What is mounted beneath a base is not entered; one sentence that says so. */
+export function submountNotes(bases: readonly string[]): string[] {
+  const notes: string[] = [];
+  for (const base of bases) {
+    const beneath = readMountInfo()
+      .map((mount) => mount.mountPoint)
+      .filter((point) => point !== base && isWithin(point, base));
+    if (beneath.length === 0) continue;
+    const names = beneath.slice(0, 3).map(escapeName).join(', ');
+    notes.push(`mounts beneath the base are not entered: ${names}${beneath.length > 3 ? ' …' : ''}`);
+  }
+  return notes;
+}

@@ -1,5 +1,6 @@
 // What the last daemon left undone, finished or taken back before anybody is served: an index that was lost is
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
+import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { readOverlay } from '../union/sides.ts';
 import { walkOverlay } from '../union/walk-overlay.ts';
@@ -63,4 +64,17 @@ async function finishIntents(store: Store, branches: OpenBranches): Promise<numb
     store.intents.drop(path);
   }
   return finished;
+}
+
+/** Hashes of all contents that origins in the overlay name: they are the truth, whatever the index knows. */
+export async function neededAncestors(store: Store, overlay: Overlay): Promise<Set<string>> {
+  const needed = new Set<string>();
+  for await (const entry of walkOverlay(overlay)) {
+    for (const origin of entry.origins) {
+      needed.add(origin.content);
+      if (origin.pin !== null) needed.add(origin.pin.content);
+      if (origin.xattrs !== '') needed.add(store.ancestors.findByPrefix(origin.xattrs) ?? '');
+    }
+  }
+  return needed;
 }

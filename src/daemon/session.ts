@@ -18,25 +18,37 @@ import { openMount, unmount } from '../fuse/device.ts';
 import { defaultWishes } from '../fuse/init.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
-import { escapeName } from '../lib/names.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
+import { escapeName } from '../lib/names.ts';
+import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { eventfd } from '../sys/poll.ts';
+import { fstat } from '../sys/stat.ts';
 import { readContent } from '../union/job-runner.ts';
 import { Reconciler } from '../union/reconcile.ts';
-import { newStat } from '../lib/stat.ts';
-import { fstat } from '../sys/stat.ts';
 import { openStore, type Store } from '../versions/store.ts';
-import { baseDoubt, baseRecords, isNewTree, type OpenBranches, openLayers, openState, stateDirOf } from './branches.ts';
+import {
+  baseDoubt,
+  baseRecords,
+  isNewTree,
+  type OpenBranches,
+  openLayers,
+  openState,
+  stateDirOf,
+  submountNotes,
+} from './branches.ts';
 import type { MountContext } from './context.ts';
 import type { WorkerStart } from './messages.ts';
-import { recover } from './recovery.ts';
+import { neededAncestors, recover } from './recovery.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
 const NODE_BLOCK = 100_000;
 /** What the guest did stands in the index within this time. */
 const FOLD_MS = 1000;
+/** When ancestors are looked through for those that nothing needs. */
+const FIRST_SWEEP_MS = 15 * 60_000;
+const SWEEP_MS = 6 * 3_600_000;
 /** Between two attempts to open a base whose path leads nowhere. */
 const BASE_RETRY_MS = 200;
 
@@ -65,6 +77,7 @@ class Session {
   readonly #looking = new Set<string>();
   #folding: Promise<void> | null = null;
   #generation = 0;
+  #newTree = false;
 
   static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
     const log = makeLog(logConfig);
@@ -115,6 +128,7 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#wakeFd = eventfd();
+    notes.push(...submountNotes(options.bases));
     const doubt = this.#judgeBase();
     this.#reconciler = this.#newReconciler();
     if (doubt !== null) this.#reconciler.baseState = 'unaccepted';
@@ -134,7 +148,9 @@ class Session {
       this.#store.events.add({ kind: 'unaccepted', path: '', detail: doubt });
       return doubt;
     }
-    if (isNewTree(known, layers)) this.notes.push('the base is a new tree of the same release');
+    this.#newTree = isNewTree(known, layers);
+    if (this.#newTree)
+      this.notes.push('the base is a new tree of the same release: all copies are compared by content');
     if (!this.#options.readOnly) this.#store.setBases(baseRecords(layers));
     return null;
   }
@@ -158,6 +174,7 @@ class Session {
       readOnly: this.#options.readOnly,
       tempName: () => `m-${temp++}`,
       commit: (request) => this.#link.commit(request),
+      doubt: (why) => this.#doubt(why),
       verdict: (path, verdict) => this.#link.send({ kind: 'verdict', path, verdict }),
     });
   }
@@ -218,7 +235,8 @@ class Session {
 
   #reserveNodes(): { from: number; to: number } {
     // The kernel's root has the id 1; a read-only mount cannot reserve, and forgets its numbers with itself.
-    if (this.#store.readOnly) return { from: 2 + this.#generation++ * NODE_BLOCK, to: 2 + this.#generation * NODE_BLOCK };
+    if (this.#store.readOnly)
+      return { from: 2 + this.#generation++ * NODE_BLOCK, to: 2 + this.#generation * NODE_BLOCK };
     const [from, to] = this.#store.reserveNodeIds(NODE_BLOCK);
     return { from: from + 2, to: to + 2 };
   }
@@ -257,12 +275,44 @@ class Session {
       if (unmount(this.#options.mountPoint, false) < 0) unmount(this.#options.mountPoint, true);
     };
     for (const signal of signals) process.on(signal, onSignal);
+    if (this.#newTree) this.#compareAll();
+    const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
     clearInterval(timer);
+    sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
     await this.#finish(journal);
     for (const signal of signals) process.removeListener(signal, onSignal);
     return how === 'unmounted' || how === 'aborted' ? 0 : 1;
+  }
+
+  /** No fingerprint of another tree is trusted: everything is compared by content, in the background. */
+  #compareAll(): void {
+    this.#verbs
+      .reconcile({ path: '', dryRun: false, acceptBase: false }, () => {})
+      .then(
+        (report) =>
+          this.#log.info(`the new tree was compared: ${report.looked} looked at, ${report.merged} merged`),
+        (error: unknown) => this.#log.error(`comparing the new tree: ${messageOf(error)}`),
+      );
+  }
+
+  /** Ancestors that nothing needs any more go, now and then. */
+  #sweepLater(afterMs: number): { stop(): void } {
+    let timer = setTimeout(() => void sweep(), afterMs);
+    const sweep = async () => {
+      try {
+        const needed = await neededAncestors(this.#store, this.#branches.overlay);
+        const { removed, bytes } = await this.#store.gc(needed);
+        if (removed > 0) this.#log.info(`${removed} ancestors (${bytes} bytes) were needed no more`);
+      } catch (error) {
+        this.#log.error(`dropping ancestors: ${messageOf(error)}`);
+      }
+      timer = setTimeout(() => void sweep(), SWEEP_MS);
+      timer.unref();
+    };
+    timer.unref();
+    return { stop: () => clearTimeout(timer) };
   }
 
   async #finish(journal: string): Promise<void> {
@@ -339,12 +389,20 @@ class Session {
     this.#branches.layers[layer.index] = layer;
     const doubt = baseDoubt(this.#store.bases(), this.#branches.layers);
     this.#context.doubt = doubt;
-    this.#reconciler.baseState = doubt === null ? 'accepted' : 'unaccepted';
-    this.#log.info(`${escapeName(layer.path)}: another tree lies there now${doubt === null ? '' : `, not accepted: ${doubt}`}`);
+    this.#log.info(`${escapeName(layer.path)}: another tree lies there now`);
     this.#link.send({ kind: 'layer', layer });
-    this.#link.send({ kind: 'accepted', accepted: doubt === null });
-    if (doubt !== null) this.#store.events.add({ kind: 'unaccepted', path: '', detail: doubt });
-    else if (!this.#options.readOnly) this.#store.setBases(baseRecords(this.#branches.layers));
+    if (doubt !== null) return this.#doubt(doubt);
+    this.#reconciler.baseState = 'accepted';
+    this.#link.send({ kind: 'accepted', accepted: true });
+    if (!this.#options.readOnly) this.#store.setBases(baseRecords(this.#branches.layers));
+  }
+
+  #doubt(why: string): void {
+    this.#context.doubt = why;
+    this.#reconciler.baseState = 'unaccepted';
+    this.#log.warn(`the base is not accepted: ${why}`);
+    this.#store.events.add({ kind: 'unaccepted', path: '', detail: why });
+    this.#link.send({ kind: 'accepted', accepted: false });
   }
 
   async #acceptBase(): Promise<void> {

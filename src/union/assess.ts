@@ -11,9 +11,9 @@ import {
   type BaseSide,
   type Branches,
   fillContent,
+  type OverlaySide,
   openBase,
   openOverlayFile,
-  type OverlaySide,
   readBase,
   readOverlay,
   sideOf,
@@ -54,7 +54,8 @@ export async function viewOf(context: AssessContext, path: string, basePath: str
   const { origin } = overlay;
   let ancestorContent: string | null = null;
   if (origin !== null) {
-    ancestorContent = origin.content !== '' ? origin.content : context.store.hashes.contentOf(origin.fingerprint);
+    ancestorContent =
+      origin.content !== '' ? origin.content : context.store.hashes.contentOf(origin.fingerprint);
   }
   return {
     path,
@@ -90,7 +91,8 @@ export async function loadContents(context: AssessContext, view: View): Promise<
       view.ancestorContent = object.content;
     }
   }
-  if (view.ancestorContent !== null) view.ancestorBytes = await context.store.ancestors.get(view.ancestorContent);
+  if (view.ancestorContent !== null)
+    view.ancestorBytes = await context.store.ancestors.get(view.ancestorContent);
 }
 
 const emptySet: XattrSet = new Map();

@@ -144,6 +144,10 @@ function record(
   merged: boolean,
 ): void {
   const before = context.store.paths.get(view.path);
+  // Each change of the base that has been taken note of, pending ones not, begins an epoch.
+  if (state !== 'P' && before !== null && before.baseSeen !== view.base.fingerprint) {
+    context.store.events.bumpEpoch();
+  }
   const origin = view.overlay.origin;
   const needs = [view.ancestorContent, origin?.pin?.content, origin?.content].filter(
     (hash): hash is string => typeof hash === 'string' && hash !== '',
@@ -171,7 +175,8 @@ function recordState(
   kind: ReconcileOutcome,
 ): Outcome {
   const before = context.store.paths.get(view.path);
-  const news = before?.state !== state || before.baseSeen !== view.base.fingerprint || before.detail !== detail;
+  const news =
+    before?.state !== state || before.baseSeen !== view.base.fingerprint || before.detail !== detail;
   if (news) record(context, view, state, detail, before?.lastSeq ?? 0, false);
   return outcome(kind, detail);
 }
@@ -194,17 +199,21 @@ function pending(context: CarryContext, view: View, reason: string, waitMs: numb
     // Who is in conflict stays so; the other side just has not come to rest.
     if (context.store.conflicts.of(view.path) === null) {
       const seq =
-        before?.state === 'P' ? before.lastSeq : context.store.events.add({ kind: 'pending', path: view.path, detail });
+        before?.state === 'P'
+          ? before.lastSeq
+          : context.store.events.add({ kind: 'pending', path: view.path, detail });
       record(context, view, 'P', detail, seq, false);
     }
   }
-  const retryMs = reason === 'settling' ? waitMs : reason === 'unaccepted' || reason === 'held' ? null : RETRY_WRITER_MS;
+  const retryMs =
+    reason === 'settling' ? waitMs : reason === 'unaccepted' || reason === 'held' ? null : RETRY_WRITER_MS;
   return outcome('pending', detail, retryMs);
 }
 
 function kept(context: CarryContext, view: View, decision: Decision & { do: 'kept' }): Outcome {
   const before = context.store.paths.get(view.path);
-  const detail = decision.regenerate === null ? decision.detail : `${decision.detail}; run ${decision.regenerate}`;
+  const detail =
+    decision.regenerate === null ? decision.detail : `${decision.detail}; run ${decision.regenerate}`;
   closeConflict(context, view, 'reconciled');
   if (before?.state !== 'K' || before.baseSeen !== view.base.fingerprint) {
     const seq = context.store.events.add({ kind: 'kept', path: view.path, detail });
@@ -221,6 +230,18 @@ function closeConflict(context: CarryContext, view: View, how: 'withdrawn' | 're
   const detail = how === 'withdrawn' ? 'the base is back at what it was' : 'both sides agree';
   const seq = context.store.events.add({ kind, path: view.path, conflict: open.id, detail });
   context.store.conflicts.close(open.id, { how, take: '', seq });
+}
+
+/** A whiteout stays whatever the base does; each version that it hides is recorded once. */
+export function noteHidden(context: CarryContext, view: View): void {
+  const before = context.store.paths.get(view.path);
+  const { origin } = view.overlay;
+  const { fingerprint } = view.base;
+  if (origin === null || fingerprint === '' || fingerprint === origin.fingerprint) return;
+  if (before?.state === 'W' && before.baseSeen === fingerprint) return;
+  const detail = 'removed by the guest; the base has another version now';
+  const seq = context.store.events.add({ kind: 'kept', path: view.path, detail });
+  record(context, view, 'W', detail, seq, false);
 }
 
 /** Nothing to be done but to note that this version of the base is the origin. */
@@ -265,7 +286,9 @@ async function drop(context: CarryContext, view: View, gone: boolean): Promise<O
     return failed(context, view, result);
   }
   closeConflict(context, view, 'reconciled');
-  const detail = gone ? 'untouched by the guest, and gone from the base' : 'untouched by the guest: the base shows';
+  const detail = gone
+    ? 'untouched by the guest, and gone from the base'
+    : 'untouched by the guest: the base shows';
   finishEvent(context, view, { ...event, kind: 'dropped', detail }, null);
   context.store.paths.delete(view.path);
   await context.store.flush();
@@ -329,7 +352,9 @@ async function replace(
     return failed(context, view, result);
   }
   closeConflict(context, view, 'reconciled');
-  const detail = { merged: 'both changes merged', base: 'the base’s content', overlay: 'metadata merged' }[source];
+  const detail = { merged: 'both changes merged', base: 'the base’s content', overlay: 'metadata merged' }[
+    source
+  ];
   const notes = metadata.notes.length > 0 ? `${detail}; ${metadata.notes.join('; ')}` : detail;
   view.ancestorContent = origin.content;
   finishEvent(context, view, { ...event, kind: 'merged', detail: notes }, 'C');
@@ -376,7 +401,9 @@ async function buildFrom(
 ): Promise<void> {
   if (plan.content !== null || !isRegular(plan.mode)) return build(context.shop, temp, plan);
   const fd =
-    source === 'base' ? openBase(context.branches, view.basePath) : openOverlayFile(context.branches, view.path);
+    source === 'base'
+      ? openBase(context.branches, view.basePath)
+      : openOverlayFile(context.branches, view.path);
   if (fd < 0) throw new FsError(-fd, `${view.path}: cannot be read (${errnoName(fd)})`);
   try {
     await build(context.shop, temp, { ...plan, content: { fd, size: from.stat.size } });
@@ -422,7 +449,9 @@ async function conflict(
     baseFingerprint: view.base.fingerprint,
   };
   const found =
-    open === null ? store.conflicts.open(fields) : store.conflicts.update(open.id, { ...fields, since: open.since }, true);
+    open === null
+      ? store.conflicts.open(fields)
+      : store.conflicts.update(open.id, { ...fields, since: open.since }, true);
   const numbers = numberSides(store, view.path, sides);
   const seq = store.events.add({
     kind: 'conflict',

@@ -35,11 +35,10 @@ import { asCaller, type Caller } from './caller.ts';
 import { copyUp, ensureOverlayDir, firstError, tolerate } from './copy-up.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { locate, statNode } from './locate.ts';
-import { CONTROL_NAME } from './place.ts';
 import { fillEntry, instantiate } from './lookup.ts';
 import { type Handle, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
-import { pathAt } from './place.ts';
+import { CONTROL_NAME, pathAt } from './place.ts';
 import { type Taken, takeName } from './take.ts';
 import type { Union } from './union.ts';
 

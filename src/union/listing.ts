@@ -10,9 +10,9 @@ import { close, getdents, parseDents, reopen } from '../sys/file.ts';
 import { statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
-import { CONTROL_NAME } from './place.ts';
 import { type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
+import { CONTROL_NAME } from './place.ts';
 import type { Union } from './union.ts';
 
 export interface ListEntry {

@@ -112,8 +112,7 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
     const error = refreshDirectory(union, node, parent, name);
     return error < 0 ? error : node;
   }
-  const layer =
-    found.state === IN_OVERLAY ? -1 : ((parent.dir?.parts[found.part] as DirPart).layer as number);
+  const layer = found.state === IN_OVERLAY ? -1 : (parent.dir?.parts[found.part]?.layer ?? 0);
   if (known && shows(known, layer, found.stat)) return known;
   const object = union.table.ofObject(layer, found.stat);
   if (object && object !== known) {

@@ -5,19 +5,22 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Stat } from '../lib/stat.ts';
 import { type Conditions, decideSet } from '../merge/decide.ts';
-import { type PathSet, setOf } from '../merge/policy.ts';
+import { type SetKind, setOf } from '../merge/policy.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
 import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
-import { AGAIN, type CarryContext, carryOut, type Outcome } from './carry-out.ts';
+import { AGAIN, type CarryContext, carryOut, noteHidden, type Outcome } from './carry-out.ts';
 import type { Verdict } from './node.ts';
 import { Settling } from './settling.ts';
-import { openBase, openOverlayFile } from './sides.ts';
+import { isGone, openBase, openOverlayFile, readBase } from './sides.ts';
+import { walkOverlay } from './walk-overlay.ts';
 
 export interface ReconcilerParts extends CarryContext {
   settleMs: number;
   readOnly: boolean;
+  /** The base may not be the right one: nothing is merged from now on, until a person accepts it. */
+  doubt(why: string): void;
   /** Tells the serving thread what came of a look; null: forget what was told. */
   verdict(path: string, verdict: Verdict | null): void;
 }
@@ -27,6 +30,10 @@ export interface LookOptions {
   dryRun: boolean;
 }
 
+/** Of the known origins, so many at least and so large a part must be gone for the base to be doubted. */
+const VANISHED_LEAST = 100;
+const VANISHED_PART = 0.1;
+const VANISHED_CHECK_MS = 1000;
 const TRIES = 4;
 const RETRY_MOVING_MS = 250;
 
@@ -38,6 +45,7 @@ export class Reconciler {
   /** The last look of each path or set that is under way. */
   readonly #queues = new Map<string, Promise<unknown>>();
   baseState: Conditions['baseState'] = 'accepted';
+  #vanishedChecked = Number.NEGATIVE_INFINITY;
 
   constructor(parts: ReconcilerParts) {
     this.context = parts;
@@ -64,8 +72,9 @@ export class Reconciler {
     return this.exclusively(path, async () => {
       try {
         const set = setOf(path);
-        if (set !== null && set.members !== null && set.members.length > 1) {
-          return await this.#lookAtSet(path, basePath, set, options);
+        const members = set === null ? [] : (set.members ?? (await this.#beneath(set.id)));
+        if (set !== null && members.length > 1) {
+          return await this.#lookAtSet(path, basePath, set.kind, members, options);
         }
         return await this.#lookAt(path, basePath, options);
       } catch (error) {
@@ -86,6 +95,7 @@ export class Reconciler {
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const view = await viewOf(this.#assessContext, path, basePath);
       if (view.overlay.state !== 'object') return this.#absent(view, options);
+      if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished();
       const { assessed, waitMs } = await this.#assess(view);
       if (options.dryRun) return planned(assessed);
       const done = await carryOut(this.context, assessed, waitMs);
@@ -98,19 +108,23 @@ export class Reconciler {
   }
 
   /** Wholly or not at all. */
-  async #lookAtSet(path: string, basePath: string, set: PathSet, options: LookOptions): Promise<Outcome> {
-    const dirOf = (full: string) => full.slice(0, full.lastIndexOf('/') + 1);
-    const baseDir = dirOf(basePath);
+  async #lookAtSet(
+    path: string,
+    basePath: string,
+    kind: SetKind,
+    members: readonly string[],
+    options: LookOptions,
+  ): Promise<Outcome> {
     let own: Outcome = { outcome: 'current', detail: '', retryMs: null };
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const found: { assessed: Assessed; waitMs: number }[] = [];
-      for (const member of set.members ?? [path]) {
-        const view = await viewOf(this.#assessContext, member, baseDir + member.slice(dirOf(member).length));
+      for (const member of members) {
+        const view = await viewOf(this.#assessContext, member, basePathOf(member, path, basePath));
         if (view.overlay.state === 'object') found.push(await this.#assess(view));
         else if (member === path) own = await this.#absent(view, options);
       }
       const decisions = decideSet(
-        set.kind,
+        kind,
         found.map(({ assessed }) => assessed.look),
       );
       let again = false;
@@ -129,6 +143,36 @@ export class Reconciler {
     }
     this.#tell(path, null, RETRY_MOVING_MS);
     return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+  }
+
+  /**
+   * A base file is gone. When the base itself is, or many at once, this is no update but the wrong base (or none,
+   * between umount and mount): nothing is taken for deleted then.
+   */
+  async #doubtIfVanished(): Promise<void> {
+    const now = performance.now();
+    if (this.baseState !== 'accepted' || now - this.#vanishedChecked < VANISHED_CHECK_MS) return;
+    this.#vanishedChecked = now;
+    const { branches, store } = this.#parts;
+    let known = 0;
+    let gone = 0;
+    for await (const record of store.paths.under('')) {
+      if (record.baseSeen === '') continue;
+      known += 1;
+      if (readBase(branches, record.path).object === null) gone += 1;
+    }
+    const many = gone >= VANISHED_LEAST && gone > known * VANISHED_PART;
+    if (many) this.#parts.doubt(`${gone} of ${known} known files have gone from it at once`);
+    else if (branches.layers.some((layer) => isGone(layer))) this.#parts.doubt('it is gone or empty');
+  }
+
+  /** What the overlay has beneath a directory, for a set that is all of it. */
+  async #beneath(dir: string): Promise<string[]> {
+    const paths: string[] = [];
+    for await (const entry of walkOverlay(this.#parts.branches.overlay, dir)) {
+      if (entry.kind === 'object') paths.push(entry.path);
+    }
+    return paths;
   }
 
   get #assessContext() {
@@ -192,6 +236,9 @@ export class Reconciler {
   /** The guest has removed the object; a conflict about it is over. */
   #absent(view: View, options: LookOptions): Outcome {
     const { store } = this.#parts;
+    if (view.overlay.state === 'whiteout' && !options.dryRun && this.baseState === 'accepted') {
+      noteHidden(this.context, view);
+    }
     const open = store.conflicts.of(view.path);
     if (open !== null && !options.dryRun) {
       const detail = 'the guest has removed the file';
@@ -230,6 +277,17 @@ export class Reconciler {
       retryMs: retryMs ?? Number.POSITIVE_INFINITY,
     });
   }
+}
+
+/** The base's path of a member of the set that `path` is in: a redirect can only lie above both. */
+function basePathOf(member: string, path: string, basePath: string): string {
+  let tail = 0;
+  while (tail < path.length && tail < basePath.length && path.at(-1 - tail) === basePath.at(-1 - tail))
+    tail += 1;
+  const above = path.slice(0, path.length - tail);
+  return member.startsWith(above)
+    ? basePath.slice(0, basePath.length - tail) + member.slice(above.length)
+    : member;
 }
 
 /** What carrying a decision out would come to. */

@@ -1,6 +1,6 @@
 // What base and overlay have at a path, read on the main thread beneath the branches' root descriptors: the
 // facts that a decision rests on, and the bytes where it asks for them. Nothing here changes anything.
-import { type BaseLayer, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { isOpaque, type Overlay } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
@@ -19,12 +19,13 @@ import {
   type Stat,
 } from '../lib/stat.ts';
 import type { Side } from '../merge/facts.ts';
-import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
-import { close, openat } from '../sys/file.ts';
+import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
+import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { readContent } from './job-runner.ts';
+import { readNames } from './listing.ts';
 import { originFor } from './origin-list.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -151,6 +152,19 @@ export function readBase(branches: Branches, basePath: string): BaseSide {
     }
   }
   return { object: null, fingerprint: '' };
+}
+
+/** Whether a layer's path leads to nothing, or its root is empty: the moment between umount and mount. */
+export function isGone(layer: BaseLayer): boolean {
+  if (baseMoved(layer) < 0) return true;
+  const fd = reopen(layer.rootFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return true;
+  let count = 0;
+  readNames(fd, () => {
+    count += 1;
+  });
+  close(fd);
+  return count === 0;
 }
 
 /** O_RDONLY descriptor of a regular file of a branch; a negative errno. */

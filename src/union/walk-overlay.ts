@@ -8,8 +8,8 @@ import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
-import { CONTROL_NAME } from './place.ts';
 import { readNames } from './listing.ts';
+import { CONTROL_NAME } from './place.ts';
 
 export interface OverlayEntry {
   path: string;
