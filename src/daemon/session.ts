@@ -391,7 +391,10 @@ class Session {
     this.#context.doubt = doubt;
     this.#log.info(`${escapeName(layer.path)}: another tree lies there now`);
     this.#link.send({ kind: 'layer', layer });
-    if (doubt !== null) return this.#doubt(doubt);
+    if (doubt !== null) {
+      this.#doubt(doubt);
+      return;
+    }
     this.#reconciler.baseState = 'accepted';
     this.#link.send({ kind: 'accepted', accepted: true });
     if (!this.#options.readOnly) this.#store.setBases(baseRecords(this.#branches.layers));

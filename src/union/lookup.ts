@@ -252,7 +252,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   if (entry.stat !== stat) copyStat(stat, entry.stat);
   entry.ino = objectIno(union, node, entry.stat);
   // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
-  if (node.dir !== null && node.dir.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
+  if (node.dir?.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
     entry.stat.nlink = 1;
   }
   return 0;
