@@ -34,6 +34,8 @@ export interface BaseLayer {
 }
 
 const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+/** Bytes that one path may surely have (PATH_MAX, with its NUL, is 4096). */
+const LONGEST = 4095;
 
 /**
  * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `privileged`;
@@ -77,13 +79,29 @@ export function baseMoved(layer: BaseLayer): number {
 
 /** Opens `path` beneath a branch root with the given flags; negative errno. ELOOP: a symlink lies on the way. */
 export function openBeneath(rootFd: number, path: string, flags: number): number {
-  return openat2(rootFd, path === '' ? '.' : path, flags | O_CLOEXEC, 0, RESOLVE_INSIDE);
+  return openPath(rootFd, path, flags | O_CLOEXEC, RESOLVE_INSIDE);
 }
 
 /** The same within one mount: what is mounted on the base's directories is not entered. */
 export function openDirectoryBeneath(rootFd: number, path: string): number {
-  const flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
-  return openat2(rootFd, path === '' ? '.' : path, flags, 0, RESOLVE_INSIDE | RESOLVE_NO_XDEV);
+  return openPath(rootFd, path, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_INSIDE | RESOLVE_NO_XDEV);
+}
+
+/** Guests make trees that are deeper than a path may be long: those are walked in pieces. */
+function openPath(rootFd: number, path: string, flags: number, resolve: number): number {
+  let from = rootFd;
+  let rest = path === '' ? '.' : path;
+  while (rest.length > LONGEST) {
+    const cut = rest.lastIndexOf('/', LONGEST);
+    const next = openat2(from, rest.slice(0, cut), O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
+    if (from !== rootFd) close(from);
+    if (next < 0) return next;
+    from = next;
+    rest = rest.slice(cut + 1);
+  }
+  const fd = openat2(from, rest, flags, 0, resolve);
+  if (from !== rootFd) close(from);
+  return fd;
 }
 
 /** statx of a name in an open directory, without following a link. */

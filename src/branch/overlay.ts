@@ -80,8 +80,31 @@ export function setOpaque(overlay: Overlay, dirFd: number, name: string): number
   return setxattr(dirFd, name, overlay.opaque, Buffer.from('y'), 0);
 }
 
+/**
+ * Whether something in the overlay's directory shows another inode number than its own, though the base has no
+ * such directory: what was copied up has been renamed or linked to there. Overlayfs's own mark for the same.
+ */
+export function isImpure(overlay: Overlay, dirFd: number): boolean {
+  const value = getxattr(dirFd, '', overlay.impure);
+  return typeof value !== 'number' && value.length === 1 && value[0] === 0x79;
+}
+
+export function setImpure(overlay: Overlay, dirFd: number): number {
+  return isImpure(overlay, dirFd) ? 0 : setxattr(dirFd, '', overlay.impure, Buffer.from('y'), 0);
+}
+
 /** Where the base has a renamed directory: overlayfs's redirect; null where it has none. */
 export function redirectOf(overlay: Overlay, dirFd: number, name: string): string | null {
   const value = getxattr(dirFd, name, overlay.redirect);
   return typeof value === 'number' || value.length === 0 ? null : value.toString('latin1');
+}
+
+/** Says where the base has the directory: its path from the base's root. */
+export function setRedirect(overlay: Overlay, dirFd: number, name: string, path: string): number {
+  return setxattr(dirFd, name, overlay.redirect, Buffer.from(`/${path}`, 'latin1'), 0);
+}
+
+/** 0 or a negative errno; ENODATA: it had none. */
+export function removeRedirect(overlay: Overlay, dirFd: number, name: string): number {
+  return removexattr(dirFd, name, overlay.redirect);
 }

@@ -1,8 +1,7 @@
 // The command line as a whole: from arguments to an exit code. Nothing below prints a stack trace.
-import * as fs from 'node:fs';
-import * as path from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { EXIT, type ExitCode } from '../control/exit-codes.ts';
+import { packageVersion } from '../lib/version.ts';
 import { addCheck } from './check.ts';
 import { addConflicts } from './conflicts.ts';
 import { type AddCommand, type Context, example } from './context.ts';
@@ -109,9 +108,4 @@ function settle(command: Command, { io }: Context): void {
   command.exitOverride();
   command.showSuggestionAfterError(false);
   command.configureOutput({ writeOut: (text) => io.out(text), writeErr: () => {}, outputError: () => {} });
-}
-
-export function packageVersion(): string {
-  const file = path.join(import.meta.dirname, '..', '..', 'package.json');
-  return (JSON.parse(fs.readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -105,7 +105,6 @@ function refuseWhatIsNotThereYet(options: MountOptions): void {
     [options.export !== 'off', '--export'],
     [options.transport !== 'direct', `--transport ${options.transport}`],
     [options.policy !== null, '--policy'],
-    [options.bases.length > 1, 'more than one base'],
   ];
   const first = missing.find(([asked]) => asked);
   if (first !== undefined) throw new FsError(E.EOPNOTSUPP, `${first[1]}: not there yet`);

@@ -60,6 +60,7 @@ export type FromWorker =
   | { kind: 'noticed'; path: string; basePath: string }
   | { kind: 'remember'; path: string; fingerprint: string; fd: number }
   | { kind: 'control'; id: number; request: ControlRequest }
+  | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }
   | { kind: 'committed'; id: number; result: number }
   | { kind: 'rotated'; id: number; name: string | number }

@@ -2,11 +2,45 @@
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
-import { readOverlay } from '../union/sides.ts';
-import { walkOverlay } from '../union/walk-overlay.ts';
+import { setxattr } from '../sys/xattr.ts';
+import { basePathOf, entryAt, walkOverlay } from '../union/walk-overlay.ts';
+import type { JournalRecord } from '../versions/journal.ts';
+import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { NewEvent } from '../versions/types.ts';
 import type { OpenBranches } from './branches.ts';
+
+/**
+ * Whether what the journal announced has come true. A whiteout that a rename left behind and that has no origin
+ * yet gets the one that its note carries.
+ */
+export function happened(overlay: Overlay, record: JournalRecord): boolean {
+  const { kind, path, origin, from } = record;
+  const entry = entryAt(overlay, path);
+  switch (kind) {
+    case 'whiteout':
+      if (entry?.kind !== 'whiteout') return false;
+      if (origin && entry.origins.length === 0) completeWhiteout(overlay, path, origin);
+      return true;
+    case 'copy-up':
+    case 'taken':
+      return entry?.kind === 'object' && entry.origins.some((one) => one.path === origin?.path);
+    case 'renamed':
+      return entry?.kind === 'dir' && (from === undefined || entryAt(overlay, from)?.kind !== 'dir');
+    case 'removed':
+      return entry?.kind !== 'object';
+    case 'added':
+    case 'content':
+      return true;
+  }
+}
+
+function completeWhiteout(overlay: Overlay, path: string, origin: Origin): void {
+  const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
+  if (dirFd < 0) return;
+  setxattr(dirFd, baseName(path), overlay.origin, encodeOrigins([origin]), 0);
+  close(dirFd);
+}
 
 /** One sentence for each thing that was done; for the user. */
 export async function recover(store: Store, branches: OpenBranches, log: Log): Promise<string[]> {

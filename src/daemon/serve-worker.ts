@@ -84,6 +84,10 @@ class Host implements UnionHost {
     this.send({ kind: 'remember', path, fingerprint, fd });
   };
 
+  renamed: UnionHost['renamed'] = () => {
+    this.send({ kind: 'renamed' });
+  };
+
   baseMoved: UnionHost['baseMoved'] = (index) => {
     const layer = this.#layers()[index];
     if (!layer || this.#moving.has(index) || baseMoved(layer) === 0) return;
@@ -118,7 +122,13 @@ class Host implements UnionHost {
 }
 
 /** Of a mount that nothing can be written to. */
-const noJournal: Journal = { append: () => 0, rotate: () => '', close: () => {} };
+const noJournal: Journal = {
+  size: 0,
+  append: () => 0,
+  takeBack: () => {},
+  rotate: () => '',
+  close: () => {},
+};
 
 const emptyResult: JobResult = { result: 0, content: '', fingerprint: '', torn: false, origin: '' };
 

@@ -78,6 +78,8 @@ class Session {
   #folding: Promise<void> | null = null;
   #generation = 0;
   #newTree = false;
+  /** Directories were renamed since the last fold. */
+  #renamed = false;
 
   static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
     const log = makeLog(logConfig);
@@ -193,6 +195,7 @@ class Session {
         privileged,
         readOnly: options.readOnly,
         volatile: options.volatile,
+        redirectDir: options.redirectDir,
         osTree,
         copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,
       },
@@ -208,9 +211,12 @@ class Session {
     };
     const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
     return new WorkerLink(start, jobs, {
-      look: async (path, basePath) => void (await this.#reconciler.look(path, basePath)),
+      look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
       remember: (path, fingerprint, fd) => void this.#remember(path, fingerprint, fd),
+      renamed: () => {
+        this.#renamed = true;
+      },
       baseMoved: (index) => void this.#reopenBase(index),
       reserveNodes: () => this.#reserveNodes(),
     });
@@ -342,10 +348,20 @@ class Session {
     return run;
   }
 
+  async #look(path: string, basePath: string): Promise<void> {
+    if (this.#renamed) {
+      this.#renamed = false;
+      await this.#fold();
+    }
+    await this.#reconciler.look(path, basePath);
+  }
+
   #noticed(path: string, basePath: string): void {
     if (this.#looking.has(path)) return;
     this.#looking.add(path);
-    void this.#reconciler.look(path, basePath).then(() => this.#looking.delete(path));
+    this.#look(path, basePath)
+      .catch((error: unknown) => this.#log.error(`${escapeName(path)}: ${messageOf(error)}`))
+      .finally(() => this.#looking.delete(path));
   }
 
   /** Hashes what a whiteout hides, and keeps it as an ancestor. */

@@ -18,6 +18,7 @@ export interface LinkEvents {
   look(path: string, basePath: string): Promise<void>;
   noticed(path: string, basePath: string): void;
   remember(path: string, fingerprint: string, fd: number): void;
+  renamed(): void;
   baseMoved(layer: number): void;
   reserveNodes(): { from: number; to: number };
 }
@@ -139,6 +140,8 @@ export class WorkerLink {
         return this.#events.remember(message.path, message.fingerprint, message.fd);
       case 'control':
         return this.#track(this.#askControl(message.id, message.request));
+      case 'renamed':
+        return this.#events.renamed();
       case 'base-moved':
         return this.#events.baseMoved(message.layer);
       case 'committed':

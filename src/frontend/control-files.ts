@@ -13,8 +13,8 @@ import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
 import { newStat, S_IFDIR, S_IFREG, type Stat } from '../lib/stat.ts';
 import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
-import { CONTROL_NAME } from '../union/place.ts';
 import { ROOT_ID } from '../union/node.ts';
+import { CONTROL_NAME } from '../union/place.ts';
 import { type Front, parkForControl } from './front.ts';
 
 /** NodeIds and inode numbers of the control directory lie above all others. */

@@ -6,11 +6,11 @@ import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } fr
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
 import { readlinkat } from '../sys/names.ts';
-import { createFile, link, makeObject, type NewObject } from '../union/create.ts';
+import { createFile, createUnnamed, link, makeObject, type NewObject } from '../union/create.ts';
 import { locate } from '../union/locate.ts';
-import { CONTROL_NAME } from '../union/place.ts';
 import { lookup } from '../union/lookup.ts';
 import { ROOT_ID } from '../union/node.ts';
+import { CONTROL_NAME } from '../union/place.ts';
 import { rmdir, unlink } from '../union/remove.ts';
 import { rename } from '../union/rename.ts';
 import { WAIT } from '../union/union.ts';
@@ -26,7 +26,8 @@ export function nameHandlers(front: Front): Handlers {
     MKNOD: (r) => mknod(front, r),
     MKDIR: (r) => mkdir(front, r),
     SYMLINK: (r) => symlink(front, r),
-    CREATE: (r) => create(front, r),
+    CREATE: (r) => create(front, r, false),
+    TMPFILE: (r) => create(front, r, true),
     LINK: (r) => doLink(front, r),
     UNLINK: (r) => remove(front, r, false),
     RMDIR: (r) => remove(front, r, true),
@@ -101,14 +102,17 @@ function symlink(front: Front, r: FuseRequest): number {
   return make(front, r, name, newObject(S_IFLNK | 0o777, { target }), 0);
 }
 
-function create(front: Front, r: FuseRequest): number {
+function create(front: Front, r: FuseRequest, unnamed: boolean): number {
   if (isControl(r.nodeId)) return -E.EPERM;
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const { flags, mode, umask } = readers.create_in(r.view, HEADER);
   const name = readName(r, HEADER + sizeOf('create_in'));
   const object = newObject(S_IFREG | (mode & 0o7777), { flags });
-  const handle = createFile(front.union, parent, name, object, callerOf(r, umask));
+  const caller = callerOf(r, umask);
+  const handle = unnamed
+    ? createUnnamed(front.union, parent, object, caller)
+    : createFile(front.union, parent, name, object, caller);
   if (typeof handle === 'number') return resultOf(front, handle);
   const { node, stat, ino } = front.union.entry;
   node.lookups += 1;

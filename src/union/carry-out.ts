@@ -18,6 +18,7 @@ import { type CommitRequest, signatureOf } from './commit.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
 import { newOrigin } from './origin-list.ts';
 import { type Branches, type Found, openBase, openOverlayFile } from './sides.ts';
+import { builtSignature, contentSignature } from './signature.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
 export interface CarryContext {
@@ -90,7 +91,7 @@ export async function carryOut(
 }
 
 /** The base's object as the origin of what the overlay has from now on. */
-function originFromBase(view: View): Origin | null {
+export function originFromBase(view: View): Origin | null {
   const { object, fingerprint } = view.base;
   if (object === null) return null;
   const origin = newOrigin(view.basePath, object.stat, fingerprint, object.content ?? '');
@@ -99,7 +100,8 @@ function originFromBase(view: View): Origin | null {
   return origin;
 }
 
-function withOrigin(view: View, origin: Origin | null): Origin[] {
+/** What the object carries, with another origin for this path; null: with none. */
+export function withOrigin(view: View, origin: Origin | null): Origin[] {
   const others = view.overlay.origins.filter((one) => one !== view.overlay.origin);
   return origin === null ? others : [...others, origin];
 }
@@ -126,13 +128,6 @@ function failed(context: CarryContext, view: View, result: number): Outcome | ty
   if (result === -E.EROFS) return pending(context, view, 'read-only', RETRY_FULL_MS);
   if (result === -E.ESHUTDOWN) return outcome('pending', 'the mount has ended');
   throw new FsError(-result, `${view.path}: cannot be replaced (${errnoName(result)})`);
-}
-
-/** Signature of an overlay object in records: what it holds, not when it was touched. */
-export function contentSignature(found: Found | null): string {
-  if (found === null) return '';
-  const { mode, uid, gid } = found.stat;
-  return `${found.content ?? '-'} ${mode} ${uid} ${gid}`;
 }
 
 function record(
@@ -279,19 +274,22 @@ async function adopt(
 /** An untouched copy goes, and the base shows again. The version is kept. */
 async function drop(context: CarryContext, view: View, gone: boolean): Promise<Outcome | typeof AGAIN> {
   const sides = await keepSides(context.store, context.branches, view);
-  const event = await prepare(context, view, sides, 'drop', '');
+  failPoint('merge-kept');
+  const event = await prepare(context, view, sides, 'drop', '', []);
+  failPoint('merge-intent');
   const result = await context.commit(request(view, 'drop'));
   if (result < 0) {
     context.store.intents.drop(view.path);
     return failed(context, view, result);
   }
+  await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
   closeConflict(context, view, 'reconciled');
   const detail = gone
     ? 'untouched by the guest, and gone from the base'
     : 'untouched by the guest: the base shows';
   finishEvent(context, view, { ...event, kind: 'dropped', detail }, null);
   context.store.paths.delete(view.path);
-  await context.store.flush();
+  await makeDurable(context);
   return outcome('dropped', detail);
 }
 
@@ -302,6 +300,7 @@ async function prepare(
   sides: Sides,
   what: string,
   after: string,
+  origins: readonly Origin[],
 ): Promise<Omit<NewEvent, 'kind'>> {
   const numbers = numberSides(context.store, view.path, sides);
   const undo: UndoInfo = {
@@ -312,8 +311,16 @@ async function prepare(
     conflict: null,
   };
   const event = { path: view.path, version: numbers.overlay, sides: numbers, undo };
-  await context.store.intents.put(view.path, { what, base: view.base.fingerprint, event });
+  const intent: Intent = { what, base: view.base.fingerprint, origins: base64(origins), event };
+  await context.store.intents.put(view.path, intent);
   return event;
+}
+
+/** What was recorded is told only when it cannot be lost any more. */
+async function makeDurable(context: CarryContext): Promise<void> {
+  failPoint('merge-recorded');
+  await context.store.flush();
+  failPoint('merge-durable');
 }
 
 function finishEvent(context: CarryContext, view: View, event: NewEvent, state: PathState | null): void {
@@ -341,9 +348,13 @@ async function replace(
   const temp = context.tempName();
   const from = source === 'base' ? (view.base.object as Found) : object;
   const bytes = source === 'merged' ? (merged?.bytes ?? null) : from.bytes;
-  const plan = blueprint(from, metadata, bytes, withOrigin(view, origin), source);
+  const origins = withOrigin(view, origin);
+  const plan = blueprint(from, metadata, bytes, origins, source);
+  failPoint('merge-kept');
   await buildFrom(context, view, temp, plan, from, source);
-  const after = plan.content instanceof Buffer ? await context.store.ancestors.put(plan.content) : '';
+  failPoint('merge-built');
+  const content = source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
+  const after = builtSignature(context.shop, temp, content);
   const event = await prepare(context, view, sides, source, after);
   const result = await context.commit({ ...request(view, 'replace'), temp });
   if (result < 0) {
@@ -364,7 +375,7 @@ async function replace(
 
 const none: XattrSet = new Map();
 
-function blueprint(
+export function blueprint(
   from: Found,
   metadata: Pick<MergedMetadata, 'mode' | 'uid' | 'gid' | 'xattrs'>,
   bytes: Buffer | null,
@@ -391,7 +402,7 @@ function blueprint(
 }
 
 /** Builds; a large file is copied from its branch. */
-async function buildFrom(
+export async function buildFrom(
   context: CarryContext,
   view: View,
   temp: string,

@@ -42,8 +42,8 @@ export interface CommitRequest {
   /** Hash of the base's fingerprint that the decision used, '' absent; null: it does not matter. */
   base: string | null;
   /**
-   * replace: work/TEMP comes under the name. drop: the copy goes, the base shows. origins: only the origins are
-   * written. displace: the object moves to displaced/TEMP.
+   * replace: work/TEMP comes under the name; with a displacedFd displaced/TEMP does. drop: the copy goes, the base
+   * shows. origins: only the origins are written. displace: the object moves to displaced/TEMP.
    */
   action: 'replace' | 'drop' | 'origins' | 'displace';
   temp: string;
@@ -138,7 +138,8 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   let error: number;
   if (action === 'replace') {
     const flags = overlay === null && !whiteout ? RENAME_NOREPLACE : 0;
-    error = keepingTimes(dirFd, () => renameat2(union.workFd, temp, dirFd, name, flags));
+    const from = request.displacedFd >= 0 ? request.displacedFd : union.workFd;
+    error = keepingTimes(dirFd, () => renameat2(from, temp, dirFd, name, flags));
   } else if (action === 'displace') {
     error = renameat2(dirFd, name, request.displacedFd, temp, RENAME_NOREPLACE);
   } else {

@@ -20,7 +20,6 @@ import { mkdirat, mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '..
 import { statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
-import { failPoint } from './fail-point.ts';
 import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
@@ -29,6 +28,7 @@ import { IN_BASE, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
 
 /** Names of overlay directories keep their times when something is only brought up into them. */
@@ -65,9 +65,12 @@ export function ensureOverlayDir(union: Union, node: Node): number {
     firstError(
       () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
       () => copyTimes(stat, union.workFd, temp),
-      () => failPoint('directory-before-rename'),
       () =>
-        keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
+        publish(union, 'directory', [], () =>
+          keepingTimes(parentFd, () =>
+            renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
+          ),
+        ),
     ) ?? 0;
   if (error < 0) {
     unlinkat(union.workFd, temp, AT_REMOVEDIR);
@@ -199,7 +202,7 @@ function copyUpFile(
     sync: !union.config.volatile && !truncate && stat.size > 0,
     osTree: union.config.osTree,
   };
-  const work = union.host.startJob(job, (result) => publish(union, node, place, job, result));
+  const work = union.host.startJob(job, (result) => finish(union, node, place, job, result));
   node.busy = work;
   return waitFor(union, work);
 }
@@ -211,34 +214,28 @@ export function openSource(dirFd: number, name: string): number {
 }
 
 /** Last step of a file's copy-up, on the serving worker. */
-function publish(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
+function finish(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
   node.busy = null;
-  const error = done.result < 0 ? done.result : publishFile(union, node, place, job, done);
-  if (error < 0) unlinkat(union.workFd, job.temp, 0);
+  // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
+  const wanted = node.layer >= 0 && node.names.includes(place) && pathAt(place.parent, place.name) === job.path;
+  const error = done.result < 0 ? done.result : wanted ? publishFile(union, node, place, job, done) : 0;
+  if (error < 0 || !wanted) unlinkat(union.workFd, job.temp, 0);
   union.table.release(node);
   return error;
 }
 
 function publishFile(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
-  const path = pathAt(place.parent, place.name);
-  // Moved or removed meanwhile: the request is run again and finds what is there now.
-  if (path !== job.path || node.layer < 0) return 0;
   const parentFd = overlayDirFd(union, place.parent);
   if (parentFd < 0) return parentFd;
   const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
-  const stopped = failPoint('copy-up-before-journal');
-  if (stopped < 0) return stopped;
-  if (origin) {
-    const logged = union.journal.append({ kind: 'copy-up', path, time: Date.now(), origin });
-    if (logged < 0) return logged;
-  }
-  failPoint('copy-up-before-rename');
-  const error = keepingTimes(parentFd, () =>
-    renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE),
+  if (!origin) return -E.EIO;
+  const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
+  const error = publish(union, 'copy-up', [note], () =>
+    keepingTimes(parentFd, () =>
+      renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE),
+    ),
   );
-  if (error < 0) return error;
-  failPoint('copy-up-after-rename');
-  return showOverlay(union, node, place, parentFd);
+  return error < 0 ? error : showOverlay(union, node, place, parentFd);
 }
 
 /** From now on the node shows the overlay's object under its name; open files go over to it. */
@@ -285,10 +282,11 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
           () => copyAttributes(stat, dirFd, name, union.workFd, temp, lenient),
           () => tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient),
           () => copyTimes(stat, union.workFd, temp),
-          () => union.journal.append({ kind: 'copy-up', path, time: Date.now(), origin }),
           () =>
-            keepingTimes(parentFd, () =>
-              renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
+            publish(union, 'special', [{ kind: 'copy-up', path, time: Date.now(), origin }], () =>
+              keepingTimes(parentFd, () =>
+                renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
+              ),
             ),
         ) ?? 0);
   if (error < 0) {

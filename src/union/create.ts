@@ -2,7 +2,7 @@
 // are made in place; where a whiteout lies, or the base has the name beneath an opaque directory, they are made
 // in work/, given their origin, and renamed over the whiteout.
 import { inheritAcl } from '../branch/acl.ts';
-import { setOpaque } from '../branch/overlay.ts';
+import { setImpure, setOpaque } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import {
   isDirectory,
@@ -23,12 +23,13 @@ import {
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
+  O_TMPFILE,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { linkat, linkFd, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
-import { fchmodat, fchownat, statx } from '../sys/stat.ts';
+import { fchmodat, fchownat, fstat, statx } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
 import type { Origin } from '../versions/origin.ts';
 import { asCaller, type Caller } from './caller.ts';
@@ -108,6 +109,36 @@ export function createFile(
   }
   const writable = (object.flags & O_ACCMODE) !== 0;
   return union.table.addHandle(union.entry.node, opened.fd, object.flags & O_ACCMODE, writable, -1);
+}
+
+/** TMPFILE: an open file without a name, in the directory's overlay. A handle, or a negative errno. */
+export function createUnnamed(
+  union: Union,
+  parent: Node,
+  object: NewObject,
+  caller: Caller,
+): Handle | number {
+  if (union.config.readOnly) return -E.EROFS;
+  const above = ensureOverlayDir(union, parent);
+  if (above < 0) return above;
+  const dirFd = overlayDirFd(union, parent);
+  if (dirFd < 0) return dirFd;
+  const access = object.flags & O_ACCMODE;
+  // Without O_EXCL it may be given a name later.
+  const flags = access | (object.flags & O_EXCL) | O_TMPFILE | O_CLOEXEC;
+  const fd = asCaller(caller, union.config.privileged, () => openat(dirFd, '.', flags, object.mode & 0o7777));
+  if (fd < 0) return fd;
+  const { stat } = union.entry;
+  const error = fstat(fd, stat);
+  if (error < 0) {
+    close(fd);
+    return error;
+  }
+  const node = union.table.createUnnamed(S_IFREG);
+  union.table.show(node, -1, stat);
+  const handle = union.table.addHandle(node, fd, access, access !== 0, -1);
+  fillEntry(union, node, stat);
+  return handle;
 }
 
 function make(
@@ -277,12 +308,13 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
   if (state === IN_BASE || state === IN_OVERLAY) return -E.EEXIST;
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
+  let error = noteArrival(union, node, dirFd);
+  if (error < 0) return error;
   const from = locate(union, node);
   if (typeof from === 'number') return from;
   const { dirFd: fromFd, name: fromName } = from;
   const linkTo = (toFd: number, to: string) =>
     fromName === '' ? linkFd(fromFd, toFd, to) : linkat(fromFd, fromName, toFd, to, 0);
-  let error: number;
   if (state === WHITEOUT || taken.origin !== null) {
     error = addOrigin(union, node, fromFd, fromName, taken.origin);
     if (error < 0) return error;
@@ -297,6 +329,14 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
   if (error < 0) return error;
   union.table.link(node, parent, name);
   return showNew(union, parent, name, dirFd);
+}
+
+/** Before an object comes to a directory that may have nothing of the base: its listing must know of such ones. */
+export function noteArrival(union: Union, node: Node, dirFd: number): number {
+  if (node.dir !== null) return 0;
+  const error = statNode(union, node, union.stat);
+  if (error < 0 || originsOf(union, node, union.stat).ino === 0) return error;
+  return tolerate(setImpure(union.overlay, dirFd), !union.config.privileged);
 }
 
 /** An object with several names has an origin for each. */

@@ -26,6 +26,7 @@ import { fstat } from '../sys/stat.ts';
 import { setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
+import { failPoint } from './fail-point.ts';
 import type { CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
 import { encodeXattrs, hashXattrs } from './xattr-set.ts';
 
@@ -172,6 +173,7 @@ async function copyUp(context: JobContext, job: CopyUpJob): Promise<JobResult> {
     close(job.sourceFd);
     return done(fd);
   }
+  failPoint('copy-up-temp');
   try {
     return await fill(context, job, fd);
   } finally {
@@ -199,6 +201,7 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
     const emptied = ftruncate(fd, 0);
     if (emptied < 0) return done(emptied);
   }
+  failPoint('copy-up-data');
   const lenient = !context.privileged;
   const attributes = copyAttributes(before, job.sourceFd, '', fd, '', lenient);
   if (attributes < 0) return done(attributes);
@@ -209,6 +212,7 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
   if (!job.truncate) copyTimes(before, fd, '');
   const synced = job.sync ? await fsyncAsync(fd) : 0;
   if (synced < 0) return done(synced);
+  failPoint('copy-up-synced');
   return {
     result: 0,
     content: origin.content,

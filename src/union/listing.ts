@@ -2,7 +2,7 @@
 // hashes side by side, so that NFS servers and seekdir in a new open find their place, whatever was added or
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
-import { isOpaque } from '../branch/overlay.ts';
+import { isImpure, isOpaque } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
@@ -105,8 +105,9 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
     });
     if (error < 0) return error;
   }
-  // Only where the base has names too can an object show a number that is not its own.
-  if (dir.parts.length > 0) showCopiedInos(union, pathFd, own, entries);
+  // Nowhere else can an object show a number that is not its own.
+  const copied = own.length > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
+  if (copied) showCopiedInos(union, pathFd, own, entries);
   if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
   return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
 }

@@ -211,10 +211,13 @@ function lowerParts(
 ): void {
   const parts = parent.dir?.parts ?? [];
   for (let i = from; i < parts.length; i++) {
+    const above = partFd(union, parent, parts[i - 1] as DirPart);
+    if (above >= 0 && isOpaque(union.overlay, above, name)) return;
     const part = parts[i] as DirPart;
     const fd = partFd(union, parent, part);
     if (fd < 0) continue;
     if (statAt(fd, name, lowerStat) < 0) continue;
+    // A file or a whiteout hides what lies beneath, too.
     if (!isDirectory(lowerStat.mode)) return;
     wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: lowerStat.ino });
   }

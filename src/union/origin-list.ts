@@ -24,3 +24,16 @@ export function newOrigin(basePath: string, stat: Stat, fingerprint: string, con
     pin: null,
   };
 }
+
+/** Stands for a base that has nothing, where a pin refuses just that. */
+const ABSENT = '0'.repeat(32);
+
+/** A pin for a version of the base, as an origin holds it; `fingerprint` '' : the base has nothing. */
+export function pinOf(fingerprint: string, content: string): NonNullable<Origin['pin']> {
+  return { fingerprint: fingerprint || ABSENT, content };
+}
+
+/** Whether the base is at the version that was refused. */
+export function isPinned(pin: NonNullable<Origin['pin']>, fingerprint: string): boolean {
+  return pin.fingerprint === (fingerprint || ABSENT);
+}

@@ -12,6 +12,7 @@ import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
 import { AGAIN, type CarryContext, carryOut, noteHidden, type Outcome } from './carry-out.ts';
 import type { Verdict } from './node.ts';
+import { isPinned } from './origin-list.ts';
 import { Settling } from './settling.ts';
 import { isGone, openBase, openOverlayFile, readBase } from './sides.ts';
 import { walkOverlay } from './walk-overlay.ts';
@@ -213,7 +214,7 @@ export class Reconciler {
     const { origin } = view.overlay;
     if (origin === null) return null;
     if (origin.pin === null) return (await this.#putBack(view)) ? 'past-pin' : null;
-    if (origin.pin.fingerprint === view.base.fingerprint) return 'at-pin';
+    if (isPinned(origin.pin, view.base.fingerprint)) return 'at-pin';
     await loadContents(this.#assessContext, view);
     const content = view.base.object?.content ?? null;
     return content !== null && content === origin.pin.content ? 'at-pin' : 'past-pin';
@@ -228,7 +229,7 @@ export class Reconciler {
     }
     if (last === null || last.undone !== 0 || last.undo?.version == null) return false;
     const before = store.versions.get(view.path, last.undo.version);
-    if (before?.content == null || last.undo.after === before.content) return false;
+    if (before?.content == null || last.undo.after.startsWith(before.content)) return false;
     await loadContents(this.#assessContext, view);
     return view.overlay.object?.content === before.content;
   }

@@ -20,12 +20,12 @@ import { statx } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { ensureOverlayDir, openSource, tolerate } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
-import { failPoint } from './fail-point.ts';
 import { readNames } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { writeOrigins } from './origins.ts';
 import { pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import { leavingOrigin } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
@@ -104,15 +104,10 @@ function putWhiteout(
   const temp = union.tempName();
   const made = makeWhiteout(union, temp, origin);
   if (made < 0) return made;
-  const logged = union.journal.append({
-    kind: 'whiteout',
-    path,
-    time: Date.now(),
-    ...(origin === null ? {} : { origin }),
-  });
-  failPoint('whiteout-before-rename');
-  const error =
-    logged < 0 ? logged : renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0);
+  const note = { kind: 'whiteout', path, time: Date.now(), ...(origin === null ? {} : { origin }) } as const;
+  const error = publish(union, 'whiteout', [note], () =>
+    renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0),
+  );
   if (error < 0) unlinkat(union.workFd, temp, 0);
   else if (directory) emptyAndRemove(union, temp);
   else rememberHidden(union, parent, name, origin);

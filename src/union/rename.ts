@@ -1,20 +1,20 @@
 // RENAME. A file of the base is brought up first and leaves a whiteout; a directory that shows the base's names
-// answers EXDEV (mv copies then). Whatever comes to a name of the base has that name's origin; whatever goes
+// carries a redirect to where the base has it (or answers EXDEV, with --redirect-dir off). Whatever comes to a name of the base has that name's origin; whatever goes
 // leaves its origin behind, with the whiteout. RENAME_WHITEOUT makes name and whiteout change in one step.
-import { setOpaque } from '../branch/overlay.ts';
+import { removeRedirect, setOpaque, setRedirect } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory } from '../lib/stat.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import type { Origin } from '../versions/origin.ts';
-import { copyUp, tolerate } from './copy-up.ts';
-import { addOrigin, preparePlace } from './create.ts';
+import { copyUp, ensureOverlayDir, firstError, tolerate } from './copy-up.ts';
+import { addOrigin, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { writeOrigins } from './origins.ts';
-import { pathAt } from './place.ts';
+import { basePathAt, pathAt } from './place.ts';
 import { dropObject, emptyAndRemove, isEmpty, keepObject, makeWhiteout } from './remove.ts';
 import { leavingOrigin, type Taken } from './take.ts';
 import type { Union } from './union.ts';
@@ -34,7 +34,7 @@ export function rename(union: Union, from: Side, to: Side, flags: number, caller
   return move(union, from, to, source, (flags & RENAME_NOREPLACE) !== 0, callerPid);
 }
 
-/** The node at a place, in the overlay by then; EXDEV for a directory that shows the base's. */
+/** The node at a place, in the overlay by then; EXDEV for a directory that shows the base's and may not. */
 function movable(union: Union, side: Side, callerPid: number): Node | number {
   const error = find(union, side.parent, side.name);
   if (error < 0) return error;
@@ -42,10 +42,36 @@ function movable(union: Union, side: Side, callerPid: number): Node | number {
   const node = instantiate(union, side.parent, side.name);
   if (typeof node === 'number') return node;
   if (node.dir !== null) {
-    return !node.dir.hasOverlay || (node.dir.parts.length > 0 && !node.dir.opaque) ? -E.EXDEV : node;
+    if (showsBase(node) && !union.config.redirectDir) return -E.EXDEV;
+    const error = ensureOverlayDir(union, node);
+    return error < 0 ? error : node;
   }
   const up = copyUp(union, node, callerPid);
   return up < 0 ? up : node;
+}
+
+function showsBase(node: Node): boolean {
+  return node.dir !== null && node.dir.parts.length > 0 && !node.dir.opaque;
+}
+
+/**
+ * What a directory needs before it comes to another place: one that shows the base's names says where the base
+ * has them (unless that is where it comes to), any other hides what the base has at the new place.
+ */
+function readyDirectory(
+  union: Union,
+  node: Node,
+  at: { dirFd: number; name: string },
+  to: Side,
+  hidesDirectory: boolean,
+): number {
+  const part = node.dir?.parts[0];
+  if (!part || !showsBase(node)) return hidesDirectory ? setOpaque(union.overlay, at.dirFd, at.name) : 0;
+  if (basePathAt(to.parent, to.name) !== part.path) {
+    return setRedirect(union.overlay, at.dirFd, at.name, part.path);
+  }
+  const error = removeRedirect(union.overlay, at.dirFd, at.name);
+  return error === -E.ENODATA ? 0 : error;
 }
 
 function move(
@@ -119,6 +145,8 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const toFd = overlayDirFd(union, to.parent);
   if (fromFd < 0) return fromFd;
   if (toFd < 0) return toFd;
+  const noted = noteArrival(union, source, toFd);
+  if (noted < 0) return noted;
   const found = find(union, from.parent, from.name);
   if (found < 0) return found;
   const leaves = union.found.inBase;
@@ -127,8 +155,14 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
-  if (source.dir !== null && target.hidesDirectory) {
-    const error = setOpaque(union.overlay, fromFd, from.name);
+  if (source.dir !== null) {
+    const error = readyDirectory(
+      union,
+      source,
+      { dirFd: fromFd, name: from.name },
+      to,
+      target.hidesDirectory,
+    );
     if (error < 0) return error;
   }
   if (source.dir === null && target.origin !== null) {
@@ -150,14 +184,21 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   }
   failPoint('rename-before');
   const error = source.dir
-    ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state)
-    : moveFile(union, fromFd, from.name, toFd, to.name, leaves);
+    ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
+    : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves);
   if (error < 0) return error;
   failPoint('rename-after');
+  if (source.dir !== null) {
+    // What is recorded of the paths beneath goes along.
+    const logged = union.journal.append({ kind: 'renamed', path, time: Date.now(), from: fromPath });
+    if (logged < 0) return logged;
+    union.host.renamed();
+  }
   return leaves ? leaveWhiteout(union, fromFd, from.name, left) : 0;
 }
 
-function moveFile(
+/** One rename; it leaves a whiteout in the same step where the base has the name. */
+function moveLeaving(
   union: Union,
   fromFd: number,
   fromName: string,
@@ -181,12 +222,15 @@ function moveDirectory(
   toFd: number,
   toName: string,
   state: number,
+  leaves: boolean,
 ): number {
-  if (state !== WHITEOUT && state !== IN_OVERLAY)
-    return renameat2(fromFd, fromName, toFd, toName, RENAME_NOREPLACE);
+  if (state !== WHITEOUT && state !== IN_OVERLAY) {
+    return moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
+  }
   const swapped = renameat2(fromFd, fromName, toFd, toName, RENAME_EXCHANGE);
   if (swapped < 0) return swapped;
-  if (state === WHITEOUT) return unlinkat(fromFd, fromName, 0);
+  // The whiteout that lay there is the one that is to be left.
+  if (state === WHITEOUT) return leaves ? 0 : unlinkat(fromFd, fromName, 0);
   const temp = union.tempName();
   const error = renameat2(fromFd, fromName, union.workFd, temp, RENAME_NOREPLACE);
   return error < 0 ? error : emptyAndRemove(union, temp);
@@ -194,9 +238,9 @@ function moveDirectory(
 
 /** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
 function leaveWhiteout(union: Union, dirFd: number, name: string, origin: Origin | null): number {
-  if (origin === null) return 0;
-  const error = tolerate(writeOrigins(union, dirFd, name, [origin]), !union.config.privileged);
-  if (error !== -E.ENOENT) return error;
+  if (origin === null && union.config.privileged) return 0;
+  const error = origin === null ? -E.ENOENT : writeOrigins(union, dirFd, name, [origin]);
+  if (error !== -E.ENOENT) return tolerate(error, !union.config.privileged);
   const temp = union.tempName();
   const made = makeWhiteout(union, temp, origin);
   return made < 0 ? made : renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);
@@ -218,9 +262,13 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   const toFd = overlayDirFd(union, to.parent);
   if (fromFd < 0) return fromFd;
   if (toFd < 0) return toFd;
-  error = adopt(union, source, fromFd, from.name, takenTo.origin, toHidesDirectory);
-  if (error < 0) return error;
-  error = adopt(union, target, toFd, to.name, takenFrom.origin, fromHidesDirectory);
+  error =
+    firstError(
+      () => noteArrival(union, source, toFd),
+      () => noteArrival(union, target, fromFd),
+      () => adopt(union, source, fromFd, from.name, to, takenTo.origin, toHidesDirectory),
+      () => adopt(union, target, toFd, to.name, from, takenFrom.origin, fromHidesDirectory),
+    ) ?? 0;
   if (error < 0) return error;
   failPoint('exchange-before');
   error = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
@@ -240,9 +288,10 @@ function adopt(
   node: Node,
   dirFd: number,
   name: string,
+  to: Side,
   origin: Origin | null,
   hidesDirectory: boolean,
 ): number {
-  if (node.dir !== null) return hidesDirectory ? setOpaque(union.overlay, dirFd, name) : 0;
+  if (node.dir !== null) return readyDirectory(union, node, { dirFd, name }, to, hidesDirectory);
   return addOrigin(union, node, dirFd, name, origin);
 }

@@ -132,9 +132,27 @@ function isUnderOpaque(overlay: Overlay, path: string): boolean {
   return false;
 }
 
+/** Whether a directory above the path is opaque, whited out or no directory in a layer: those beneath do not count. */
+function hidesBeneath(branches: Branches, index: number, basePath: string): boolean {
+  const layer = branches.layers[index] as BaseLayer;
+  const parts = basePath.split('/').slice(0, -1);
+  const stat = newStat();
+  for (let depth = 1; depth <= parts.length; depth++) {
+    const dirFd = openParent(layer.rootFd, parts.slice(0, depth).join('/'));
+    if (dirFd < 0) return false;
+    const name = parts[depth - 1] as string;
+    const known = statAt(dirFd, name, stat);
+    const hides = known === 0 && (!isDirectory(stat.mode) || isOpaque(branches.overlay, dirFd, name));
+    close(dirFd);
+    if (hides) return true;
+  }
+  return false;
+}
+
 /** Throws FsError for what cannot be read (EIO; ESTALE of a network file system). */
 export function readBase(branches: Branches, basePath: string): BaseSide {
-  for (const layer of branches.layers) {
+  for (const [i, layer] of branches.layers.entries()) {
+    if (i > 0 && hidesBeneath(branches, i - 1, basePath)) break;
     const dirFd = openParent(layer.rootFd, basePath);
     if (isAbsent(dirFd)) continue;
     if (dirFd < 0) throw new FsError(-dirFd, `${basePath}: the base cannot be read`);

@@ -4,7 +4,7 @@
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
 import { type Compared, type Found, IN_OVERLAY, type Node, type Verdict } from './node.ts';
-import { originFor } from './origin-list.ts';
+import { isPinned, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { type Union, waitFor } from './union.ts';
@@ -60,7 +60,7 @@ function isStale(union: Union, node: Node, basePath: string, fingerprint: string
   if (node.dir !== null) return inBase && !isDirectory(baseStat.mode);
   const origin = originFor(originsOf(union, node, stat).list, basePath);
   if (origin === null) return inBase;
-  if (origin.pin !== null && origin.pin.fingerprint === fingerprint) return false;
+  if (origin.pin !== null && isPinned(origin.pin, fingerprint)) return false;
   if (origin.fingerprint !== fingerprint) return true;
   return !origin.torn ? isRacy(baseStat, origin.taken * 1000) : true;
 }

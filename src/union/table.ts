@@ -92,6 +92,11 @@ export class NodeTable {
     return node;
   }
 
+  /** A new non-directory without a place (O_TMPFILE). `show` and a handle must follow. */
+  createUnnamed(type: number): Node {
+    return this.#make(this.#mint(), type);
+  }
+
   child(parent: Node, name: string): Node | undefined {
     return parent.dir?.children.get(name);
   }
@@ -188,10 +193,14 @@ export class NodeTable {
 
   removeHandle(handle: Handle): void {
     if (!this.#handles.delete(handle.id)) return;
-    handle.node.handles.delete(handle);
-    if (handle.fd >= 0) close(handle.fd);
+    const { node, fd } = handle;
+    node.handles.delete(handle);
     handle.fd = -1;
-    this.#dropIfUnused(handle.node);
+    // The last way to a file that has been removed, but that the kernel may still ask for.
+    const last = node.handles.size === 0 && node.names.length === 0 && node.orphanFd < 0 && node.lookups > 0;
+    if (last) node.orphanFd = fd;
+    else if (fd >= 0) close(fd);
+    this.#dropIfUnused(node);
   }
 }
 

@@ -18,6 +18,8 @@ export interface UnionConfig {
   readOnly: boolean;
   /** No sync of data at publication. */
   volatile: boolean;
+  /** Directories of the base may be renamed, with a redirect. */
+  redirectDir: boolean;
   /** The base has an os-release: the scope of merges is narrower. */
   osTree: boolean;
   /** Largest file that is copied up, in bytes; EFBIG beyond. Infinity: no limit. */
@@ -34,13 +36,15 @@ export interface UnionHost {
   noticed(path: string, basePath: string): void;
   /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
   remember(path: string, fingerprint: string, fd: number): void;
+  /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
+  renamed(): void;
   /** The base's path names another tree, or nothing (errno): have it opened anew. */
   baseMoved(layer: number): void;
   log: Log;
 }
 
 /** Where operations are noted for the index. */
-export type Journal = Pick<JournalWriter, 'append' | 'rotate' | 'close'>;
+export type Journal = Pick<JournalWriter, 'append' | 'takeBack' | 'size' | 'rotate' | 'close'>;
 
 /** What an operation found or made; one object is reused by all of them. */
 export interface Entry {

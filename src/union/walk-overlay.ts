@@ -2,8 +2,8 @@
 // for reconciling everything.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { isOpaque, type Overlay, redirectOf } from '../branch/overlay.ts';
-import { joinPath } from '../lib/names.ts';
-import { isDirectory, isWhiteoutDevice, newStat, type Stat } from '../lib/stat.ts';
+import { baseName, joinPath, parentPath } from '../lib/names.ts';
+import { isDirectory, isRegular, isWhiteoutDevice, newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { getxattr } from '../sys/xattr.ts';
@@ -22,11 +22,60 @@ export interface OverlayEntry {
   originDamaged: boolean;
   /** Of a directory. */
   opaque: boolean;
+  /** It carries metadata alone, and shows the content of the base. */
+  metacopy: boolean;
 }
 
-/** Everything at and beneath `from` but the root itself; a directory before what it holds. */
-export async function* walkOverlay(overlay: Overlay, from = ''): AsyncGenerator<OverlayEntry> {
-  const open: { path: string; basePath: string }[] = [{ path: from, basePath: from }];
+/** Where the base has what is at a path of the union: elsewhere beneath a directory that was renamed. */
+export function basePathOf(overlay: Overlay, path: string): string {
+  const parts = path.split('/');
+  const name = parts.pop() ?? '';
+  let at = { path: '', basePath: '' };
+  for (const part of parts) {
+    const fd = openDirectoryBeneath(overlay.rootFd, at.path);
+    const redirect = fd < 0 ? null : redirectOf(overlay, fd, part);
+    if (fd >= 0) close(fd);
+    at = { path: joinPath(at.path, part), basePath: redirected(at.basePath, part, redirect) };
+  }
+  return joinPath(at.basePath, name);
+}
+
+function redirected(parentBase: string, name: string, redirect: string | null): string {
+  return redirect?.startsWith('/') ? redirect.slice(1) : joinPath(parentBase, redirect ?? name);
+}
+
+/** What the overlay has at a path itself; null: nothing. */
+export function entryAt(overlay: Overlay, path: string): OverlayEntry | null {
+  const fd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
+  if (fd < 0) return null;
+  const basePath = basePathOf(overlay, path);
+  const entry = describe(overlay, fd, baseName(path), {
+    path: parentPath(path),
+    basePath: parentPath(basePath),
+  });
+  close(fd);
+  return entry;
+}
+
+/** The path itself and everything beneath it; of '' all but the root. A directory before what it holds. */
+export async function* walkFrom(overlay: Overlay, path: string): AsyncGenerator<OverlayEntry> {
+  if (path === '') {
+    yield* walkOverlay(overlay);
+    return;
+  }
+  const entry = entryAt(overlay, path);
+  if (entry === null) return;
+  yield entry;
+  if (entry.kind === 'dir') yield* walkOverlay(overlay, path, entry.basePath);
+}
+
+/** Everything beneath `from`, which the base has at `fromBase`; a directory before what it holds. */
+export async function* walkOverlay(
+  overlay: Overlay,
+  from = '',
+  fromBase = from,
+): AsyncGenerator<OverlayEntry> {
+  const open: { path: string; basePath: string }[] = [{ path: from, basePath: fromBase }];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const found = readDirectory(overlay, next);
     for (const entry of found) {
@@ -68,17 +117,17 @@ export function describe(
   const stat = newStat();
   if (statAt(dirFd, name, stat) < 0) return null;
   const dir = isDirectory(stat.mode);
-  const value = dir ? -1 : getxattr(dirFd, name, overlay.origin);
+  const value = getxattr(dirFd, name, overlay.origin);
   const origins = typeof value === 'number' ? [] : decodeOrigins(value);
   const redirect = dir ? redirectOf(overlay, dirFd, name) : null;
-  const beside = joinPath(at.basePath, redirect ?? name);
   return {
     path: joinPath(at.path, name),
-    basePath: redirect?.startsWith('/') ? redirect.slice(1) : beside,
+    basePath: redirected(at.basePath, name, redirect),
     kind: dir ? 'dir' : isWhiteoutDevice(stat) ? 'whiteout' : 'object',
     stat,
     origins: origins ?? [],
     originDamaged: origins === null,
     opaque: dir && isOpaque(overlay, dirFd, name),
+    metacopy: isRegular(stat.mode) && typeof getxattr(dirFd, name, overlay.metacopy) !== 'number',
   };
 }

@@ -141,12 +141,21 @@ export interface FoldedFile extends FoldResult {
   torn: boolean;
 }
 
-/** Buffered. The id is noted last: should a part be committed alone, the file is folded again. */
-export async function foldFile(target: FoldTarget, stateDir: string, name: string): Promise<FoldedFile> {
+/**
+ * Buffered. The id is noted last: should a part be committed alone, the file is folded again. `sift` takes out
+ * what is not to be folded.
+ */
+export async function foldFile(
+  target: FoldTarget,
+  stateDir: string,
+  name: string,
+  sift: (records: JournalRecord[]) => JournalRecord[] = (records) => records,
+): Promise<FoldedFile> {
   const nothing = { events: [], paths: [], count: 0, torn: false };
   const bytes = readIfThere(`${stateDir}/${name}`);
   if (bytes === null) return nothing;
-  const { records, id, torn } = readJournal(bytes);
+  const { records: found, id, torn } = readJournal(bytes);
+  const records = sift(found);
   const key = keys.meta('folded');
   const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
   const ids = Array.isArray(folded) ? (folded as string[]) : [];

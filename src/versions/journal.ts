@@ -100,6 +100,13 @@ export class JournalWriter {
     return written < 0 ? written : -E.ENOSPC;
   }
 
+  /** Forgets what was appended since the file had that size: it has not come true. */
+  takeBack(size: number): void {
+    if (size >= this.#size) return;
+    // Should it fail, the note stays, and tells of something that lies in the overlay no more than before.
+    if (ftruncate(this.#fd, size) === 0) this.#size = size;
+  }
+
   /**
    * Closes the current file and goes on in a new one. Returns the name of the closed one, '' when it holds
    * nothing, or a negative errno; then the current one goes on.

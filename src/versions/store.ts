@@ -39,7 +39,15 @@ export interface StoreOptions {
   log: Log;
   /** Writes nothing to the overlay: changes stay in memory and end with the store. */
   readOnly?: boolean;
+  /**
+   * Whether what a record of a journal tells has come true. Records are written before what they tell of, so
+   * the last ones are asked about when a journal was left behind; without it they are believed.
+   */
+  happened?: (record: JournalRecord) => boolean;
 }
+
+/** A single operation notes at most so many records. */
+const NOTES_AT_ONCE = 3;
 
 export interface Recovered {
   /** There was no format file: the overlay is new to Kasane, or has lost its state directory. */
@@ -134,13 +142,25 @@ export class Store {
     this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
     const names = journalFiles(this.stateDir);
     for (const name of names) {
-      const { count, torn } = await foldFile(this.#books, this.stateDir, name);
+      const { count, torn } = await foldFile(this.#books, this.stateDir, name, (records) =>
+        this.#believe(records),
+      );
       this.recovered.journal += count;
       this.recovered.torn ||= torn;
     }
     await this.flush();
     // A journal that stays would be taken for folded while the worker goes on writing to it.
     if (!this.readOnly) for (const name of names) dropJournalFile(this.stateDir, name);
+  }
+
+  /** Leaves out the notes of an operation that a crash cut off. */
+  #believe(records: JournalRecord[]): JournalRecord[] {
+    const { happened } = this.#parts.options;
+    if (happened === undefined) return records;
+    let end = records.length;
+    const first = Math.max(0, end - NOTES_AT_ONCE);
+    while (end > first && !happened(records[end - 1] as JournalRecord)) end -= 1;
+    return records.slice(0, end);
   }
 
   // ---- identity of the overlay ----

@@ -1,0 +1,149 @@
+// `status` and `metrics`: what there is, counted.
+import { baseMoved } from '../branch/base.ts';
+import type { MountOptions } from '../control/mount-options.ts';
+import type { Gauge, MetricsReport, StatusCounts, StatusReport } from '../control/verbs.ts';
+import { packageVersion } from '../lib/version.ts';
+import type { PathState } from '../versions/types.ts';
+import type { MountContext } from './context.ts';
+import { bringUpToDate } from './objects.ts';
+import { type Survey, Surveyor } from './survey.ts';
+
+/** Sizes on disk are added up anew after this time. */
+const SIZES_MS = 10_000;
+
+type Sizes = { index: number; ancestors: number; history: number };
+
+export interface StatusVerbs {
+  status(): Promise<StatusReport>;
+  metrics(): Promise<MetricsReport>;
+}
+
+export function statusVerbs(context: MountContext): StatusVerbs {
+  const { store } = context;
+  const surveyor = new Surveyor(context);
+  let states: { seq: number; counts: Record<PathState, number> } | null = null;
+  let sizes: { at: number; value: Sizes } | null = null;
+
+  const countStates = async () => {
+    const seq = store.events.last;
+    if (states?.seq === seq) return states.counts;
+    const counts: Record<PathState, number> = { C: 0, P: 0, K: 0, X: 0, U: 0, W: 0 };
+    for await (const record of store.paths.under('')) counts[record.state] += 1;
+    states = { seq, counts };
+    return counts;
+  };
+  const sizesNow = async () => {
+    if (sizes === null || performance.now() - sizes.at > SIZES_MS) {
+      sizes = { at: performance.now(), value: await store.sizes() };
+    }
+    return sizes.value;
+  };
+
+  return {
+    status: async () => {
+      await bringUpToDate(context);
+      const survey = await surveyor.now(store.events.last);
+      const counts = countsOf(survey, await countStates(), store.conflicts.all().length);
+      return report(context, survey, counts, await sizesNow());
+    },
+    metrics: async () => ({
+      opcodes: (await context.counts())?.opcodes ?? [],
+      gauges: await gauges(context, await countStates(), await sizesNow()),
+    }),
+  };
+}
+
+function countsOf(survey: Survey, states: Record<PathState, number>, conflicts: number): StatusCounts {
+  const { copies, whiteouts, hidden, stale } = survey;
+  return { copies, whiteouts, hidden, stale, pending: states.P, kept: states.K, conflicts, undone: states.U };
+}
+
+/** Where the base stands: see StatusReport. */
+export function baseStateOf(context: MountContext): StatusReport['base'] {
+  const { layers } = context.branches;
+  if (layers.length === 0 || layers.some((layer) => baseMoved(layer) < 0)) return 'absent';
+  if (context.doubt !== null) return 'unaccepted';
+  return context.reconciler.baseState;
+}
+
+function report(
+  context: MountContext,
+  survey: Survey,
+  counts: StatusCounts,
+  sizes: Sizes,
+): StatusReport {
+  const { options, branches, store, mounted, doubt } = context;
+  const { mode } = options.coherence;
+  const notes = [...context.notes];
+  const doubted = `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
+  if (doubt !== null && !notes.includes(doubted)) notes.push(doubted);
+  return {
+    version: packageVersion(),
+    mountPoint: options.mountPoint,
+    bases: options.bases,
+    overlay: options.overlay,
+    state: branches.stateDir,
+    pid: mounted?.pid ?? 0,
+    started: mounted?.started ?? 0,
+    epoch: store.events.epoch,
+    base: baseStateOf(context),
+    coherence: mode === 'ttl' ? `ttl=${options.coherence.seconds}` : mode,
+    readOnly: options.readOnly,
+    counts,
+    bytes: { overlay: survey.bytes, ...sizes },
+    options: mounted === null ? {} : optionsByName(options),
+    overlayfsOptions: survey.redirects || survey.metacopies ? 'metacopy=on,redirect_dir=on' : '',
+    notes,
+  };
+}
+
+const onOff = (value: boolean) => (value ? 'on' : 'off');
+
+/** By their names on the command line. Paths are inner names. */
+function optionsByName(options: MountOptions): Record<string, string> {
+  const { coherence, copyUpLimit, policy, log, allowOther } = options;
+  return {
+    coherence: coherence.mode === 'ttl' ? `ttl=${coherence.seconds}` : coherence.mode,
+    settle: String(options.settleMs / 1000),
+    export: options.export,
+    volatile: onOff(options.volatile),
+    metacopy: onOff(options.metacopy),
+    'redirect-dir': onOff(options.redirectDir),
+    ...(copyUpLimit === null ? {} : { 'copy-up-limit': String(copyUpLimit) }),
+    transport: options.transport,
+    ...(policy === null ? {} : { policy }),
+    ...(log === null ? {} : { log }),
+    ro: onOff(options.readOnly),
+    suid: onOff(options.suid),
+    dev: onOff(options.dev),
+    exec: onOff(options.exec),
+    atime: onOff(options.atime),
+    allow_other: onOff(allowOther ?? process.geteuid?.() === 0),
+    fsname: options.fsname,
+  };
+}
+
+async function gauges(
+  context: MountContext,
+  states: Record<PathState, number>,
+  sizes: Sizes,
+): Promise<Gauge[]> {
+  const { store } = context;
+  const counts = await context.counts();
+  const gauge = (name: string, help: string, value: number): Gauge => ({ name, help, type: 'gauge', value });
+  return [
+    gauge('nodes', 'Objects that the kernel knows by a nodeid.', counts?.nodes ?? 0),
+    gauge('handles', 'Open files.', counts?.handles ?? 0),
+    gauge('directory_fds', 'Descriptors of directories that are kept open.', counts?.directoryFds ?? 0),
+    gauge('jobs', 'Jobs under way on other threads.', counts?.pending ?? 0),
+    gauge('rss_bytes', 'Resident memory of the daemon.', process.memoryUsage.rss()),
+    gauge('pending', 'Stale objects that are not merged yet.', states.P),
+    gauge('kept', 'Stale objects that stay as the guest has them.', states.K),
+    gauge('conflicts', 'Open conflicts.', store.conflicts.all().length),
+    gauge('undone', 'Objects at which a version of the base was refused.', states.U),
+    { ...gauge('epoch', 'Settled changes of the base.', store.events.epoch), type: 'counter' },
+    gauge('ancestors_bytes', 'Kept contents, allocated on disk.', sizes.ancestors),
+    gauge('history_bytes', 'Kept contents that only the history needs.', sizes.history),
+    gauge('index_bytes', 'Size of the index.', sizes.index),
+  ];
+}

@@ -1,0 +1,125 @@
+// Verbs that tell of conflicts and of the history; they change nothing.
+import type {
+  Conflict,
+  ConflictDetail,
+  ConflictTarget,
+  Done,
+  Emit,
+  EventRecord,
+  EventsRequest,
+  LogEntry,
+  PathRequest,
+} from '../control/verbs.ts';
+import { E } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { escapeName } from '../lib/names.ts';
+import type { ConflictRecord, StoredEvent } from '../versions/types.ts';
+import type { MountContext } from './context.ts';
+import { bringUpToDate, expectPath, infoOfSide } from './objects.ts';
+import { couldBeUndone, isUndoable } from './path-state.ts';
+
+export interface ReadVerbs {
+  conflicts(): Promise<Conflict[]>;
+  conflict(target: ConflictTarget): Promise<ConflictDetail>;
+  log(request: PathRequest, emit: Emit<LogEntry>): Promise<Done>;
+  events(request: EventsRequest, emit: Emit<EventRecord>): Promise<Done>;
+}
+
+export function readVerbs(context: MountContext): ReadVerbs {
+  return {
+    conflicts: async () => context.store.conflicts.all().map(conflictOf),
+    conflict: async (target) => detailOf(context, openConflict(context, target)),
+    log: (request, emit) => log(context, request, emit),
+    events: (request, emit) => events(context, request, emit),
+  };
+}
+
+export function conflictOf({ id, rev, kind, path, since }: ConflictRecord): Conflict {
+  return { id, rev, kind, path, since };
+}
+
+/** The open conflict that is meant. ENOKEY unknown, EALREADY closed, ENODATA the path has none. */
+export function openConflict(context: MountContext, target: ConflictTarget): ConflictRecord {
+  const { conflicts } = context.store;
+  if ('path' in target) {
+    const found = conflicts.of(target.path);
+    if (found === null) throw new FsError(E.ENODATA, `${escapeName(target.path) || '/'}: no conflict is open`);
+    return found;
+  }
+  const found = conflicts.get(target.id);
+  if (found === null) throw new FsError(E.ENOKEY, `conflict ${target.id}: unknown`);
+  if (found.closed !== null) {
+    throw new FsError(E.EALREADY, `conflict ${target.id}: ${found.closed.how} at revision ${found.closed.rev}`);
+  }
+  return found;
+}
+
+function detailOf(context: MountContext, record: ConflictRecord): ConflictDetail {
+  const { store } = context;
+  const { merged } = record;
+  return {
+    ...conflictOf(record),
+    reason: record.reason,
+    ancestor: infoOfSide(store, record.ancestor),
+    overlay: infoOfSide(store, record.overlay),
+    base: infoOfSide(store, record.base),
+    merged: merged === null ? null : { size: merged.size, markers: merged.markers },
+  };
+}
+
+async function log(context: MountContext, request: PathRequest, emit: Emit<LogEntry>): Promise<Done> {
+  await bringUpToDate(context);
+  await expectPath(context, request.path);
+  // What can be taken back is the last of its path: it is known only at the end.
+  const last = new Map<string, number>();
+  const list: StoredEvent[] = [];
+  for await (const event of context.store.events.of(request.path)) {
+    list.push(event);
+    if (isUndoable(event)) last.set(event.path, event.seq);
+  }
+  for (const event of list) {
+    const { detail, conflict, version } = event;
+    const undoable = last.get(event.path) === event.seq && couldBeUndone(context, event);
+    await emit({ ...recordOf(event), detail, conflict, version, undoable });
+  }
+  return { done: true };
+}
+
+function recordOf({ seq, epoch, time, kind, path }: StoredEvent): EventRecord {
+  return { seq, epoch, time, kind, path };
+}
+
+/** Those there are; with `follow` then those that come, until emit rejects because the caller has gone. */
+async function events(
+  context: MountContext,
+  request: EventsRequest,
+  emit: Emit<EventRecord>,
+): Promise<Done> {
+  await bringUpToDate(context);
+  const { store } = context;
+  let next = request.from;
+  const tell = async (event: StoredEvent) => {
+    if (event.seq < next) return;
+    next = event.seq + 1;
+    await emit(recordOf(event));
+  };
+  const come: StoredEvent[] = [];
+  let wake = () => {};
+  const stop = store.events.subscribe((event) => {
+    come.push(event);
+    wake();
+  });
+  try {
+    for await (const event of store.events.from(request.from)) await tell(event);
+    while (request.follow) {
+      for (let event = come.shift(); event !== undefined; event = come.shift()) await tell(event);
+      const more = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      if (come.length === 0) await more;
+    }
+  } finally {
+    stop();
+  }
+  return { done: true };
+}

@@ -1,0 +1,185 @@
+// The operations of the random differential test on open files and directories, which are kept open while
+// their names are removed, replaced and renamed. A slot holds a pair of descriptors, one of each side.
+import { listEntries } from './differential-look.mjs';
+import {
+  bytesOf,
+  existing,
+  MODES,
+  made,
+  NAMES,
+  OFFSETS,
+  plainly,
+  readFrom,
+  show,
+  statResult,
+  step,
+} from './differential-ops.mjs';
+
+const NO_SLOT = { r: 0 };
+
+/** Opens on both sides into a slot that is emptied before. */
+function openInto(world, slots, random, tools, path, flags, mode) {
+  const at = random.below(slots.length);
+  if (slots[at] !== null) for (const fd of slots[at].fds) world.sys.close(fd);
+  slots[at] = null;
+  const fds = [-1, -1];
+  const text = `open ${show(path)} flags ${flags.toString(8)} as handle ${at}`;
+  const result = step(world, random, tools, text, (side) => {
+    fds[side.index] = world.sys.openat(side.root, path === '' ? '.' : path, flags, mode);
+    return plainly(fds[side.index]);
+  });
+  if (result.r >= 0) slots[at] = { fds, path };
+  return result;
+}
+
+const openFile = (world, random, tools) => {
+  const { sys } = world;
+  const path = existing(world, random, 'file');
+  const access = random.of([sys.O_RDONLY, sys.O_RDONLY, sys.O_RDWR, sys.O_WRONLY]);
+  const more = random.of([0, 0, 0, sys.O_TRUNC, sys.O_APPEND, sys.O_CREAT]);
+  const flags = access | more | sys.O_NONBLOCK | sys.O_NOFOLLOW;
+  const result = openInto(world, world.files, random, tools, path, flags, random.of(MODES));
+  if (result.r >= 0 && more === sys.O_CREAT) made(world, path, 'file');
+  return result;
+};
+
+const openDirectory = (world, random, tools) => {
+  const { sys } = world;
+  const path = existing(world, random, 'dir');
+  const flags = random.of([sys.O_RDONLY, sys.O_PATH]) | sys.O_DIRECTORY;
+  return openInto(world, world.dirs, random, tools, path, flags, 0);
+};
+
+/** Does something with an open file; `call` gets the descriptor. */
+function onFile(world, random, tools, what, call) {
+  const open = world.files.filter((slot) => slot !== null);
+  if (open.length === 0) return NO_SLOT;
+  const slot = random.of(open);
+  const text = `${what} by handle ${world.files.indexOf(slot)} (${show(slot.path)})`;
+  return step(world, random, tools, text, (side) => call(slot.fds[side.index]));
+}
+
+const readHandle = (world, random, tools) => {
+  const [offset, length] = [random.of([0, ...OFFSETS]), 1 + random.below(50_000)];
+  return onFile(world, random, tools, `read ${length} at ${offset}`, (fd) =>
+    readFrom(world, fd, offset, length),
+  );
+};
+
+const writeHandle = (world, random, tools) => {
+  const bytes = bytesOf(random);
+  const offset = random.of(OFFSETS);
+  return onFile(world, random, tools, `write ${bytes.length} at ${offset}`, (fd) => ({
+    r: world.sys.pwrite(fd, bytes, 0, bytes.length, offset),
+  }));
+};
+
+const statHandle = (world, random, tools) =>
+  onFile(world, random, tools, 'fstat', (fd) => statResult(world, world.sys.fstat(fd, world.stat)));
+
+const truncateHandle = (world, random, tools) => {
+  const size = random.of(OFFSETS);
+  return onFile(world, random, tools, `ftruncate ${size}`, (fd) => ({ r: world.sys.ftruncate(fd, size) }));
+};
+
+const allocateHandle = (world, random, tools) => {
+  const { sys } = world;
+  const mode = random.of([0, sys.FALLOC_FL_KEEP_SIZE, sys.FALLOC_FL_PUNCH_HOLE | sys.FALLOC_FL_KEEP_SIZE]);
+  const [offset, length] = [random.of(OFFSETS), random.of([1, 4096, 10_000])];
+  return onFile(world, random, tools, `fallocate mode ${mode} ${offset}+${length}`, (fd) => ({
+    r: sys.fallocate(fd, mode, offset, length),
+  }));
+};
+
+const changeHandle = (world, random, tools) => {
+  const { sys } = world;
+  const mode = random.of(MODES);
+  const seconds = 1_000_000_000 + random.below(1e8);
+  const [what, call] = random.of([
+    [`fchmod ${mode.toString(8)}`, (fd) => sys.fchmodat(fd, '', mode)],
+    ['fchown 1000', (fd) => sys.fchownat(fd, '', 1000, -1)],
+    [`futimens ${seconds}`, (fd) => sys.utimensat(fd, '', 1, 2, seconds, 3)],
+    ['fsetxattr', (fd) => sys.setxattr(fd, '', 'user.one', Buffer.from('by handle'), 0)],
+    ['fsync', (fd) => sys.fsync(fd)],
+    ['fdatasync', (fd) => sys.fdatasync(fd)],
+  ]);
+  return onFile(world, random, tools, what, (fd) => plainly(call(fd)));
+};
+
+const seekHandle = (world, random, tools) => {
+  const { sys } = world;
+  // Where holes lie depends on how a file came to be, but beyond the end there is no data for anybody.
+  const [what, whence, offset] = random.of([
+    ['end', 2, 0],
+    ['data beyond the end', sys.SEEK_DATA, 1e9],
+    ['a hole beyond the end', sys.SEEK_HOLE, 1e9],
+  ]);
+  return onFile(world, random, tools, `seek to ${what}`, (fd) => ({ r: sys.lseek(fd, offset, whence) }));
+};
+
+const closeFile = (world, random, tools) => {
+  const at = random.below(world.files.length);
+  const slot = world.files[at];
+  if (slot === null) return NO_SLOT;
+  world.files[at] = null;
+  return tools.step({
+    text: `close handle ${at}`,
+    run: (side) => plainly(world.sys.close(slot.fds[side.index])),
+  });
+};
+
+/** Does something in a directory by its descriptor, wherever its name has gone. */
+const inDirectory = (world, random, tools) => {
+  const { sys } = world;
+  const open = world.dirs.filter((slot) => slot !== null);
+  if (open.length === 0) return NO_SLOT;
+  const slot = random.of(open);
+  const [name, other] = [random.of(NAMES), random.of(NAMES)];
+  const flags = sys.O_CREAT | sys.O_EXCL | sys.O_WRONLY;
+  const making = (dir) => {
+    const fd = sys.openat(dir, name, flags, 0o644);
+    return fd < 0 ? fd : sys.close(fd);
+  };
+  const [what, call] = random.of([
+    [`create ${show(name)}`, (dir) => plainly(making(dir))],
+    [`mkdir ${show(name)}`, (dir) => plainly(sys.mkdirat(dir, name, 0o755))],
+    [`unlink ${show(name)}`, (dir) => plainly(sys.unlinkat(dir, name, 0))],
+    [`rmdir ${show(name)}`, (dir) => plainly(sys.unlinkat(dir, name, sys.AT_REMOVEDIR))],
+    [
+      `rename a file ${show(name)} to ${show(other)}`,
+      (dir) => {
+        const known = sys.statx(dir, name, sys.AT_SYMLINK_NOFOLLOW, world.stat);
+        if (known < 0 || (world.stat.mode & 0o170000) === 0o040000) return { r: known };
+        return plainly(sys.renameat2(dir, name, dir, other, 0));
+      },
+    ],
+    [
+      'readdir',
+      (dir) => {
+        const entries = listEntries(world, dir, '');
+        return typeof entries === 'number'
+          ? { r: entries }
+          : { r: 0, list: entries.map((entry) => entry.name) };
+      },
+    ],
+  ]);
+  const text = `${what} in directory handle ${world.dirs.indexOf(slot)} (${show(slot.path)})`;
+  const result = step(world, random, tools, text, (side) => call(slot.fds[side.index]));
+  // Where the directory lies by now nobody has kept: the model is taken from the tree again.
+  if (result.r >= 0 && what !== 'readdir') tools.rescan();
+  return result;
+};
+
+export const handleOperations = {
+  openFile,
+  openDirectory,
+  readHandle,
+  writeHandle,
+  statHandle,
+  truncateHandle,
+  allocateHandle,
+  changeHandle,
+  seekHandle,
+  closeFile,
+  inDirectory,
+};
