@@ -3,7 +3,13 @@
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { isDirectory, isRegular } from '../lib/stat.ts';
-import { following, type PathState, type Refusal, type UndoRecord, type Version } from '../merge/path-state.ts';
+import {
+  following,
+  type PathState,
+  type Refusal,
+  type UndoRecord,
+  type Version,
+} from '../merge/path-state.ts';
 import { step } from '../merge/states.ts';
 import type { View } from '../union/assess.ts';
 import type { Found } from '../union/sides.ts';

@@ -1,27 +1,25 @@
 // What the last daemon left undone, finished or taken back before anybody is served: an index that was lost is
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
+import { openDirectoryBeneath } from '../branch/base.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
+import { baseName, parentPath } from '../lib/names.ts';
+import { close } from '../sys/file.ts';
+import { unlinkat } from '../sys/names.ts';
 import { setxattr } from '../sys/xattr.ts';
-import { basePathOf, entryAt, walkOverlay } from '../union/walk-overlay.ts';
+import type { Intent } from '../union/carrying.ts';
+import { entryAt, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
-import type { NewEvent } from '../versions/types.ts';
 import type { OpenBranches } from './branches.ts';
 
-/**
- * Whether what the journal announced has come true. A whiteout that a rename left behind and that has no origin
- * yet gets the one that its note carries.
- */
-export function happened(overlay: Overlay, record: JournalRecord): boolean {
-  const { kind, path, origin, from } = record;
+/** Whether what the journal announced has come true. */
+export function happened(overlay: Overlay, { kind, path, origin, from }: JournalRecord): boolean {
   const entry = entryAt(overlay, path);
   switch (kind) {
     case 'whiteout':
-      if (entry?.kind !== 'whiteout') return false;
-      if (origin && entry.origins.length === 0) completeWhiteout(overlay, path, origin);
-      return true;
+      return entry?.kind === 'whiteout';
     case 'copy-up':
     case 'taken':
       return entry?.kind === 'object' && entry.origins.some((one) => one.path === origin?.path);
@@ -35,11 +33,33 @@ export function happened(overlay: Overlay, record: JournalRecord): boolean {
   }
 }
 
-function completeWhiteout(overlay: Overlay, path: string, origin: Origin): void {
-  const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
-  if (dirFd < 0) return;
-  setxattr(dirFd, baseName(path), overlay.origin, encodeOrigins([origin]), 0);
-  close(dirFd);
+/**
+ * Directories change places with a whiteout that lies where they go; it is taken away in a second step. The
+ * base has nothing at the name that was left, else there would be a note of a whiteout, too.
+ */
+function dropStrayWhiteouts(overlay: Overlay, records: readonly JournalRecord[]): void {
+  for (const { kind, from } of records) {
+    if (kind !== 'renamed' || from === undefined) continue;
+    const wanted = records.some((one) => one.kind === 'whiteout' && one.path === from);
+    if (wanted || entryAt(overlay, from)?.kind !== 'whiteout') continue;
+    const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(from));
+    if (dirFd < 0) continue;
+    unlinkat(dirFd, baseName(from), 0);
+    close(dirFd);
+  }
+}
+
+/** A whiteout that a rename left behind gets its origin in a second step, which its note has in full. */
+function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]): void {
+  for (const { kind, path, origin } of records) {
+    if (kind !== 'whiteout' || origin === undefined) continue;
+    const entry = entryAt(overlay, path);
+    if (entry?.kind !== 'whiteout' || entry.origins.length > 0) continue;
+    const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
+    if (dirFd < 0) continue;
+    setxattr(dirFd, baseName(path), overlay.origin, encodeOrigins([origin]), 0);
+    close(dirFd);
+  }
 }
 
 /** One sentence for each thing that was done; for the user. */
@@ -50,6 +70,8 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
   if (recovered.torn) log.info('the journal ended in the middle of a record');
+  completeWhiteouts(branches.overlay, recovered.lastRecords);
+  dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   if (recovered.indexMissing || recovered.uncleanBoot) {
     const count = await rebuild(store, branches);
     store.rebuildDone();
@@ -64,21 +86,18 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   return notes;
 }
 
-/** Puts a record for each origin; one that agrees with it already stays. */
+/** A record for each origin, and for nothing else; one that agrees with it already stays. */
 async function rebuild(store: Store, branches: OpenBranches): Promise<number> {
-  let count = 0;
+  const found = new Set<string>();
   for await (const entry of walkOverlay(branches.overlay)) {
     if (entry.origins.length === 0) continue;
-    count += 1;
+    found.add(entry.path);
     store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
   }
-  return count;
-}
-
-interface Intent {
-  what: string;
-  base: string;
-  event: Omit<NewEvent, 'kind'>;
+  const gone: string[] = [];
+  for await (const { path } of store.paths.under('')) if (!found.has(path)) gone.push(path);
+  for (const path of gone) store.paths.delete(path);
+  return found.size;
 }
 
 /** A merge whose file came to its name is a merge; one whose file did not has never been. */
@@ -86,18 +105,41 @@ async function finishIntents(store: Store, branches: OpenBranches): Promise<numb
   let finished = 0;
   for (const { path, data } of await store.intents.all()) {
     const intent = data as Intent;
-    const overlay = readOverlay(branches, path, path);
+    const entry = entryAt(branches.overlay, path);
     const dropped = intent.what === 'drop';
-    const done = dropped ? overlay.state === 'none' : overlay.origin?.fingerprint === intent.base;
-    if (done && intent.event?.path === path) {
-      const detail = 'recorded after a crash';
-      store.events.add({ ...intent.event, kind: dropped ? 'dropped' : 'merged', detail });
-      if (dropped) store.paths.delete(path);
+    const done = dropped
+      ? entry === null
+      : entry?.kind === 'object' && encodeOrigins(entry.origins).toString('base64') === intent.origins;
+    if (done) {
+      recordIntent(store, path, intent, entry?.origins ?? []);
       finished += 1;
     }
     store.intents.drop(path);
   }
   return finished;
+}
+
+function recordIntent(store: Store, path: string, intent: Intent, origins: readonly Origin[]): void {
+  const kind = intent.what === 'drop' ? 'dropped' : 'merged';
+  const seq = store.events.add({ ...intent.event, kind, detail: 'recorded after a crash' });
+  const open = store.conflicts.of(path);
+  if (open !== null) store.conflicts.close(open.id, { how: 'reconciled', take: '', seq });
+  if (kind === 'dropped') {
+    store.paths.delete(path);
+    return;
+  }
+  const before = store.paths.get(path);
+  store.paths.put({
+    path,
+    state: 'C',
+    detail: '',
+    fingerprint: before?.fingerprint ?? null,
+    baseSeen: intent.base,
+    overlaySig: '',
+    lastMerges: [...(before?.lastMerges ?? []), Date.now()].slice(-16),
+    lastSeq: seq,
+    needs: origins.map((one) => one.content).filter((hash) => hash !== ''),
+  });
 }
 
 /** Hashes of all contents that origins in the overlay name: they are the truth, whatever the index knows. */

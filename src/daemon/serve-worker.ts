@@ -16,7 +16,7 @@ import type { JobResult } from '../union/jobs.ts';
 import type { PendingWork } from '../union/node.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union, type UnionHost } from '../union/union.ts';
-import { JournalWriter } from '../versions/journal.ts';
+import { JournalWriter, journalName } from '../versions/journal.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
 
 /** New ones are asked for when so few are left. */
@@ -205,10 +205,9 @@ function serve(port: MessagePort, start: WorkerStart): void {
     how = messageOf(error);
     host.log.error(how);
   }
-  const rest = journal.rotate();
   journal.close();
   close(start.deviceFd);
-  host.send({ kind: 'ended', how, journal: typeof rest === 'string' ? rest : '' });
+  host.send({ kind: 'ended', how, journal: start.config.readOnly ? '' : journalName });
 }
 
 function drain(port: MessagePort, host: Host, front: Front, mint: Mint, start: WorkerStart): void {
@@ -221,17 +220,23 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
   const { union } = front;
   switch (message.kind) {
     case 'job-done':
-      return host.finish(message.id, message.result);
+      host.finish(message.id, message.result);
+      return;
     case 'look-done':
-      return host.finish(message.id, null);
+      host.finish(message.id, null);
+      return;
     case 'control':
-      return host.controlReply(message.id, message.reply);
+      host.controlReply(message.id, message.reply);
+      return;
     case 'verdict':
-      return setVerdict(union, message.path, message.verdict);
+      setVerdict(union, message.path, message.verdict);
+      return;
     case 'commit':
-      return host.send({ kind: 'committed', id: message.id, result: commit(union, message.request) });
+      host.send({ kind: 'committed', id: message.id, result: commit(union, message.request) });
+      return;
     case 'rotate':
-      return host.send({ kind: 'rotated', id: message.id, name: union.journal.rotate() });
+      host.send({ kind: 'rotated', id: message.id, name: union.journal.rotate() });
+      return;
     case 'counts': {
       const { table, fds } = union;
       const counts = {
@@ -241,20 +246,24 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
         directoryFds: fds.size,
         pending: host.pending,
       };
-      return host.send({ kind: 'counted', id: message.id, counts });
+      host.send({ kind: 'counted', id: message.id, counts });
+      return;
     }
     case 'fill':
-      return fillWhiteout(union, message.path, message.fingerprint, message.content);
+      fillWhiteout(union, message.path, message.fingerprint, message.content);
+      return;
     case 'layer':
       start.layers[message.layer.index] = message.layer;
       union.replaceLayer(message.layer);
-      return host.baseSettled(message.layer.index);
+      host.baseSettled(message.layer.index);
+      return;
     case 'accepted':
       union.baseAccepted = message.accepted;
       union.verdicts.clear();
       return;
     case 'nodes':
-      return mint.add(message);
+      mint.add(message);
+      return;
   }
 }
 

@@ -25,6 +25,7 @@ import { close } from '../sys/file.ts';
 import { eventfd } from '../sys/poll.ts';
 import { fstat } from '../sys/stat.ts';
 import { readContent } from '../union/job-runner.ts';
+import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
@@ -39,13 +40,21 @@ import {
 } from './branches.ts';
 import type { MountContext } from './context.ts';
 import type { WorkerStart } from './messages.ts';
-import { neededAncestors, recover } from './recovery.ts';
+import { happened, neededAncestors, recover } from './recovery.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
 const NODE_BLOCK = 100_000;
 /** What the guest did stands in the index within this time. */
 const FOLD_MS = 1000;
+/** A verdict that holds for nothing. */
+const unseen: Verdict = {
+  overlayIno: 0,
+  overlayCtimeSec: 0,
+  overlayCtimeNsec: 0,
+  fingerprint: '',
+  retryMs: 0,
+};
 /** When ancestors are looked through for those that nothing needs. */
 const FIRST_SWEEP_MS = 15 * 60_000;
 const SWEEP_MS = 6 * 3_600_000;
@@ -85,7 +94,12 @@ class Session {
     const log = makeLog(logConfig);
     const opened = openLayers(options);
     const stateDir = stateDirOf(options);
-    const store = await openStore({ stateDir, log, readOnly: options.readOnly });
+    const store = await openStore({
+      stateDir,
+      log,
+      readOnly: options.readOnly,
+      happened: (record) => happened(opened.overlay, record),
+    });
     try {
       const branches = openState(opened, stateDir, options.readOnly);
       const notes = await recover(store, branches, log);
@@ -168,6 +182,7 @@ class Session {
         originAttr: overlay.origin,
         lenient: !privileged,
         volatile: this.#options.volatile,
+        log: this.#log,
       },
       osTree,
       log: this.#log,
@@ -249,6 +264,9 @@ class Session {
 
   async #serve(): Promise<void> {
     await this.#link.serving;
+    // An open conflict may be over by now: the next access looks.
+    for (const { path } of this.#store.conflicts.all())
+      this.#link.send({ kind: 'verdict', path, verdict: unseen });
     const { mountPoint } = this.#options;
     ensureRuntimeDir();
     this.#store.events.subscribe(() => {

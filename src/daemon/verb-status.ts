@@ -66,12 +66,7 @@ export function baseStateOf(context: MountContext): StatusReport['base'] {
   return context.reconciler.baseState;
 }
 
-function report(
-  context: MountContext,
-  survey: Survey,
-  counts: StatusCounts,
-  sizes: Sizes,
-): StatusReport {
+function report(context: MountContext, survey: Survey, counts: StatusCounts, sizes: Sizes): StatusReport {
   const { options, branches, store, mounted, doubt } = context;
   const { mode } = options.coherence;
   const notes = [...context.notes];

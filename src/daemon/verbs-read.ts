@@ -43,13 +43,17 @@ export function openConflict(context: MountContext, target: ConflictTarget): Con
   const { conflicts } = context.store;
   if ('path' in target) {
     const found = conflicts.of(target.path);
-    if (found === null) throw new FsError(E.ENODATA, `${escapeName(target.path) || '/'}: no conflict is open`);
+    if (found === null)
+      throw new FsError(E.ENODATA, `${escapeName(target.path) || '/'}: no conflict is open`);
     return found;
   }
   const found = conflicts.get(target.id);
   if (found === null) throw new FsError(E.ENOKEY, `conflict ${target.id}: unknown`);
   if (found.closed !== null) {
-    throw new FsError(E.EALREADY, `conflict ${target.id}: ${found.closed.how} at revision ${found.closed.rev}`);
+    throw new FsError(
+      E.EALREADY,
+      `conflict ${target.id}: ${found.closed.how} at revision ${found.closed.rev}`,
+    );
   }
   return found;
 }
@@ -90,11 +94,7 @@ function recordOf({ seq, epoch, time, kind, path }: StoredEvent): EventRecord {
 }
 
 /** Those there are; with `follow` then those that come, until emit rejects because the caller has gone. */
-async function events(
-  context: MountContext,
-  request: EventsRequest,
-  emit: Emit<EventRecord>,
-): Promise<Done> {
+async function events(context: MountContext, request: EventsRequest, emit: Emit<EventRecord>): Promise<Done> {
   await bringUpToDate(context);
   const { store } = context;
   let next = request.from;

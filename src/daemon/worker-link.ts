@@ -127,31 +127,42 @@ export class WorkerLink {
   #take(message: Exclude<FromWorker, { kind: 'serving' | 'ended' }>): void {
     switch (message.kind) {
       case 'job':
-        return this.#track(
+        this.#track(
           runJob(this.#jobs, message.args).then((result) =>
             this.send({ kind: 'job-done', id: message.id, result }),
           ),
         );
+        return;
       case 'look':
-        return this.#track(this.#look(message.id, message.path, message.basePath));
+        this.#track(this.#look(message.id, message.path, message.basePath));
+        return;
       case 'noticed':
-        return this.#events.noticed(message.path, message.basePath);
+        this.#events.noticed(message.path, message.basePath);
+        return;
       case 'remember':
-        return this.#events.remember(message.path, message.fingerprint, message.fd);
+        this.#events.remember(message.path, message.fingerprint, message.fd);
+        return;
       case 'control':
-        return this.#track(this.#askControl(message.id, message.request));
+        this.#track(this.#askControl(message.id, message.request));
+        return;
       case 'renamed':
-        return this.#events.renamed();
+        this.#events.renamed();
+        return;
       case 'base-moved':
-        return this.#events.baseMoved(message.layer);
+        this.#events.baseMoved(message.layer);
+        return;
       case 'committed':
-        return this.#answered(message.id, message.result);
+        this.#answered(message.id, message.result);
+        return;
       case 'rotated':
-        return this.#answered(message.id, message.name);
+        this.#answered(message.id, message.name);
+        return;
       case 'counted':
-        return this.#answered(message.id, message.counts);
+        this.#answered(message.id, message.counts);
+        return;
       case 'nodes-low':
-        return this.send({ kind: 'nodes', ...this.#events.reserveNodes() });
+        this.send({ kind: 'nodes', ...this.#events.reserveNodes() });
+        return;
     }
   }
 

@@ -7,6 +7,7 @@ import {
   FATTR_FH,
   FATTR_GID,
   FATTR_KILL_SUIDGID,
+  FATTR_LOCKOWNER,
   FATTR_MODE,
   FATTR_MTIME,
   FATTR_MTIME_NOW,
@@ -80,8 +81,8 @@ function doSetattr(front: Front, r: FuseRequest): number {
     atimeNsec: has(FATTR_ATIME_NOW) ? UTIME_NOW : has(FATTR_ATIME) ? s.atimensec : UTIME_OMIT,
     mtimeSec: s.mtime,
     mtimeNsec: has(FATTR_MTIME_NOW) ? UTIME_NOW : has(FATTR_MTIME) ? s.mtimensec : UTIME_OMIT,
-    // With HANDLE_KILLPRIV_V2 a change of nothing asks for this, too.
-    killSetid: has(FATTR_KILL_SUIDGID),
+    // A chown that leaves both ids as they are comes as a change of nothing.
+    killSetid: has(FATTR_KILL_SUIDGID) || (s.valid & ~(FATTR_FH | FATTR_LOCKOWNER)) === 0,
     handle: has(FATTR_FH) ? (front.union.table.handle(s.fh) ?? null) : null,
   };
   const result = setattr(front.union, node, change, r.pid);

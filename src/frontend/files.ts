@@ -98,7 +98,7 @@ function doWrite(front: Front, r: FuseRequest): number {
   const handle = handleOf(front, fh);
   if (!handle) return -E.EBADF;
   const dropSetid = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
-  const written = write(front.union, handle, r.buffer, at, size, offset, dropSetid);
+  const written = write(front.union, handle, r.buffer, at, size, offset, dropSetid, r.pid);
   if (written < 0) return written;
   if (!isSynchronous(handle)) return writers.write_out(r.replyView, PAYLOAD, { size: written });
   fsync(front.union, handle, true);

@@ -2,7 +2,14 @@
 // read and merged only where the table asks for them.
 import { isDirectory } from '../lib/stat.ts';
 import { checkMerged } from '../merge/checks.ts';
-import { type Conditions, type Decision, decide, type Look, type TextOutcome } from '../merge/decide.ts';
+import {
+  type Conditions,
+  type Decision,
+  type DirectoryFacts,
+  decide,
+  type Look,
+  type TextOutcome,
+} from '../merge/decide.ts';
 import { mergeText } from '../merge/index.ts';
 import { looksBinary, MAX_TEXT, mergeable, policyOf } from '../merge/policy.ts';
 import type { Store } from '../versions/store.ts';
@@ -11,6 +18,8 @@ import {
   type BaseSide,
   type Branches,
   fillContent,
+  isOpaqueAt,
+  linkedDirectory,
   type OverlaySide,
   openBase,
   openOverlayFile,
@@ -125,9 +134,6 @@ export function lookOf(
   const { overlay, base } = view;
   const object = overlay.object;
   if (object === null) throw new TypeError(`${view.path}: looked at without an object`);
-  const directory = isDirectory(object.stat.mode)
-    ? { opaque: false, empty: false, baseLink: base.object?.target ? ('other' as const) : null }
-    : null;
   return {
     path: view.path,
     policy: policyOf(view.path, context.osTree),
@@ -138,7 +144,7 @@ export function lookOf(
     pinned,
     conditions,
     metadataOnly: false,
-    directory,
+    directory: isDirectory(object.stat.mode) ? directoryFacts(context.branches, view) : null,
     ancestorBytes: view.ancestorBytes !== null,
     xattrs: () => ({
       ancestor: view.ancestorXattrs,
@@ -146,6 +152,16 @@ export function lookOf(
       base: base.object?.xattrs ?? emptySet,
     }),
     text: () => textOutcome(view, merged),
+  };
+}
+
+function directoryFacts(branches: Branches, view: View): DirectoryFacts {
+  const target = linkedDirectory(branches, view);
+  const link = view.base.object?.target ?? null;
+  return {
+    opaque: isOpaqueAt(branches, view.path),
+    empty: false,
+    baseLink: link === null ? null : target === null ? 'other' : 'directory',
   };
 }
 

@@ -4,7 +4,8 @@ import { isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_WRONLY, UTIME_OMIT } from '../sys/constants.ts';
 import { close, ftruncate, openat, reopen } from '../sys/file.ts';
 import { fchmodat, fchownat, fstat, statx, utimensat } from '../sys/stat.ts';
-import { copyUp, copyUpTruncated } from './copy-up.ts';
+import { mayKeepSetgid } from './caller.ts';
+import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
 import type { Handle, Node } from './node.ts';
@@ -47,19 +48,17 @@ export interface Change {
 /** SETATTR: fills union.entry; 0, WAIT or a negative errno. */
 export function setattr(union: Union, node: Node, change: Change, callerPid: number): number {
   if (union.config.readOnly) return -E.EROFS;
-  const up =
-    change.size === 0 && node.dir === null && node.layer >= 0
-      ? copyUpTruncated(union, node, callerPid)
-      : copyUp(union, node, callerPid);
+  const truncate = change.size === 0;
+  const up = copyUp(union, node, callerPid, { truncate, byName: false });
   if (up < 0) return up;
-  const error = apply(union, node, change);
+  const error = apply(union, node, change, callerPid);
   if (error < 0) return error;
   if (node.dir !== null) node.dir.ctimeSec = -1;
   const known = statNode(union, node, union.entry.stat);
   return known < 0 ? known : fillEntry(union, node, union.entry.stat);
 }
 
-function apply(union: Union, node: Node, change: Change): number {
+function apply(union: Union, node: Node, change: Change, callerPid: number): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
   const { dirFd, name } = at;
@@ -67,29 +66,32 @@ function apply(union: Union, node: Node, change: Change): number {
     const error = truncate(union, node, dirFd, name, change.size, change.handle);
     if (error < 0) return error;
   }
-  if (change.uid !== null || change.gid !== null) {
+  const chown = change.uid !== null || change.gid !== null;
+  if (change.killSetid || chown) {
+    const error = killSetid(dirFd, name, union.stat, callerPid);
+    if (error < 0) return error;
+  }
+  if (chown) {
     const error = fchownat(dirFd, name, change.uid ?? -1, change.gid ?? -1);
     if (error < 0) return error;
   }
   if (change.mode !== null) {
     const error = fchmodat(dirFd, name, change.mode & 0o7777);
     if (error < 0) return error;
-  } else if (change.killSetid) {
-    const error = killSetid(dirFd, name, union.stat);
-    if (error < 0) return error;
   }
   if (change.atimeNsec === UTIME_OMIT && change.mtimeNsec === UTIME_OMIT) return 0;
   return utimensat(dirFd, name, change.atimeSec, change.atimeNsec, change.mtimeSec, change.mtimeNsec);
 }
 
-/** Takes set-user-id away, and set-group-id where the group may execute (inode(7)). */
-export function killSetid(dirFd: number, name: string, scratch: Stat): number {
+/** Takes set-user-id away, and set-group-id where the group may execute or the caller is not in it. */
+export function killSetid(dirFd: number, name: string, scratch: Stat, callerPid: number): number {
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch);
   if (error < 0) return error;
   if (!isRegular(scratch.mode)) return 0;
   let mode = scratch.mode & 0o7777;
   mode &= ~S_ISUID;
-  if ((mode & 0o010) !== 0) mode &= ~S_ISGID;
+  const setgid = (mode & S_ISGID) !== 0;
+  if (setgid && ((mode & 0o010) !== 0 || !mayKeepSetgid(callerPid, scratch.gid))) mode &= ~S_ISGID;
   return mode === (scratch.mode & 0o7777) ? 0 : fchmodat(dirFd, name, mode);
 }
 

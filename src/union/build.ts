@@ -1,9 +1,21 @@
 // Builds an object in work/, whole and synced, for the last step to rename into place. Main thread.
+import { openDirectoryBeneath } from '../branch/base.ts';
+import type { Overlay } from '../branch/overlay.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
 import { isDirectory, isRegular, isSymlink } from '../lib/stat.ts';
-import { AT_REMOVEDIR, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR } from '../sys/constants.ts';
-import { close, fsyncAsync, openat, pwriteAsync } from '../sys/file.ts';
+import {
+  AT_REMOVEDIR,
+  O_CLOEXEC,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_RDWR,
+} from '../sys/constants.ts';
+import { close, fsyncAsync, openat, pwriteAsync, reopen } from '../sys/file.ts';
 import { mkdirat, mknodat, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { setxattr } from '../sys/xattr.ts';
@@ -34,6 +46,7 @@ export interface Workshop {
   /** Unprivileged: owners and some attributes cannot be set. */
   lenient: boolean;
   volatile: boolean;
+  log: Log;
 }
 
 function check(result: number, what: string, allowed: readonly number[] = []): void {
@@ -57,6 +70,22 @@ export async function build(shop: Workshop, temp: string, plan: Blueprint): Prom
 export function discard(shop: Workshop, temp: string): void {
   const error = unlinkat(shop.workFd, temp, 0);
   if (error === -E.EISDIR || error === -E.EPERM) unlinkat(shop.workFd, temp, AT_REMOVEDIR);
+}
+
+/**
+ * A rename in a directory of the overlay reaches the disk: some file systems would keep the index, which is
+ * synced next, and not the name.
+ */
+export async function syncNames(shop: Workshop, overlay: Overlay, path: string): Promise<void> {
+  if (shop.volatile) return;
+  const pathFd = openDirectoryBeneath(overlay.rootFd, path);
+  const fd = pathFd < 0 ? pathFd : reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (pathFd >= 0) close(pathFd);
+  if (fd < 0) return;
+  const error = await fsyncAsync(fd);
+  close(fd);
+  // It has happened, and must be recorded; the flush that follows meets the same disk.
+  if (error < 0) shop.log.warn(`${path}: the directory could not be synced (${errnoName(error)})`);
 }
 
 async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise<void> {

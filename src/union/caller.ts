@@ -1,6 +1,8 @@
 // Doing something as the caller: what is made belongs to the caller, counts in the caller's quota, and gets the
 // mode that the caller's umask leaves (or the directory's default ACL). Permissions have been checked by the
 // kernel (default_permissions), so the right to pass by them is kept.
+import * as fs from 'node:fs';
+import { CAP_FSETID } from '../sys/constants.ts';
 import { raiseFileCaps, setFsIds, setGroups } from '../sys/creds.ts';
 import { umask } from '../sys/names.ts';
 
@@ -13,6 +15,26 @@ export interface Caller {
   umask: number;
   /** Supplementary groups that matter for this request (the kernel tells at most one). */
   groups: readonly number[];
+}
+
+/**
+ * Whether a thread may leave the set-group-id bit on a file of a group: it is in the group, or has CAP_FSETID.
+ * A request tells neither. False where the thread has ended.
+ */
+export function mayKeepSetgid(pid: number, gid: number): boolean {
+  let status: string;
+  try {
+    status = fs.readFileSync(`/proc/${pid}/status`, 'latin1');
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' || code === 'ESRCH') return false;
+    throw error;
+  }
+  const caps = /^CapEff:\t([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  if ((BigInt(`0x${caps}`) >> BigInt(CAP_FSETID)) & 1n) return true;
+  const fsGid = /^Gid:\t\d+\t\d+\t\d+\t(\d+)$/m.exec(status)?.[1];
+  const groups = /^Groups:\t(.*)$/m.exec(status)?.[1]?.split(' ') ?? [];
+  return [fsGid, ...groups].includes(String(gid));
 }
 
 /** Runs `work` with the caller's fsuid, fsgid and umask where the daemon may take them on. */

@@ -2,53 +2,37 @@
 // is told only when all of it is durable. The intent that is written before the rename lets a restart finish
 // the record of a merge that a crash cut off.
 import type { ReconcileOutcome } from '../control/verbs.ts';
-import { E, errnoName } from '../lib/errno.ts';
+import { errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import type { Log } from '../lib/log.ts';
+import { parentPath } from '../lib/names.ts';
 import { isRegular, S_IFMT } from '../lib/stat.ts';
 import type { Decision } from '../merge/decide.ts';
 import type { MergedMetadata } from '../merge/metadata.ts';
 import { close } from '../sys/file.ts';
-import { encodeOrigins, type Origin } from '../versions/origin.ts';
-import type { Store } from '../versions/store.ts';
-import type { NewEvent, PathRecord, PathState, UndoInfo } from '../versions/types.ts';
+import type { Origin } from '../versions/origin.ts';
+import type { NewEvent, PathState, UndoInfo } from '../versions/types.ts';
 import { type Assessed, loadContents, proposal, type View } from './assess.ts';
-import { type Blueprint, build, discard, type Workshop } from './build.ts';
-import { type CommitRequest, signatureOf } from './commit.ts';
+import { type Blueprint, build, discard, syncNames } from './build.ts';
+import {
+  AGAIN,
+  base64,
+  type CarryContext,
+  closeConflict,
+  failed,
+  type Intent,
+  type Outcome,
+  outcome,
+  pending,
+  record,
+  stepOf,
+} from './carrying.ts';
+import { displace } from './displace.ts';
+import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
-import { newOrigin } from './origin-list.ts';
-import { type Branches, type Found, openBase, openOverlayFile } from './sides.ts';
+import { isRacy, newOrigin } from './origin-list.ts';
+import { type Found, openBase, openOverlayFile } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
-
-export interface CarryContext {
-  branches: Branches;
-  store: Store;
-  shop: Workshop;
-  osTree: boolean;
-  log: Log;
-  displacedFd: number;
-  tempName(): string;
-  /** The last step, on the serving thread: see commit.ts. */
-  commit(request: CommitRequest): Promise<number>;
-}
-
-export interface Outcome {
-  outcome: ReconcileOutcome;
-  detail: string;
-  /** When to look again, in milliseconds; null: when a side moves. */
-  retryMs: number | null;
-}
-
-/** A side has moved since the decision: decide anew. */
-export const AGAIN = 'again';
-
-const RETRY_WRITER_MS = 500;
-const RETRY_FULL_MS = 5000;
-
-function outcome(kind: ReconcileOutcome, detail = '', retryMs: number | null = null): Outcome {
-  return { outcome: kind, detail, retryMs };
-}
 
 /** Carries a decision out; AGAIN when a side has moved meanwhile. Throws FsError for what is not expected. */
 export async function carryOut(
@@ -79,12 +63,7 @@ export async function carryOut(
         ? replace(context, assessed, decision.metadata, 'overlay')
         : renewOrigin(context, view, 'merged');
     case 'displace':
-      return conflict(context, assessed, {
-        do: 'conflict',
-        kind: 'type',
-        reason: 'a directory of the guest lies where the base has something else now',
-        proposal: 'none',
-      });
+      return displace(context, view, decision.into === 'target');
     case 'conflict':
       return conflict(context, assessed, decision);
   }
@@ -106,61 +85,6 @@ export function withOrigin(view: View, origin: Origin | null): Origin[] {
   return origin === null ? others : [...others, origin];
 }
 
-function request(view: View, action: CommitRequest['action']): CommitRequest {
-  const { object } = view.overlay;
-  return {
-    path: view.path,
-    overlay: object === null ? null : signatureOf(object.stat),
-    base: view.base.fingerprint,
-    action,
-    temp: '',
-    origins: '',
-    noWriter: action !== 'origins',
-    displacedFd: -1,
-  };
-}
-
-/** What the answer of the last step means when it is not 0. */
-function failed(context: CarryContext, view: View, result: number): Outcome | typeof AGAIN {
-  if (result === -E.EAGAIN) return AGAIN;
-  if (result === -E.EBUSY) return pending(context, view, 'writer', RETRY_WRITER_MS);
-  if (result === -E.ENOSPC || result === -E.EDQUOT) return pending(context, view, 'full', RETRY_FULL_MS);
-  if (result === -E.EROFS) return pending(context, view, 'read-only', RETRY_FULL_MS);
-  if (result === -E.ESHUTDOWN) return outcome('pending', 'the mount has ended');
-  throw new FsError(-result, `${view.path}: cannot be replaced (${errnoName(result)})`);
-}
-
-function record(
-  context: CarryContext,
-  view: View,
-  state: PathState,
-  detail: string,
-  seq: number,
-  merged: boolean,
-): void {
-  const before = context.store.paths.get(view.path);
-  // Each change of the base that has been taken note of, pending ones not, begins an epoch.
-  if (state !== 'P' && before !== null && before.baseSeen !== view.base.fingerprint) {
-    context.store.events.bumpEpoch();
-  }
-  const origin = view.overlay.origin;
-  const needs = [view.ancestorContent, origin?.pin?.content, origin?.content].filter(
-    (hash): hash is string => typeof hash === 'string' && hash !== '',
-  );
-  const next: PathRecord = {
-    path: view.path,
-    state,
-    detail,
-    fingerprint: before?.fingerprint ?? null,
-    baseSeen: view.base.fingerprint,
-    overlaySig: contentSignature(view.overlay.object),
-    lastMerges: [...(before?.lastMerges ?? []), ...(merged ? [Date.now()] : [])].slice(-16),
-    lastSeq: seq !== 0 ? seq : (before?.lastSeq ?? 0),
-    needs: [...new Set(needs)],
-  };
-  context.store.paths.put(next);
-}
-
 /** Records a state once for each version of the base, with an event. */
 function recordState(
   context: CarryContext,
@@ -176,35 +100,6 @@ function recordState(
   return outcome(kind, detail);
 }
 
-const pendingReasons: Record<string, string> = {
-  held: 'the base is held for an update',
-  unaccepted: 'the base is not accepted',
-  settling: 'the base has not settled',
-  writer: 'somebody has it open for writing',
-  set: 'another file of its set is not ready',
-  full: 'no space is left in the overlay',
-  'read-only': 'the overlay is read-only',
-  hashing: 'its content could not be read',
-};
-
-function pending(context: CarryContext, view: View, reason: string, waitMs: number): Outcome {
-  const detail = pendingReasons[reason] ?? reason;
-  const before = context.store.paths.get(view.path);
-  if (before?.state !== 'P' || before.detail !== detail || before.baseSeen !== view.base.fingerprint) {
-    // Who is in conflict stays so; the other side just has not come to rest.
-    if (context.store.conflicts.of(view.path) === null) {
-      const seq =
-        before?.state === 'P'
-          ? before.lastSeq
-          : context.store.events.add({ kind: 'pending', path: view.path, detail });
-      record(context, view, 'P', detail, seq, false);
-    }
-  }
-  const retryMs =
-    reason === 'settling' ? waitMs : reason === 'unaccepted' || reason === 'held' ? null : RETRY_WRITER_MS;
-  return outcome('pending', detail, retryMs);
-}
-
 function kept(context: CarryContext, view: View, decision: Decision & { do: 'kept' }): Outcome {
   const before = context.store.paths.get(view.path);
   const detail =
@@ -215,16 +110,6 @@ function kept(context: CarryContext, view: View, decision: Decision & { do: 'kep
     record(context, view, 'K', detail, seq, false);
   }
   return outcome('kept', detail);
-}
-
-/** The open conflict of a path is over. */
-function closeConflict(context: CarryContext, view: View, how: 'withdrawn' | 'reconciled'): void {
-  const open = context.store.conflicts.of(view.path);
-  if (open === null) return;
-  const kind = how === 'withdrawn' ? 'withdrawn' : 'resolved';
-  const detail = how === 'withdrawn' ? 'the base is back at what it was' : 'both sides agree';
-  const seq = context.store.events.add({ kind, path: view.path, conflict: open.id, detail });
-  context.store.conflicts.close(open.id, { how, take: '', seq });
 }
 
 /** A whiteout stays whatever the base does; each version that it hides is recorded once. */
@@ -239,18 +124,30 @@ export function noteHidden(context: CarryContext, view: View): void {
   record(context, view, 'W', detail, seq, false);
 }
 
+/** The origin says all of this version already, and was not taken in the very moment in which the base changed. */
+function isRenewed(view: View): boolean {
+  const { origin } = view.overlay;
+  const { object, fingerprint } = view.base;
+  if (origin === null || object === null || origin.pin !== null || origin.torn) return false;
+  return origin.fingerprint === fingerprint && !isRacy(object.stat, origin.taken);
+}
+
 /** Nothing to be done but to note that this version of the base is the origin. */
 async function renewOrigin(
   context: CarryContext,
   view: View,
   kind: 'current' | 'merged',
 ): Promise<Outcome | typeof AGAIN> {
-  const fresh = originFromBase(view);
-  if (fresh !== null) {
-    const result = await context.commit({
-      ...request(view, 'origins'),
-      origins: encodeOrigins(withOrigin(view, fresh)).toString('base64'),
-    });
+  if (view.base.object !== null && !isRenewed(view)) {
+    await loadContents(context, view);
+    // The ancestor of the next merge.
+    if (view.base.object.bytes !== null) await context.store.ancestors.put(view.base.object.bytes);
+    const fresh = originFromBase(view) as Origin;
+    const result = await context.commit(
+      stepOf(view, 'origins', {
+        origins: base64(withOrigin(view, fresh)),
+      }),
+    );
     if (result < 0) return failed(context, view, result);
   }
   closeConflict(context, view, 'withdrawn');
@@ -277,7 +174,7 @@ async function drop(context: CarryContext, view: View, gone: boolean): Promise<O
   failPoint('merge-kept');
   const event = await prepare(context, view, sides, 'drop', '', []);
   failPoint('merge-intent');
-  const result = await context.commit(request(view, 'drop'));
+  const result = await context.commit(stepOf(view, 'drop'));
   if (result < 0) {
     context.store.intents.drop(view.path);
     return failed(context, view, result);
@@ -305,7 +202,7 @@ async function prepare(
   const numbers = numberSides(context.store, view.path, sides);
   const undo: UndoInfo = {
     version: numbers.overlay,
-    origin: encodeOrigins(view.overlay.origins).toString('base64'),
+    origin: base64(view.overlay.origins),
     after,
     pin: { fingerprint: view.base.fingerprint, content: view.base.object?.content ?? '' },
     conflict: null,
@@ -353,15 +250,18 @@ async function replace(
   failPoint('merge-kept');
   await buildFrom(context, view, temp, plan, from, source);
   failPoint('merge-built');
-  const content = source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
+  const content =
+    source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
   const after = builtSignature(context.shop, temp, content);
-  const event = await prepare(context, view, sides, source, after);
-  const result = await context.commit({ ...request(view, 'replace'), temp });
+  const event = await prepare(context, view, sides, source, after, origins);
+  failPoint('merge-intent');
+  const result = await context.commit(stepOf(view, 'replace', { temp }));
   if (result < 0) {
     discard(context.shop, temp);
     context.store.intents.drop(view.path);
     return failed(context, view, result);
   }
+  await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
   closeConflict(context, view, 'reconciled');
   const detail = { merged: 'both changes merged', base: 'the base’s content', overlay: 'metadata merged' }[
     source
@@ -369,7 +269,7 @@ async function replace(
   const notes = metadata.notes.length > 0 ? `${detail}; ${metadata.notes.join('; ')}` : detail;
   view.ancestorContent = origin.content;
   finishEvent(context, view, { ...event, kind: 'merged', detail: notes }, 'C');
-  await context.store.flush();
+  await makeDurable(context);
   return outcome('merged', notes);
 }
 

@@ -22,6 +22,7 @@ import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { dropObject, keepObject } from './remove.ts';
+import { scatter } from './scatter.ts';
 import type { Union } from './union.ts';
 
 /** The overlay's object as the decision saw it. */
@@ -43,9 +44,12 @@ export interface CommitRequest {
   base: string | null;
   /**
    * replace: work/TEMP comes under the name; with a displacedFd displaced/TEMP does. drop: the copy goes, the base
-   * shows. origins: only the origins are written. displace: the object moves to displaced/TEMP.
+   * shows. origins: only the origins are written. displace: the object moves to displaced/TEMP. scatter: what a
+   * directory holds moves into the directory TARGET, as far as names are free there; the directory stays.
    */
-  action: 'replace' | 'drop' | 'origins' | 'displace';
+  action: 'replace' | 'drop' | 'origins' | 'displace' | 'scatter';
+  /** Path of a directory of the union, for `scatter`. */
+  target: string;
   temp: string;
   /** Encoded origins, base64, for `origins`. */
   origins: string;
@@ -132,6 +136,7 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
     const list = decodeOrigins(Buffer.from(request.origins, 'base64'));
     return list === null ? -E.EINVAL : writeOrigins(union, dirFd, name, list);
   }
+  if (action === 'scatter') return scatter(union, parent, name, request.target);
   const child = union.table.child(parent, name) ?? null;
   if (child !== null && child.dir === null) keepObject(union, parent, name, child);
   const whiteout = overlay === null && union.found.state === WHITEOUT;

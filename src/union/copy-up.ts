@@ -5,26 +5,28 @@ import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { isRegular, isSymlink, newStat, type Stat } from '../lib/stat.ts';
+import { isRegular, isSymlink, newStat, S_IFMT, type Stat } from '../lib/stat.ts';
 import { setOf } from '../merge/policy.ts';
 import {
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
   O_NOATIME,
+  O_NOFOLLOW,
   O_NONBLOCK,
+  O_PATH,
   O_RDONLY,
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
-import { close, openat } from '../sys/file.ts';
+import { close, openat, reopen } from '../sys/file.ts';
 import { mkdirat, mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
-import { statx } from '../sys/stat.ts';
+import { fstat, statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
-import { IN_BASE, type Name, type Node } from './node.ts';
+import { type Handle, IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -53,7 +55,7 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   if (parentFd < 0) return parentFd;
   const from = locate(union, node);
   if (typeof from === 'number') return from;
-  const sourceFd = from.dirFd;
+  const { dirFd: sourceFd, layer } = from;
   const stat = newStat();
   const known = statx(sourceFd, '', AT_SYMLINK_NOFOLLOW, stat);
   if (known < 0) return known;
@@ -64,12 +66,11 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   const error =
     firstError(
       () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
+      () => writeDirOrigin(union, temp, place, stat, layer),
       () => copyTimes(stat, union.workFd, temp),
       () =>
         publish(union, 'directory', [], () =>
-          keepingTimes(parentFd, () =>
-            renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
-          ),
+          keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
         ),
     ) ?? 0;
   if (error < 0) {
@@ -84,6 +85,14 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   return 0;
 }
 
+/** So that a directory which the base had can be told from one that the guest has made. */
+function writeDirOrigin(union: Union, temp: string, place: Name, stat: Stat, layer: number): number {
+  const basePath = basePathAt(place.parent, place.name);
+  if (basePath === null) return 0;
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
+  return tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
+}
+
 /** The first negative result of steps that build on each other; undefined when all went well. */
 export function firstError(...steps: (() => number)[]): number | undefined {
   for (const step of steps) {
@@ -93,40 +102,101 @@ export function firstError(...steps: (() => number)[]): number | undefined {
   return undefined;
 }
 
-/** Brings the node's object into the overlay. 0, WAIT while its content is copied, or a negative errno. */
-export function copyUp(union: Union, node: Node, callerPid: number): number {
-  if (node.dir !== null) return ensureOverlayDir(union, node);
-  if (node.busy) return waitFor(union, node.busy);
-  if (node.layer < 0 || node.names.length === 0) return 0;
-  if (union.config.readOnly) return -E.EROFS;
-  const place = node.names[0] as Name;
-  const above = ensureOverlayDir(union, place.parent);
-  if (above < 0) return above;
-  const found = find(union, place.parent, place.name);
-  if (found < 0) return found;
-  // The base has moved on beneath an open file that has not been looked up since.
-  if (union.found.state !== IN_BASE) return -E.ESTALE;
-  const stat = union.found.stat;
-  if (stat.ino !== node.ino) {
-    if (node.handles.size > 0) return -E.ESTALE;
-    union.table.show(node, node.layer, stat);
-  }
-  if (isRegular(stat.mode)) return copyUpFile(union, node, place, { ...stat }, false, callerPid);
-  return copyUpSpecial(union, node, place, { ...stat });
+export interface CopyUpWish {
+  /** Of a file: the guest throws its content away, so the copy is empty, its origin what had been seen. */
+  truncate: boolean;
+  /** Asked for by name: -ESTALE, and the kernel looks the name up anew, where it leads to another object by now. */
+  byName: boolean;
 }
 
-/** As copyUp, for a file whose content the guest throws away: it is empty then, its origin what had been seen. */
-export function copyUpTruncated(union: Union, node: Node, callerPid: number): number {
+const wholly: CopyUpWish = { truncate: false, byName: false };
+
+/** Brings the node's object into the overlay. 0, WAIT while its content is copied, or a negative errno. */
+export function copyUp(union: Union, node: Node, callerPid: number, wish = wholly): number {
+  if (node.dir !== null) return ensureOverlayDir(union, node);
   if (node.busy) return waitFor(union, node.busy);
-  if (node.layer < 0 || node.names.length === 0) return 0;
+  if (node.layer < 0) return 0;
   if (union.config.readOnly) return -E.EROFS;
-  const place = node.names[0] as Name;
+  const place = node.names[0];
+  if (!place) return copyUpOrphan(union, node);
   const above = ensureOverlayDir(union, place.parent);
   if (above < 0) return above;
   const found = find(union, place.parent, place.name);
   if (found < 0) return found;
-  if (union.found.state !== IN_BASE) return -E.ESTALE;
-  return copyUpFile(union, node, place, { ...union.found.stat }, true, callerPid);
+  const { state, stat } = union.found;
+  const type = stat.mode & S_IFMT;
+  if (state === IN_OVERLAY && type === node.type && node.handles.size === 0) {
+    // An undo has put a copy there.
+    return showOverlay(union, node, place, overlayDirFd(union, place.parent));
+  }
+  if (state !== IN_BASE || type !== node.type || (stat.ino !== node.ino && node.handles.size > 0)) {
+    if (wish.byName) return -E.ESTALE;
+    union.table.unlink(node, place.parent, place.name);
+    return copyUpOrphan(union, node);
+  }
+  if (stat.ino !== node.ino) union.table.show(node, node.layer, stat);
+  if (!isRegular(stat.mode)) return copyUpSpecial(union, node, place, { ...stat });
+  return copyUpFile(union, node, place, { ...stat }, wish.truncate, callerPid);
+}
+
+/**
+ * An object of the base that is open, and has no name any more (the base has replaced it): who changes it
+ * through a descriptor gets a copy without a name.
+ */
+function copyUpOrphan(union: Union, node: Node): number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const sourceFd = reopen(at.dirFd, O_RDONLY);
+  if (sourceFd < 0) return sourceFd;
+  const job = newJob(union, node, { sourceFd, path: '', basePath: '' });
+  node.busy = union.host.startJob(job, (done) => {
+    node.busy = null;
+    const result = done.result < 0 ? done.result : showNameless(union, node, job.temp);
+    unlinkat(union.workFd, job.temp, 0);
+    union.table.release(node);
+    return result;
+  });
+  return waitFor(union, node.busy);
+}
+
+function showNameless(union: Union, node: Node, temp: string): number {
+  const fd = openat(union.workFd, temp, O_PATH | O_NOFOLLOW);
+  if (fd < 0) return fd;
+  const error = fstat(fd, union.stat);
+  if (error < 0) return error;
+  if (node.orphanFd >= 0) close(node.orphanFd);
+  union.table.show(node, -1, union.stat);
+  node.orphanFd = fd;
+  for (const handle of node.handles) moveHandle(handle, reopen(fd, handle.flags));
+  return 0;
+}
+
+/** A descriptor that was opened on the base goes over to the overlay; should that fail, it reads on in the old bytes. */
+function moveHandle(handle: Handle, fd: number): void {
+  if (fd < 0) return;
+  close(handle.fd);
+  handle.fd = fd;
+  handle.layer = -1;
+}
+
+function newJob(
+  union: Union,
+  node: Node,
+  more: Pick<CopyUpJob, 'sourceFd' | 'path' | 'basePath'> & Partial<CopyUpJob>,
+): CopyUpJob {
+  return {
+    kind: 'copy-up',
+    workFd: union.workFd,
+    temp: union.tempName(),
+    layer: union.layers[node.layer]?.identity ?? '',
+    truncate: false,
+    seen: null,
+    ino: baseIno(node.layer, node.ino),
+    originAttr: union.overlay.origin,
+    sync: false,
+    osTree: union.config.osTree,
+    ...more,
+  };
 }
 
 /** The members of a set that is reconciled wholly come up together: 0 or WAIT. */
@@ -175,33 +245,16 @@ function copyUpFile(
     close(sourceFd);
     return -E.ENOENT;
   }
-  const layer = union.layers[node.layer];
   const seen = truncate ? union.seen.of(path, callerPid) : null;
-  const job: CopyUpJob = {
-    kind: 'copy-up',
-    workFd: union.workFd,
-    temp: union.tempName(),
+  const older = seen !== null && seen.fingerprint !== baseFingerprint(union, node.layer, stat);
+  const job = newJob(union, node, {
     sourceFd,
-    layer: layer?.identity ?? '',
-    truncate,
-    seen:
-      seen === null || seen.fingerprint === baseFingerprint(union, node.layer, stat)
-        ? null
-        : {
-            fingerprint: seen.fingerprint,
-            content: seen.content,
-            fd: seen.fd,
-            mode: seen.mode,
-            uid: seen.uid,
-            gid: seen.gid,
-          },
-    basePath,
     path,
-    ino: baseIno(node.layer, stat.ino),
-    originAttr: union.overlay.origin,
+    basePath,
+    truncate,
+    seen: older ? seen : null,
     sync: !union.config.volatile && !truncate && stat.size > 0,
-    osTree: union.config.osTree,
-  };
+  });
   const work = union.host.startJob(job, (result) => finish(union, node, place, job, result));
   node.busy = work;
   return waitFor(union, work);
@@ -217,7 +270,8 @@ export function openSource(dirFd: number, name: string): number {
 function finish(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
   node.busy = null;
   // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
-  const wanted = node.layer >= 0 && node.names.includes(place) && pathAt(place.parent, place.name) === job.path;
+  const wanted =
+    node.layer >= 0 && node.names.includes(place) && pathAt(place.parent, place.name) === job.path;
   const error = done.result < 0 ? done.result : wanted ? publishFile(union, node, place, job, done) : 0;
   if (error < 0 || !wanted) unlinkat(union.workFd, job.temp, 0);
   union.table.release(node);
@@ -231,9 +285,7 @@ function publishFile(union: Union, node: Node, place: Name, job: CopyUpJob, done
   if (!origin) return -E.EIO;
   const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
   const error = publish(union, 'copy-up', [note], () =>
-    keepingTimes(parentFd, () =>
-      renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE),
-    ),
+    keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
   );
   return error < 0 ? error : showOverlay(union, node, place, parentFd);
 }
@@ -246,13 +298,7 @@ function showOverlay(union: Union, node: Node, place: Name, parentFd: number): n
   for (const other of node.names.slice(1)) union.table.unlink(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   for (const handle of node.handles) {
-    if (handle.layer < 0 || handle.writable) continue;
-    const fd = openat(parentFd, place.name, handle.flags);
-    // What reads on in the base's bytes is still right for what it had opened.
-    if (fd < 0) continue;
-    close(handle.fd);
-    handle.fd = fd;
-    handle.layer = -1;
+    if (handle.layer >= 0 && !handle.writable) moveHandle(handle, openat(parentFd, place.name, handle.flags));
   }
   return 0;
 }

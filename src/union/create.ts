@@ -35,11 +35,13 @@ import type { Origin } from '../versions/origin.ts';
 import { asCaller, type Caller } from './caller.ts';
 import { copyUp, ensureOverlayDir, firstError, tolerate } from './copy-up.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, instantiate } from './lookup.ts';
 import { type Handle, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { CONTROL_NAME, pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import { type Taken, takeName } from './take.ts';
 import type { Union } from './union.ts';
 
@@ -164,18 +166,13 @@ function make(
     ? makeAt(union, dirFd, name, object, caller, opened)
     : makeOver(
         union,
-        { dirFd, name, whiteout: state === WHITEOUT, hidesDirectory },
+        { dirFd, name, path, whiteout: state === WHITEOUT, hidesDirectory },
         object,
         caller,
         taken.origin,
         opened,
       );
-  if (error < 0) return error;
-  if (taken.origin !== null) {
-    const logged = union.journal.append({ kind: 'taken', path, time: Date.now(), origin: taken.origin });
-    if (logged < 0) union.host.log.error(`journal: errno ${-logged} for ${path}`);
-  }
-  return showNew(union, parent, name, dirFd);
+  return error < 0 ? error : showNew(union, parent, name, dirFd);
 }
 
 /** The node of what has just come to a place of the overlay; fills union.entry. */
@@ -221,13 +218,13 @@ function makeAt(
 /** In work/, then over the whiteout: with the attributes that it would have got in the directory. */
 function makeOver(
   union: Union,
-  at: { dirFd: number; name: string; whiteout: boolean; hidesDirectory: boolean },
+  at: TakenPlace & { hidesDirectory: boolean },
   object: NewObject,
   caller: Caller,
   origin: Origin | null,
   opened: Opened,
 ): number {
-  const { dirFd, name, whiteout, hidesDirectory } = at;
+  const { dirFd, hidesDirectory } = at;
   const temp = union.tempName();
   const error = makeAt(union, union.workFd, temp, object, caller, opened);
   if (error < 0) return error;
@@ -238,25 +235,37 @@ function makeOver(
       () => inherit(union, dirFd, temp, object, caller),
       () => (isDir && hidesDirectory ? setOpaque(union.overlay, union.workFd, temp) : 0),
       () => (origin && !isDir ? tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient) : 0),
-      () => publishOver(union, temp, dirFd, name, whiteout, isDir),
+      () => publishOver(union, 'create', temp, at, isDir, isDir ? null : origin),
     ) ?? 0;
   if (failed < 0) unlinkat(union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
   return failed;
 }
 
+interface TakenPlace {
+  dirFd: number;
+  name: string;
+  path: string;
+  whiteout: boolean;
+}
+
 /** A directory cannot be renamed over a whiteout: they change places, and the whiteout goes. */
-export function publishOver(
+function publishOver(
   union: Union,
+  step: string,
   temp: string,
-  dirFd: number,
-  name: string,
-  whiteout: boolean,
+  at: TakenPlace,
   isDir: boolean,
+  origin: Origin | null,
 ): number {
-  if (!whiteout) return renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);
-  if (!isDir) return renameat2(union.workFd, temp, dirFd, name, 0);
-  const swapped = renameat2(union.workFd, temp, dirFd, name, RENAME_EXCHANGE);
-  return swapped < 0 ? swapped : unlinkat(union.workFd, temp, 0);
+  const { dirFd, name, path, whiteout } = at;
+  const what = origin === null ? { kind: 'added' as const } : { kind: 'taken' as const, origin };
+  const flags = !whiteout ? RENAME_NOREPLACE : isDir ? RENAME_EXCHANGE : 0;
+  const error = publish(union, step, [{ ...what, path, time: Date.now() }], () =>
+    renameat2(union.workFd, temp, dirFd, name, flags),
+  );
+  // The whiteout lies in work/ now; should it stay, the next start clears it away.
+  if (error === 0 && whiteout && isDir) unlinkat(union.workFd, temp, 0);
+  return error;
 }
 
 const parentStat = newStat();
@@ -308,6 +317,8 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
   if (state === IN_BASE || state === IN_OVERLAY) return -E.EEXIST;
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
+  const path = pathAt(parent, name);
+  if (path === null) return -E.ENOENT;
   let error = noteArrival(union, node, dirFd);
   if (error < 0) return error;
   const from = locate(union, node);
@@ -321,7 +332,8 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
     const temp = union.tempName();
     error = linkTo(union.workFd, temp);
     if (error < 0) return error;
-    error = publishOver(union, temp, dirFd, name, state === WHITEOUT, false);
+    const place = { dirFd, name, path, whiteout: state === WHITEOUT };
+    error = publishOver(union, 'link', temp, place, false, taken.origin);
     if (error < 0) unlinkat(union.workFd, temp, 0);
   } else {
     error = linkTo(dirFd, name);
@@ -333,9 +345,8 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
 
 /** Before an object comes to a directory that may have nothing of the base: its listing must know of such ones. */
 export function noteArrival(union: Union, node: Node, dirFd: number): number {
-  if (node.dir !== null) return 0;
   const error = statNode(union, node, union.stat);
-  if (error < 0 || originsOf(union, node, union.stat).ino === 0) return error;
+  if (error < 0 || objectIno(union, node, union.stat) === overlayIno(union.stat.ino)) return error;
   return tolerate(setImpure(union.overlay, dirFd), !union.config.privileged);
 }
 
@@ -350,6 +361,10 @@ export function addOrigin(
   if (origin === null) return 0;
   const error = statNode(union, node, union.stat);
   if (error < 0) return error;
-  const others = originsOf(union, node, union.stat).list.filter((one) => one.path !== origin.path);
-  return tolerate(writeOrigins(union, dirFd, name, [...others, origin]), !union.config.privileged);
+  const { list } = originsOf(union, node, union.stat);
+  const others = list.filter((one) => one.path !== origin.path);
+  // An object that comes back to where it was copied up from goes on showing the number that it has from there.
+  const ino = list.find((one) => one.path === origin.path)?.ino ?? 0;
+  const now = [...others, { ...origin, ino }];
+  return tolerate(writeOrigins(union, dirFd, name, now), !union.config.privileged);
 }

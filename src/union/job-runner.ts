@@ -28,6 +28,7 @@ import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import { failPoint } from './fail-point.ts';
 import type { CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
+import { stillShows, type Witness } from './witness.ts';
 import { encodeXattrs, hashXattrs } from './xattr-set.ts';
 
 export interface JobContext {
@@ -169,16 +170,13 @@ async function copyByHand(from: number, to: number, offset: number, length: numb
 
 async function copyUp(context: JobContext, job: CopyUpJob): Promise<JobResult> {
   const fd = openat(job.workFd, job.temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
-  if (fd < 0) {
-    close(job.sourceFd);
-    return done(fd);
-  }
   failPoint('copy-up-temp');
   try {
-    return await fill(context, job, fd);
+    return fd < 0 ? done(fd) : await fill(context, job, fd);
   } finally {
-    close(fd);
+    if (fd >= 0) close(fd);
     close(job.sourceFd);
+    if (job.seen !== null && job.seen.fd >= 0) close(job.seen.fd);
   }
 }
 
@@ -256,24 +254,40 @@ async function originOf(
     taken: Math.floor(Date.now() / 1000),
     pin: null,
   };
+  const copied = hashFingerprint(fingerprintOf(stat, job.layer));
   const { seen } = job;
-  if (seen !== null) {
-    const hash = seen.content !== '' || seen.fd < 0 ? seen.content : await hashSeen(context, seen.fd);
-    const { fingerprint, mode, uid, gid } = seen;
-    return { ...common, mode, uid, gid, content: hash, fingerprint, xattrs: '', torn: false };
+  if (seen !== null && seen.fingerprint !== copied) {
+    const { fingerprint, mode, uid, gid, xattrs: attrs } = seen;
+    const hash = seen.content !== '' ? seen.content : await readVersion(context, seen, job);
+    return { ...common, mode, uid, gid, content: hash, fingerprint, xattrs: attrs, torn: false };
   }
   if (content.bytes !== null) keepAncestor(context, content.bytes);
   const { mode, uid, gid } = stat;
-  const fingerprint = hashFingerprint(fingerprintOf(stat, job.layer));
+  const fingerprint = copied;
   return { ...common, mode, uid, gid, content: content.hash, fingerprint, xattrs: hashXattrs(xattrs), torn };
 }
 
-async function hashSeen(context: JobContext, fd: number): Promise<string> {
-  const stat = newStat();
-  if (fstat(fd, stat) < 0) return '';
-  const content = await readContent(fd, stat.size, true);
-  if (typeof content === 'number') return '';
+/**
+ * Hash of a version's content, by a descriptor that was kept of it; '' where its bytes are gone or cannot be read.
+ * They become an ancestor where policy would merge them, its attributes one of their own.
+ */
+export async function readVersion(
+  context: Pick<JobContext, 'ancestors' | 'log'>,
+  version: { fd: number; witness: Witness | null },
+  where: { path: string; osTree: boolean },
+): Promise<string> {
+  const { fd, witness } = version;
+  if (fd < 0 || witness === null || !stillShows(fd, witness)) return '';
+  const content = await readContent(fd, witness.size, mergeable(where.path, where.osTree, witness.size));
+  if (typeof content === 'number') {
+    // The base may have vanished: what cannot be read is unknown, and the guest's change goes on.
+    context.log.warn(`${where.path}: its base cannot be read: ${errnoName(content)}`);
+    return '';
+  }
+  const xattrs = readXattrs(fd, '');
+  if (!stillShows(fd, witness)) return '';
   if (content.bytes !== null) keepAncestor(context, content.bytes);
+  if (xattrs.size > 0) keepAncestor(context, encodeXattrs(xattrs));
   return content.hash;
 }
 
@@ -286,22 +300,8 @@ export function keepAncestor(context: Pick<JobContext, 'ancestors' | 'log'>, byt
 }
 
 async function take(context: JobContext, job: TakeJob): Promise<JobResult> {
-  let content = '';
-  if (job.baseFd >= 0) {
-    const stat = newStat();
-    const known = fstat(job.baseFd, stat);
-    if (known === 0) {
-      const got = await readContent(job.baseFd, stat.size, mergeable(job.path, job.osTree, stat.size));
-      // The base may have vanished: what cannot be read is unknown, and the guest's rename goes on.
-      if (typeof got === 'number')
-        context.log.warn(`${job.path}: its base cannot be read: ${errnoName(got)}`);
-      else {
-        content = got.hash;
-        if (got.bytes !== null) keepAncestor(context, got.bytes);
-      }
-    }
-    if (job.closeBase) close(job.baseFd);
-  }
+  const content = await readVersion(context, { fd: job.baseFd, witness: job.witness }, job);
+  if (job.baseFd >= 0) close(job.baseFd);
   const synced = job.syncFd >= 0 ? await fdatasyncAsync(job.syncFd) : 0;
   if (job.syncFd >= 0) close(job.syncFd);
   return { ...done(synced < 0 && synced !== -E.EINVAL ? synced : 0), content };

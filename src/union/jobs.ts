@@ -1,6 +1,19 @@
 // Work that may wait for a disk, as plain data: made on the serving worker, done on a pool thread at the
 // daemon's request (job-runner.ts), finished on the serving worker. Descriptors are numbers, which all threads
 // of the process share; those in a job belong to it until it is done.
+import type { Witness } from './witness.ts';
+
+/** A version that the guest had read, and a descriptor that may still give its bytes; closed by the job. */
+export interface SeenSource {
+  fingerprint: string;
+  content: string;
+  fd: number;
+  witness: Witness | null;
+  mode: number;
+  uid: number;
+  gid: number;
+  xattrs: string;
+}
 
 export interface CopyUpJob {
   kind: 'copy-up';
@@ -13,8 +26,8 @@ export interface CopyUpJob {
   layer: string;
   /** Leave the content away: the guest truncates it. */
   truncate: boolean;
-  /** The guest had read an older version (its origin); null: what is copied. */
-  seen: { fingerprint: string; content: string; fd: number; mode: number; uid: number; gid: number } | null;
+  /** The version that the guest had read, which is the origin if it is not the one that is copied. */
+  seen: SeenSource | null;
   basePath: string;
   /** Path in the union, for the policy. */
   path: string;
@@ -28,9 +41,10 @@ export interface CopyUpJob {
 /** The base's object under a name that is taken (rename over it, link): hash and ancestor, and a sync. */
 export interface TakeJob {
   kind: 'take';
-  /** O_RDONLY of the version whose content is wanted, -1: none; closed by the job if `closeBase`. */
+  /** O_RDONLY of the version whose content is wanted, -1: none; closed by the job. */
   baseFd: number;
-  closeBase: boolean;
+  /** Without it the bytes that are read are not the version's. */
+  witness: Witness | null;
   path: string;
   /** O_RDONLY of the new file whose data must reach the disk first, -1: none; closed by the job. */
   syncFd: number;

@@ -16,6 +16,7 @@ export async function keepObject(
   open: () => number,
   origins: readonly Origin[],
 ): Promise<VersionRef> {
+  const { rdevMajor, rdevMinor } = found.stat;
   return {
     content: isRegular(found.stat.mode) ? await keepContent(store, found, open) : null,
     mode: found.stat.mode,
@@ -26,6 +27,7 @@ export async function keepObject(
     target: found.target,
     xattrs: xattrPairs(found.xattrs),
     ...(origins.length > 0 ? { origin: encodeOrigins(origins).toString('base64') } : {}),
+    ...(rdevMajor + rdevMinor > 0 ? { rdev: [rdevMajor, rdevMinor] as [number, number] } : {}),
   };
 }
 

@@ -2,7 +2,7 @@
 // hashes side by side, so that NFS servers and seekdir in a new open find their place, whatever was added or
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
-import { isImpure, isOpaque } from '../branch/overlay.ts';
+import { isImpure, isOpaque, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
@@ -10,6 +10,7 @@ import { close, getdents, parseDents, reopen } from '../sys/file.ts';
 import { statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
+import { redirectedParts } from './lookup.ts';
 import { type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
@@ -74,7 +75,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   if (dir === null) return -E.ENOTDIR;
   const entries = new Map<string, ListEntry>();
   const hidden = new Set<string>();
-  const merged = new Set<string>();
+  const merged = new Map<string, number>();
   const own: string[] = [];
   const pathFd = dir.hasOverlay ? overlayDirFd(union, node) : -1;
   if (dir.hasOverlay) {
@@ -85,7 +86,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
         return;
       }
       entries.set(name, { name, ino: overlayIno(ino), type, offset: nameOffset(name) });
-      if (type !== DT_DIR) own.push(name);
+      own.push(name);
     });
     if (error < 0) return error;
   }
@@ -99,15 +100,17 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
         if (type === DT_CHR && isWhiteout(fd, name)) hidden.add(name);
         else entries.set(name, { name, ino: baseIno(part.layer, ino), type, offset: nameOffset(name) });
       } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
-        merged.add(name);
-        if (!isOpaque(union.overlay, pathFd, name)) known.ino = baseIno(part.layer, ino);
+        merged.set(name, baseIno(part.layer, ino));
       }
     });
     if (error < 0) return error;
   }
   // Nowhere else can an object show a number that is not its own.
   const copied = own.length > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
-  if (copied) showCopiedInos(union, pathFd, own, entries);
+  for (const name of copied ? own : []) {
+    const entry = entries.get(name) as ListEntry;
+    entry.ino = copiedIno(union, node, pathFd, entry, merged.get(name)) ?? entry.ino;
+  }
   if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
   return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
 }
@@ -116,17 +119,21 @@ function isWhiteout(dirFd: number, name: string): boolean {
   return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isWhiteoutDevice(entryStat);
 }
 
-function showCopiedInos(
+/** The number that an entry of the overlay shows because the base has, or had, the object; else undefined. */
+function copiedIno(
   union: Union,
+  parent: Node,
   dirFd: number,
-  names: readonly string[],
-  entries: ReadonlyMap<string, ListEntry>,
-): void {
-  for (const name of names) {
-    const ino = readOrigins(union, dirFd, name).find((origin) => origin.ino !== 0)?.ino;
-    const entry = entries.get(name);
-    if (ino !== undefined && entry) entry.ino = ino;
+  { name, type }: ListEntry,
+  merged: number | undefined,
+): number | undefined {
+  if (type !== DT_DIR) return readOrigins(union, dirFd, name).find((origin) => origin.ino !== 0)?.ino;
+  const redirect = redirectOf(union.overlay, dirFd, name);
+  if (redirect !== null) {
+    const [part] = redirectedParts(union, parent, redirect);
+    return part && baseIno(part.layer, part.ino);
   }
+  return merged === undefined || isOpaque(union.overlay, dirFd, name) ? undefined : merged;
 }
 
 /** Index of the first entry whose offset is above `offset`. */

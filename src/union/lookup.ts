@@ -157,13 +157,15 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
     if (!same) {
       const fd = overlayDirFd(union, parent);
       if (fd < 0) return fd;
-      dir.opaque = isOpaque(union.overlay, fd, name);
+      dir.ownOpaque = isOpaque(union.overlay, fd, name);
       dir.redirect = redirectOf(union.overlay, fd, name);
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
       dir.overlayIno = found.stat.ino;
     }
     redirect = dir.redirect;
+    // Beneath an opaque directory nothing of the base is seen but by a redirect.
+    dir.opaque = dir.ownOpaque || (parent.dir.opaque && redirect === null);
   } else if (dir.hasOverlay) {
     if (dir.overlayFd >= 0) close(dir.overlayFd);
     dir.overlayFd = -1;
@@ -175,14 +177,14 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   return 0;
 }
 
+type ClosedPart = Omit<DirPart, 'fd'>;
+
 function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
   const dir = node.dir;
   const found = union.found;
   if (dir === null || parent.dir === null) return;
-  const wanted: { layer: number; path: string; ino: number }[] = [];
-  if (redirect !== null) {
-    redirectedParts(union, parent, redirect, wanted);
-  } else if (found.inBase && isDirectory(found.baseStat.mode)) {
+  const wanted: ClosedPart[] = redirect === null ? [] : redirectedParts(union, parent, redirect);
+  if (redirect === null && found.inBase && isDirectory(found.baseStat.mode)) {
     const part = parent.dir.parts[found.part] as DirPart;
     wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: found.baseStat.ino });
     lowerParts(union, parent, name, found.part + 1, wanted);
@@ -202,13 +204,7 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
 const lowerStat = newStat();
 
 /** Directories of the layers beneath, down to the first that is opaque or no directory. */
-function lowerParts(
-  union: Union,
-  parent: Node,
-  name: string,
-  from: number,
-  wanted: { layer: number; path: string; ino: number }[],
-): void {
+function lowerParts(union: Union, parent: Node, name: string, from: number, wanted: ClosedPart[]): void {
   const parts = parent.dir?.parts ?? [];
   for (let i = from; i < parts.length; i++) {
     const above = partFd(union, parent, parts[i - 1] as DirPart);
@@ -224,12 +220,8 @@ function lowerParts(
 }
 
 /** A renamed directory of the base (overlayfs's redirect): absolute from the root, or a name beside it. */
-function redirectedParts(
-  union: Union,
-  parent: Node,
-  redirect: string,
-  wanted: { layer: number; path: string; ino: number }[],
-): void {
+export function redirectedParts(union: Union, parent: Node, redirect: string): ClosedPart[] {
+  const wanted: ClosedPart[] = [];
   const absolute = redirect.startsWith('/');
   const places = absolute
     ? union.layers.map((layer) => ({ layer: layer.index, path: redirect.slice(1) }))
@@ -246,6 +238,7 @@ function redirectedParts(
     if (fstat(fd, lowerStat) === 0) wanted.push({ ...place, ino: lowerStat.ino });
     close(fd);
   }
+  return wanted;
 }
 
 /** Copies what is known of a node into union.entry. `stat` is of the object that answers for it. */

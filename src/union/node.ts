@@ -26,8 +26,9 @@ export interface DirState {
   overlayIno: number;
   ctimeSec: number;
   ctimeNsec: number;
-  /** The overlay's directory hides the base's names (not their origins). */
+  /** The overlay's directory hides the base's names (not their origins): by itself, or for one above does. */
   opaque: boolean;
+  ownOpaque: boolean;
   /** It shows what the base has elsewhere, as overlayfs writes it; null: at the same place. */
   redirect: string | null;
   /** What of the base lies at this path, also under an opaque directory: origins need it. */

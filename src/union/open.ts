@@ -16,9 +16,10 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
-import { dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
+import { close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
 import { killSetid } from './attributes.ts';
-import { copyUp, copyUpTruncated } from './copy-up.ts';
+import { copyUp } from './copy-up.ts';
 import { locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
@@ -49,16 +50,21 @@ export function open(
     if (stale < 0) return stale;
   }
   if (writable || truncates) {
-    const up = truncates ? copyUpTruncated(union, node, callerPid) : copyUp(union, node, callerPid);
+    const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
     if (up < 0) return up;
     const aged = ageOrigin(union, node, callerPid);
     if (aged < 0) return aged;
   }
   const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
   if (fd < 0) return fd;
+  const moved = showOpened(union, node, fd);
+  if (moved < 0) {
+    close(fd);
+    return moved;
+  }
   const { layer } = node;
   if (truncates || writable) node.dataSynced = false;
-  if (dropSetid) killSetid(fd, '', union.stat);
+  if (dropSetid) killSetid(fd, '', union.stat, callerPid);
   if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd);
   return union.table.addHandle(node, fd, access | (flags & (O_DSYNC | O_SYNC)), writable, layer);
 }
@@ -71,7 +77,20 @@ function settleBeforeOpen(union: Union, node: Node): number {
   return awaitIfStale(union, node, place.parent, place.name);
 }
 
-/** Opens what the node shows; ESTALE (the kernel looks the name up anew) when the name leads elsewhere by now. */
+/**
+ * The name may lead to another object since it was looked up. One node has one page cache: ESTALE (the kernel
+ * looks the name up anew) while others have the old object open; else the node goes over to the new one.
+ */
+function showOpened(union: Union, node: Node, fd: number): number {
+  const { stat } = union;
+  const error = fstat(fd, stat);
+  if (error < 0 || stat.ino === node.ino) return error;
+  if (node.handles.size > 0) return -E.ESTALE;
+  union.table.show(node, node.layer, stat);
+  return 0;
+}
+
+/** Opens what the node's name leads to. */
 function openObject(union: Union, node: Node, flags: number): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
@@ -124,11 +143,12 @@ export function write(
   length: number,
   offset: number,
   dropSetid: boolean,
+  callerPid: number,
 ): number {
   if (!handle.writable) return -E.EBADF;
   handle.node.dataSynced = false;
   if (dropSetid) {
-    const error = killSetid(handle.fd, '', union.stat);
+    const error = killSetid(handle.fd, '', union.stat, callerPid);
     if (error < 0) return error;
   }
   return pwrite(handle.fd, buffer, at, length, offset);

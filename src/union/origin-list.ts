@@ -37,3 +37,11 @@ export function pinOf(fingerprint: string, content: string): NonNullable<Origin[
 export function isPinned(pin: NonNullable<Origin['pin']>, fingerprint: string): boolean {
   return pin.fingerprint === (fingerprint || ABSENT);
 }
+
+/** Clock granularity of file systems, with room. */
+const RACY_MS = 20;
+
+/** The base may have changed once more, unseen, after its fingerprint was taken at `taken` (seconds). */
+export function isRacy(base: Stat, taken: number): boolean {
+  return base.ctimeSec * 1000 + base.ctimeNsec / 1e6 + RACY_MS >= taken * 1000;
+}

@@ -10,7 +10,8 @@ import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
 import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
-import { AGAIN, type CarryContext, carryOut, noteHidden, type Outcome } from './carry-out.ts';
+import { carryOut, noteHidden } from './carry-out.ts';
+import { AGAIN, type CarryContext, type Outcome } from './carrying.ts';
 import type { Verdict } from './node.ts';
 import { isPinned } from './origin-list.ts';
 import { Settling } from './settling.ts';
@@ -29,12 +30,18 @@ export interface ReconcilerParts extends CarryContext {
 export interface LookOptions {
   /** Decide, and change nothing. */
   dryRun: boolean;
+  /** With dryRun: as if the base were accepted. */
+  accepted?: boolean;
+  /** With dryRun: as if nothing had been undone at this path. */
+  unpinned?: string;
 }
 
 /** Of the known origins, so many at least and so large a part must be gone for the base to be doubted. */
 const VANISHED_LEAST = 100;
 const VANISHED_PART = 0.1;
 const VANISHED_CHECK_MS = 1000;
+/** Events after which it no longer counts what the guest had before an earlier merge. */
+const decisive: ReadonlySet<string> = new Set(['merged', 'dropped', 'resolved', 'undone', 'pin-lifted']);
 const TRIES = 4;
 const RETRY_MOVING_MS = 250;
 
@@ -97,7 +104,7 @@ export class Reconciler {
       const view = await viewOf(this.#assessContext, path, basePath);
       if (view.overlay.state !== 'object') return this.#absent(view, options);
       if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished();
-      const { assessed, waitMs } = await this.#assess(view);
+      const { assessed, waitMs } = await this.#assess(view, options);
       if (options.dryRun) return planned(assessed);
       const done = await carryOut(this.context, assessed, waitMs);
       if (done === AGAIN) continue;
@@ -121,7 +128,7 @@ export class Reconciler {
       const found: { assessed: Assessed; waitMs: number }[] = [];
       for (const member of members) {
         const view = await viewOf(this.#assessContext, member, basePathOf(member, path, basePath));
-        if (view.overlay.state === 'object') found.push(await this.#assess(view));
+        if (view.overlay.state === 'object') found.push(await this.#assess(view, options));
         else if (member === path) own = await this.#absent(view, options);
       }
       const decisions = decideSet(
@@ -181,13 +188,13 @@ export class Reconciler {
     return { branches, store, osTree };
   }
 
-  async #assess(view: View): Promise<{ assessed: Assessed; waitMs: number }> {
+  async #assess(view: View, options: LookOptions): Promise<{ assessed: Assessed; waitMs: number }> {
     const { store } = this.#parts;
     const lastMerges = store.paths.get(view.path)?.lastMerges ?? [];
     const open = () => openBase(this.#parts.branches, view.basePath);
     const waitMs = this.#settling.wait(view.path, view.base, lastMerges, open);
     const conditions: Conditions = {
-      baseState: this.baseState,
+      baseState: options.accepted ? 'accepted' : this.baseState,
       settled: waitMs === 0,
       writer: this.#hasWriter(view),
       setReady: true,
@@ -195,7 +202,7 @@ export class Reconciler {
       underOpaque: view.overlay.underOpaque,
       locked: false,
     };
-    const pinned = await this.#pinned(view);
+    const pinned = options.unpinned === view.path ? null : await this.#pinned(view);
     return { assessed: await assess(this.#assessContext, view, conditions, pinned), waitMs };
   }
 
@@ -225,9 +232,9 @@ export class Reconciler {
     if ((store.paths.get(view.path)?.lastMerges.length ?? 0) === 0) return false;
     let last: StoredEvent | null = null;
     for await (const event of store.events.of(view.path)) {
-      if (event.kind === 'merged' && event.path === view.path) last = event;
+      if (event.path === view.path && decisive.has(event.kind)) last = event;
     }
-    if (last === null || last.undone !== 0 || last.undo?.version == null) return false;
+    if (last?.kind !== 'merged' || last.undone !== 0 || last.undo?.version == null) return false;
     const before = store.versions.get(view.path, last.undo.version);
     if (before?.content == null || last.undo.after.startsWith(before.content)) return false;
     await loadContents(this.#assessContext, view);
@@ -241,7 +248,8 @@ export class Reconciler {
       noteHidden(this.context, view);
     }
     const open = store.conflicts.of(view.path);
-    if (open !== null && !options.dryRun) {
+    // One about what was displaced never had an object.
+    if (open !== null && open.overlay !== null && !options.dryRun) {
       const detail = 'the guest has removed the file';
       const seq = store.events.add({ kind: 'resolved', path: view.path, conflict: open.id, detail });
       store.conflicts.close(open.id, { how: 'removed', take: '', seq });
@@ -259,6 +267,10 @@ export class Reconciler {
       if (Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) > 100) {
         store.hashes.set(view.base.fingerprint, base.content);
       }
+    }
+    if (done.outcome !== 'pending' && done.outcome !== 'kept' && done.outcome !== 'conflict') {
+      this.#parts.verdict(view.path, null);
+      return;
     }
     const now = await viewOf(this.#assessContext, view.path, view.basePath);
     const stat = now.overlay.object?.stat ?? null;
@@ -313,5 +325,6 @@ function planned(assessed: Assessed): Outcome {
     displace: 'conflict',
     conflict: 'conflict',
   } as const;
-  return { outcome: outcomes[decision.do], detail, retryMs: null };
+  const kind = decision.do === 'conflict' ? decision.kind : decision.do === 'displace' ? 'type' : null;
+  return { outcome: outcomes[decision.do], detail, retryMs: null, ...(kind === null ? {} : { kind }) };
 }

@@ -23,7 +23,7 @@ import { overlayDirFd, partFd } from './dir-fds.ts';
 import { readNames } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, type Node } from './node.ts';
-import { writeOrigins } from './origins.ts';
+import { originsOf, writeOrigins } from './origins.ts';
 import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { leavingOrigin } from './take.ts';
@@ -63,7 +63,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   if (dirFd < 0) return dirFd;
   const removed = inBase
     ? putWhiteout(union, parent, name, dirFd, callerPid, false)
-    : unlinkat(dirFd, name, 0);
+    : removeOwn(union, parent, name, dirFd, child);
   if (removed < 0) {
     if (last) dropObject(child);
     return removed;
@@ -71,6 +71,14 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   forgetPlace(union, parent, name);
   if (parent.dir) parent.dir.version += 1;
   return 0;
+}
+
+/** What the base has not (any more): with an origin it has a record, which goes with it. */
+function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node: Node): number {
+  const path = pathAt(parent, name);
+  const recorded = path !== null && originsOf(union, node, union.found.stat).list.length > 0;
+  const notes = recorded ? [{ kind: 'removed' as const, path, time: Date.now() }] : [];
+  return publish(union, 'remove', notes, () => unlinkat(dirFd, name, 0));
 }
 
 /** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */

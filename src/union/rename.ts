@@ -1,23 +1,27 @@
 // RENAME. A file of the base is brought up first and leaves a whiteout; a directory that shows the base's names
-// carries a redirect to where the base has it (or answers EXDEV, with --redirect-dir off). Whatever comes to a name of the base has that name's origin; whatever goes
-// leaves its origin behind, with the whiteout. RENAME_WHITEOUT makes name and whiteout change in one step.
+// carries a redirect to where the base has it (or answers EXDEV, with --redirect-dir off). Whatever comes to a
+// name of the base has that name's origin; whatever goes leaves its origin behind, with the whiteout.
+// RENAME_WHITEOUT makes name and whiteout change in one step.
+import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import { removeRedirect, setOpaque, setRedirect } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory } from '../lib/stat.ts';
-import { RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
-import { renameat2, unlinkat } from '../sys/names.ts';
+import { isDirectory, newStat } from '../lib/stat.ts';
+import { AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
+import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
+import { statx } from '../sys/stat.ts';
+import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUp, ensureOverlayDir, firstError, tolerate } from './copy-up.ts';
 import { addOrigin, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
-import { failPoint } from './fail-point.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import { dropObject, emptyAndRemove, isEmpty, keepObject, makeWhiteout } from './remove.ts';
 import { leavingOrigin, type Taken } from './take.ts';
-import type { Union } from './union.ts';
+import { type Union, waitFor } from './union.ts';
 
 interface Side {
   parent: Node;
@@ -67,11 +71,19 @@ function readyDirectory(
 ): number {
   const part = node.dir?.parts[0];
   if (!part || !showsBase(node)) return hidesDirectory ? setOpaque(union.overlay, at.dirFd, at.name) : 0;
-  if (basePathAt(to.parent, to.name) !== part.path) {
-    return setRedirect(union.overlay, at.dirFd, at.name, part.path);
+  return isAtHome(node, to) ? 0 : setRedirect(union.overlay, at.dirFd, at.name, part.path);
+}
+
+/** Whether the place is the one where the base has the directory. */
+function isAtHome(node: Node, at: Side): boolean {
+  return node.dir?.parts[0]?.path === basePathAt(at.parent, at.name);
+}
+
+/** A directory that is back where the base has it needs no redirect; until then it cannot do without. */
+function settleDirectory(union: Union, node: Node, dirFd: number, at: Side): void {
+  if (node.dir !== null && showsBase(node) && isAtHome(node, at)) {
+    removeRedirect(union.overlay, dirFd, at.name);
   }
-  const error = removeRedirect(union.overlay, at.dirFd, at.name);
-  return error === -E.ENODATA ? 0 : error;
 }
 
 function move(
@@ -92,6 +104,7 @@ function move(
   if (exists) {
     const there = replaceable(union, to, source);
     if (typeof there === 'number') return there;
+    if (there.busy) return waitFor(union, there.busy);
     target = there;
   }
   const targetState = state;
@@ -155,7 +168,11 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
+  const time = Date.now();
+  const notes: JournalRecord[] = [];
   if (source.dir !== null) {
+    // What is recorded of the paths beneath goes along.
+    notes.push({ kind: 'renamed', path, time, from: fromPath });
     const error = readyDirectory(
       union,
       source,
@@ -168,30 +185,18 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   if (source.dir === null && target.origin !== null) {
     const error = addOrigin(union, source, fromFd, from.name, target.origin);
     if (error < 0) return error;
-    const logged = union.journal.append({
-      kind: 'taken',
-      path,
-      time: Date.now(),
-      origin: target.origin,
-      from: fromPath,
-    });
-    if (logged < 0) return logged;
+    notes.push({ kind: 'taken', path, time, origin: target.origin, from: fromPath });
   }
-  if (leaves) {
-    const origin = left === null ? {} : { origin: left };
-    const logged = union.journal.append({ kind: 'whiteout', path: fromPath, time: Date.now(), ...origin });
-    if (logged < 0) return logged;
-  }
-  failPoint('rename-before');
-  const error = source.dir
-    ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
-    : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves);
+  if (leaves)
+    notes.push({ kind: 'whiteout', path: fromPath, time, ...(left === null ? {} : { origin: left }) });
+  const error = publish(union, 'rename', notes, () =>
+    source.dir
+      ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
+      : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
+  );
   if (error < 0) return error;
-  failPoint('rename-after');
   if (source.dir !== null) {
-    // What is recorded of the paths beneath goes along.
-    const logged = union.journal.append({ kind: 'renamed', path, time: Date.now(), from: fromPath });
-    if (logged < 0) return logged;
+    settleDirectory(union, source, toFd, to);
     union.host.renamed();
   }
   return leaves ? leaveWhiteout(union, fromFd, from.name, left) : 0;
@@ -224,16 +229,31 @@ function moveDirectory(
   state: number,
   leaves: boolean,
 ): number {
-  if (state !== WHITEOUT && state !== IN_OVERLAY) {
-    return moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
+  if (state !== WHITEOUT) {
+    const moved = moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
+    if (moved !== -E.ENOTEMPTY && moved !== -E.EEXIST) return moved;
+    const bared = bareDirectory(union, toFd, toName);
+    return bared < 0 ? bared : moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
   }
   const swapped = renameat2(fromFd, fromName, toFd, toName, RENAME_EXCHANGE);
   if (swapped < 0) return swapped;
   // The whiteout that lay there is the one that is to be left.
-  if (state === WHITEOUT) return leaves ? 0 : unlinkat(fromFd, fromName, 0);
+  return leaves ? 0 : unlinkat(fromFd, fromName, 0);
+}
+
+/** A directory that holds whiteouts alone gives way to an opaque one that holds nothing: guests see no difference. */
+function bareDirectory(union: Union, dirFd: number, name: string): number {
+  const stat = newStat();
   const temp = union.tempName();
-  const error = renameat2(fromFd, fromName, union.workFd, temp, RENAME_NOREPLACE);
-  return error < 0 ? error : emptyAndRemove(union, temp);
+  const error = firstError(
+    () => statx(dirFd, name, AT_SYMLINK_NOFOLLOW, stat),
+    () => mkdirat(union.workFd, temp, 0o700),
+    () => copyAttributes(stat, dirFd, name, union.workFd, temp, !union.config.privileged),
+    () => copyTimes(stat, union.workFd, temp),
+    () => setOpaque(union.overlay, union.workFd, temp),
+    () => renameat2(union.workFd, temp, dirFd, name, RENAME_EXCHANGE),
+  );
+  return error ?? emptyAndRemove(union, temp);
 }
 
 /** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
@@ -270,9 +290,13 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
       () => adopt(union, target, toFd, to.name, from, takenFrom.origin, fromHidesDirectory),
     ) ?? 0;
   if (error < 0) return error;
-  failPoint('exchange-before');
-  error = renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE);
+  const notes = [...noteTaken(to, takenTo), ...noteTaken(from, takenFrom)];
+  error = publish(union, 'exchange', notes, () =>
+    renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE),
+  );
   if (error < 0) return error;
+  settleDirectory(union, source, toFd, to);
+  settleDirectory(union, target, fromFd, from);
   union.table.unlink(target, to.parent, to.name);
   union.table.link(source, to.parent, to.name);
   union.table.unlink(source, from.parent, from.name);
@@ -280,6 +304,11 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   moved(source, from, to);
   moved(target, to, from);
   return 0;
+}
+
+function noteTaken(at: Side, { origin }: Taken): JournalRecord[] {
+  const path = pathAt(at.parent, at.name);
+  return origin === null || path === null ? [] : [{ kind: 'taken', path, time: Date.now(), origin }];
 }
 
 /** What an object needs before it comes to lie at a place of the base. */

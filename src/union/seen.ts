@@ -2,14 +2,17 @@
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
 import * as fs from 'node:fs';
 import { close } from '../sys/file.ts';
+import type { Witness } from './witness.ts';
 
 export interface Seen {
   /** Hash of the base's fingerprint at the time: the version's name. */
   fingerprint: string;
   /** Content hash; '' while nobody has read it. */
   content: string;
-  /** Descriptor of the base's object, -1: it is not kept (the version came from an origin). */
+  /** Descriptor of the base's object, -1: it is not kept (the version came from an origin, or is long past). */
   fd: number;
+  /** Of the descriptor's object, to tell whether its bytes are still those of this version. */
+  witness: Witness | null;
   mode: number;
   uid: number;
   gid: number;
@@ -19,12 +22,30 @@ export interface Seen {
 
 interface Reader {
   tid: number;
-  version: Seen;
-  used: number;
+  /** The version of its last opening. */
+  last: Seen;
+  /**
+   * The newest that its writing can be founded on. Its last opening alone may have been for a copy: vim reads
+   * what it is about to overwrite once more, for the backup.
+   */
+  founded: Seen;
+}
+
+interface Path {
+  versions: Seen[];
+  /** Least recent first. */
+  readers: Reader[];
+  /** The newest that anybody has opened. */
+  newest: Seen;
 }
 
 /** Versions whose descriptors are kept, at most. */
-const MOST_VERSIONS = 300;
+const MOST_DESCRIPTORS = 300;
+/** Paths of which it is known who has read what. */
+const MOST_PATHS = 20_000;
+/** Readers of a path above which those that have ended are forgotten, and those that live at last. */
+const READERS = 32;
+const MOST_READERS = 128;
 
 /** Thread group of a thread; 0 when it has ended. */
 function tgidOf(tid: number): number {
@@ -39,10 +60,11 @@ function tgidOf(tid: number): number {
 }
 
 export class SeenVersions {
-  readonly #byPath = new Map<string, { versions: Seen[]; readers: Reader[] }>();
+  /** Least recently opened first. */
+  readonly #byPath = new Map<string, Path>();
+  /** Those with a descriptor, oldest first. */
+  readonly #kept = new Set<Seen>();
   #order = 0;
-  #count = 0;
-  #clock = 0;
 
   /** Whether a version of this path is known; then `opened` needs no descriptor. */
   has(path: string, fingerprint: string): boolean {
@@ -51,32 +73,24 @@ export class SeenVersions {
 
   /** Thread `tid` has opened a version for reading. The descriptor in `version` is given away. */
   opened(path: string, tid: number, version: Omit<Seen, 'order'>): void {
-    let entry = this.#byPath.get(path);
-    if (!entry) {
-      entry = { versions: [], readers: [] };
-    } else {
-      this.#byPath.delete(path);
-    }
-    this.#byPath.set(path, entry);
-    let known = entry.versions.find((one) => one.fingerprint === version.fingerprint);
+    const entry = this.#byPath.get(path);
+    let known = entry?.versions.find((one) => one.fingerprint === version.fingerprint);
     if (!known) {
       known = { ...version, order: this.#order++ };
-      entry.versions.push(known);
-      this.#count += 1;
+      entry?.versions.push(known);
+      if (known.fd >= 0) this.#kept.add(known);
     } else if (version.fd >= 0) {
-      if (known.fd < 0) known.fd = version.fd;
-      else close(version.fd);
+      close(version.fd);
     }
-    const reader = entry.readers.find((one) => one.tid === tid);
-    this.#clock += 1;
-    if (reader) {
-      reader.version = known;
-      reader.used = this.#clock;
+    this.#byPath.delete(path);
+    this.#byPath.set(path, entry ?? { versions: [known], readers: [], newest: known });
+    if (entry) {
+      if (known.order > entry.newest.order) entry.newest = known;
+      noteReader(entry, tid, known);
     } else {
-      entry.readers.push({ tid, version: known, used: this.#clock });
-      if (entry.readers.length > 32) entry.readers.shift();
+      this.#byPath.get(path)?.readers.push({ tid, last: known, founded: known });
     }
-    while (this.#count > MOST_VERSIONS) this.#dropOldest();
+    this.#limit();
   }
 
   /**
@@ -85,44 +99,57 @@ export class SeenVersions {
    */
   of(path: string, tid: number): Seen | null {
     const entry = this.#byPath.get(path);
-    if (!entry || entry.readers.length === 0) return null;
+    if (!entry) return null;
     const tgid = tgidOf(tid);
     const own = entry.readers.filter(
       (one) => one.tid === tid || one.tid === tgid || (tgid !== 0 && tgidOf(one.tid) === tgid),
     );
-    const from = own.length > 0 ? own : entry.readers;
-    return from.reduce((a, b) => (b.version.order > a.version.order ? b : a)).version;
+    if (own.length === 0) return entry.newest;
+    return own.map((one) => one.founded).reduce((a, b) => (b.order > a.order ? b : a));
   }
 
-  /** Records that a version has come to be the origin of a path: later than all that were seen so far. */
-  noted(path: string, fingerprint: string): void {
-    const entry = this.#byPath.get(path);
-    if (!entry || entry.versions.some((one) => one.fingerprint === fingerprint)) return;
-    entry.versions.push({ fingerprint, content: '', fd: -1, mode: 0, uid: 0, gid: 0, order: this.#order++ });
-    this.#count += 1;
-  }
-
-  /** Whether `seen` was there before the version `fingerprint`, which is taken for older when it is unknown. */
+  /**
+   * Whether `seen` was there before the version `fingerprint`. One that nobody has opened came by itself (a
+   * merge, a copy-up), and so after what was seen.
+   */
   isOlder(path: string, seen: Seen, fingerprint: string): boolean {
     if (seen.fingerprint === fingerprint) return false;
     const other = this.#byPath.get(path)?.versions.find((one) => one.fingerprint === fingerprint);
-    return other !== undefined && seen.order < other.order;
+    return other === undefined || seen.order < other.order;
   }
 
-  forget(path: string): void {
-    const entry = this.#byPath.get(path);
-    if (!entry) return;
-    this.#byPath.delete(path);
-    for (const version of entry.versions) if (version.fd >= 0) close(version.fd);
-    this.#count -= entry.versions.length;
+  #limit(): void {
+    for (const version of this.#kept) {
+      if (this.#kept.size <= MOST_DESCRIPTORS) break;
+      this.#letGo(version);
+    }
+    for (const [path, entry] of this.#byPath) {
+      if (this.#byPath.size <= MOST_PATHS) break;
+      this.#byPath.delete(path);
+      for (const version of entry.versions) this.#letGo(version);
+    }
   }
 
-  #dropOldest(): void {
-    const [path] = this.#byPath.keys();
-    if (path !== undefined) this.forget(path);
+  /** The version stays known by its name; without its bytes it can only end in a conflict, never in silence. */
+  #letGo(version: Seen): void {
+    this.#kept.delete(version);
+    if (version.fd >= 0) close(version.fd);
+    version.fd = -1;
+    version.witness = null;
   }
 
   clear(): void {
-    for (const path of [...this.#byPath.keys()]) this.forget(path);
+    this.#byPath.clear();
+    for (const version of this.#kept) this.#letGo(version);
   }
+}
+
+function noteReader(entry: Path, tid: number, version: Seen): void {
+  const at = entry.readers.findIndex((one) => one.tid === tid);
+  const before = at < 0 ? null : (entry.readers.splice(at, 1)[0] as Reader);
+  entry.readers.push({ tid, last: version, founded: before?.last ?? version });
+  if (entry.readers.length <= READERS) return;
+  if (entry.readers.length % READERS === 1)
+    entry.readers = entry.readers.filter((one) => tgidOf(one.tid) !== 0);
+  if (entry.readers.length > MOST_READERS) entry.readers.shift();
 }

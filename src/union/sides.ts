@@ -185,6 +185,35 @@ export function isGone(layer: BaseLayer): boolean {
   return count === 0;
 }
 
+/** Whether the overlay's directory at a path is opaque. */
+export function isOpaqueAt(branches: Branches, path: string): boolean {
+  const fd = openDirectoryBeneath(branches.overlay.rootFd, path);
+  if (fd < 0) return false;
+  const opaque = isOpaque(branches.overlay, fd, '');
+  close(fd);
+  return opaque;
+}
+
+/** The directory of the union that the base's symlink at this path leads to, as a path; null: none. */
+export function linkedDirectory(branches: Branches, view: { path: string; base: BaseSide }): string | null {
+  const target = view.base.object?.target ?? null;
+  if (target === null) return null;
+  const from = target.startsWith('/') ? [] : parentPath(view.path).split('/');
+  const parts: string[] = [];
+  for (const part of [...from, ...target.split('/')]) {
+    if (part === '..') parts.pop();
+    else if (part !== '' && part !== '.') parts.push(part);
+  }
+  const path = parts.join('/');
+  const roots = [branches.overlay.rootFd, ...branches.layers.map((layer) => layer.rootFd)];
+  const there = roots.some((root) => {
+    const fd = openDirectoryBeneath(root, path);
+    if (fd >= 0) close(fd);
+    return fd >= 0;
+  });
+  return there && path !== view.path ? path : null;
+}
+
 /** O_RDONLY descriptor of a regular file of a branch; a negative errno. */
 export function openIn(rootFd: number, path: string): number {
   return openBeneath(rootFd, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);

@@ -28,7 +28,8 @@ export function signatureOfVersion(ref: VersionRef): string {
   const content = ref.target === null ? ref.content : hash128(Buffer.from(ref.target, 'latin1'));
   const xattrs = new Map(ref.xattrs.map(([name, value]) => [name, Buffer.from(value, 'base64')]));
   const { mode, uid, gid, size } = ref;
-  const stat = { ...newStat(), mode, uid, gid, size };
+  const [rdevMajor, rdevMinor] = ref.rdev ?? [0, 0];
+  const stat = { ...newStat(), mode, uid, gid, size, rdevMajor, rdevMinor };
   return line(content, stat, xattrs);
 }
 

@@ -4,13 +4,10 @@
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
 import { type Compared, type Found, IN_OVERLAY, type Node, type Verdict } from './node.ts';
-import { isPinned, originFor } from './origin-list.ts';
+import { isPinned, isRacy, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { type Union, waitFor } from './union.ts';
-
-/** Clock granularity of file systems, with room: a fingerprint so young may hide a later change. */
-const RACY_MS = 20;
 
 function sameSides(compared: Compared, found: Found): boolean {
   const { stat, baseStat } = found;
@@ -60,20 +57,14 @@ function isStale(union: Union, node: Node, basePath: string, fingerprint: string
   if (node.dir !== null) return inBase && !isDirectory(baseStat.mode);
   const origin = originFor(originsOf(union, node, stat).list, basePath);
   if (origin === null) return inBase;
-  if (origin.pin !== null && isPinned(origin.pin, fingerprint)) return false;
+  // A pin is off once the base is back at what it was, which a look has to say.
+  if (origin.pin !== null) return !isPinned(origin.pin, fingerprint);
   if (origin.fingerprint !== fingerprint) return true;
-  return !origin.torn ? isRacy(baseStat, origin.taken * 1000) : true;
+  return !origin.torn ? isRacy(baseStat, origin.taken) : true;
 }
 
-/** The base may have changed after its fingerprint was taken, within the granularity of its clock. */
-function isRacy(base: Stat, takenMs: number): boolean {
-  return base.ctimeSec * 1000 + base.ctimeNsec / 1e6 + RACY_MS >= takenMs;
-}
-
-function hasVerdict(union: Union, path: string, fingerprint: string, stat: Stat): boolean {
-  const verdict = union.verdicts.get(path);
+function holds(verdict: Verdict & { until: number }, fingerprint: string, stat: Stat): boolean {
   return (
-    verdict !== undefined &&
     verdict.fingerprint === fingerprint &&
     verdict.overlayIno === stat.ino &&
     verdict.overlayCtimeSec === stat.ctimeSec &&
@@ -82,14 +73,19 @@ function hasVerdict(union: Union, path: string, fingerprint: string, stat: Stat)
   );
 }
 
-/** Whether the object in union.found wants a look that nobody has given it; its path, or null. */
+/**
+ * Whether the object in union.found wants a look that nobody has given it; its path, or null. What was looked at
+ * before (a conflict, say) is looked at again when it is stale no more: it may be over.
+ */
 function wanting(union: Union, node: Node, parent: Node, name: string): string | null {
   if (!union.baseAccepted) return null;
   const compared = compare(union, node, parent, name);
-  if (!compared?.stale) return null;
+  if (compared === null || (!compared.stale && union.verdicts.size === 0)) return null;
   const path = pathAt(parent, name);
-  if (path === null || hasVerdict(union, path, compared.fingerprint, union.found.stat)) return null;
-  return path;
+  if (path === null) return null;
+  const verdict = union.verdicts.get(path);
+  if (verdict === undefined) return compared.stale ? path : null;
+  return holds(verdict, compared.fingerprint, union.found.stat) ? null : path;
 }
 
 /** LOOKUP and GETATTR: a stale object is looked at in the background. */

@@ -18,6 +18,7 @@ export function newDirState(): DirState {
     ctimeSec: 0,
     ctimeNsec: 0,
     opaque: false,
+    ownOpaque: false,
     redirect: null,
     parts: [],
     version: 0,

@@ -16,6 +16,7 @@ import { type DirPart, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { newOrigin, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import type { Seen } from './seen.ts';
 import { type Union, waitFor } from './union.ts';
 
@@ -199,7 +200,7 @@ export function ageOrigin(union: Union, node: Node, callerPid: number): number {
   if (path === null || basePath === null) return 0;
   const seen = union.seen.of(path, callerPid);
   if (seen === null) return 0;
-  let error = find(union, place.parent, place.name);
+  const error = find(union, place.parent, place.name);
   if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;
   const dirFd = overlayDirFd(union, place.parent);
   if (dirFd < 0) return dirFd;
@@ -224,7 +225,7 @@ export function ageOrigin(union: Union, node: Node, callerPid: number): number {
     return waitFor(union, union.host.startJob(job, finished));
   }
   const origin = { ...version.origin, ino: before.ino };
-  error = writeOrigins(union, dirFd, place.name, [...list.filter((one) => one.path !== origin.path), origin]);
-  if (error < 0) return error;
-  return union.journal.append({ kind: 'taken', path, time: Date.now(), origin });
+  return publish(union, 'age', [{ kind: 'taken', path, time: Date.now(), origin }], () =>
+    writeOrigins(union, dirFd, place.name, [...list.filter((one) => one.path !== origin.path), origin]),
+  );
 }

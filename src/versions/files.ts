@@ -2,6 +2,10 @@
 // is replaced so that a crash leaves the old or the new one.
 import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { escapeName } from '../lib/names.ts';
+import { AT_FDCWD, RENAME_EXCHANGE } from '../sys/constants.ts';
+import { renameat2 } from '../sys/names.ts';
 
 /** A latin1 path as node:fs wants it. */
 export function bytesOf(path: string): Buffer {
@@ -55,6 +59,26 @@ export function replaceFile(dir: string, name: string, content: string | Uint8Ar
   }
   fs.renameSync(temporary, bytesOf(`${dir}/${name}`));
   syncDirectory(dir);
+}
+
+/** As replaceFile, by way of a file that is there already; both must be, else nothing happens. */
+export function exchangeFile(dir: string, spare: string, name: string, content: string): void {
+  let fd: number;
+  try {
+    fd = fs.openSync(bytesOf(`${dir}/${spare}`), fs.constants.O_WRONLY | fs.constants.O_TRUNC);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    fs.writeFileSync(fd, content);
+    fs.fsyncSync(fd);
+    const error = renameat2(AT_FDCWD, `${dir}/${spare}`, AT_FDCWD, `${dir}/${name}`, RENAME_EXCHANGE);
+    if (error < 0 && error !== -E.ENOENT) throw new FsError(-error, `cannot write ${escapeName(name)}`);
+  } finally {
+    fs.closeSync(fd);
+  }
+  fs.rmSync(bytesOf(`${dir}/${spare}`), { force: true });
 }
 
 /** Makes a directory of the state, 0700; one that is there is taken as it is. */

@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { bytesOf, namesIn, readIfThere, replaceFile } from './files.ts';
+import { bytesOf, exchangeFile, namesIn, readIfThere, replaceFile } from './files.ts';
 import type { BaseRecord } from './types.ts';
 
 export const FORMAT_VERSION = 1;
@@ -38,6 +38,7 @@ export interface ReadFormat {
 }
 
 const fileName = 'format';
+const spareName = 'format.end';
 
 /** Throws FsError EUCLEAN for a newer version. Writes nothing. */
 export function readFormat(dir: string): ReadFormat {
@@ -93,6 +94,10 @@ function parseFormat(text: string): Format | null {
   return Array.isArray(fields.bases) ? (fields as unknown as Format) : null;
 }
 
+function textOf(format: Format): string {
+  return `${JSON.stringify({ ...format, check: checkOf(format) }, null, 1)}\n`;
+}
+
 function checkOf(fields: object): string {
   return crc32(Buffer.from(JSON.stringify(fields), 'utf8'))
     .toString(16)
@@ -119,8 +124,24 @@ export class FormatFile {
   write(patch: Partial<Format>): void {
     const next = { ...this.#format, ...patch };
     if (this.#writable) {
-      replaceFile(this.#dir, fileName, `${JSON.stringify({ ...next, check: checkOf(next) }, null, 1)}\n`);
+      replaceFile(this.#dir, fileName, textOf(next));
     }
+    this.#format = next;
+  }
+
+  /** Makes the file that finish() will need. */
+  prepareFinish(): void {
+    if (this.#writable) fs.writeFileSync(bytesOf(`${this.#dir}/${spareName}`), '', { mode: 0o600 });
+  }
+
+  /**
+   * The last write of a session. An overlay is often removed as soon as it is unmounted, so no name may come
+   * into being here: one that is gone stays gone.
+   */
+  finish(patch: Partial<Format>): void {
+    if (!this.#writable) return;
+    const next = { ...this.#format, ...patch };
+    exchangeFile(this.#dir, spareName, fileName, textOf(next));
     this.#format = next;
   }
 

@@ -201,7 +201,7 @@ export const checks = {
     mtime: 'number',
     target: 'string?',
     xattrs: 'array',
-  } satisfies Record<Exclude<keyof VersionRef, 'origin'>, FieldType>),
+  } satisfies Record<Exclude<keyof VersionRef, 'origin' | 'rdev'>, FieldType>),
   hash: shape({ content: 'string', time: 'number' }),
   count: shape({ last: 'number' }),
   intent: shape({ path: 'string' }),

@@ -58,6 +58,8 @@ export interface Recovered {
   uncleanBoot: boolean;
   /** Records that were replayed. */
   journal: number;
+  /** The last of them. */
+  lastRecords: readonly JournalRecord[];
   torn: boolean;
   /** The index was gone or unusable, or has not been rebuilt since: rebuild() every origin, then rebuildDone(). */
   indexMissing: boolean;
@@ -150,7 +152,11 @@ export class Store {
     }
     await this.flush();
     // A journal that stays would be taken for folded while the worker goes on writing to it.
-    if (!this.readOnly) for (const name of names) dropJournalFile(this.stateDir, name);
+    if (this.readOnly) return;
+    for (const name of names) dropJournalFile(this.stateDir, name);
+    // What the end of the session will need is made now.
+    this.#seqs.ensure(1);
+    this.#parts.format.prepareFinish();
   }
 
   /** Leaves out the notes of an operation that a crash cut off. */
@@ -160,6 +166,7 @@ export class Store {
     let end = records.length;
     const first = Math.max(0, end - NOTES_AT_ONCE);
     while (end > first && !happened(records[end - 1] as JournalRecord)) end -= 1;
+    this.recovered.lastRecords = records.slice(first, end);
     return records.slice(0, end);
   }
 
@@ -286,7 +293,7 @@ export class Store {
       await opened.index.close();
       if (!this.readOnly) {
         const seqBlockEnd = this.#seqs.next;
-        format.write({ clean: true, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
+        format.finish({ clean: true, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
       }
     } finally {
       await opened.index.close();
@@ -329,6 +336,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       clean: read.clean,
       uncleanBoot: found === 'whole' && !read.clean && read.bootId !== boot,
       journal: 0,
+      lastRecords: [],
       torn: false,
       indexMissing: false,
       indexDamaged: [],

@@ -58,6 +58,8 @@ export interface VersionRef {
   xattrs: [string, string][];
   /** base64 of the origin xattr that it carried. */
   origin?: string;
+  /** Of a device. */
+  rdev?: [major: number, minor: number];
 }
 
 /** null: absent; 'unknown': there was one, and nothing is known of it. */

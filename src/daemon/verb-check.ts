@@ -1,0 +1,97 @@
+// `check`: the overlay compared with its index, and what the store finds in itself. Changes nothing.
+import * as fs from 'node:fs';
+import { notThereYet } from '../control/protocol.ts';
+import type { CheckItem, CheckReport, CheckRequest, Emit } from '../control/verbs.ts';
+import { isRegular } from '../lib/stat.ts';
+import { mergeable } from '../merge/policy.ts';
+import { originFor } from '../union/origin-list.ts';
+import { readOverlay } from '../union/sides.ts';
+import { type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
+import type { Origin } from '../versions/origin.ts';
+import { bytesOf } from './branches.ts';
+import type { MountContext } from './context.ts';
+import { bringUpToDate } from './objects.ts';
+import { fingerprintAt } from './survey.ts';
+
+export async function check(
+  context: MountContext,
+  request: CheckRequest,
+  emit: Emit<CheckItem>,
+): Promise<CheckReport> {
+  if (request.repair) throw notThereYet('--repair');
+  await bringUpToDate(context);
+  const report: CheckReport = { objects: 0, origins: 0, ancestors: 0, records: 0, damage: 0, warnings: 0 };
+  const tell = async (item: CheckItem) => {
+    if (item.severity === 'damage') report.damage += 1;
+    else report.warnings += 1;
+    await emit(item);
+  };
+  const { records, ancestors } = await context.store.check(tell);
+  report.records = records;
+  report.ancestors = ancestors;
+  for await (const entry of walkOverlay(context.branches.overlay)) {
+    report.objects += 1;
+    report.origins += entry.origins.length;
+    await checkEntry(context, entry, tell);
+  }
+  await checkRecords(context, tell);
+  if (context.mounted === null) await checkWork(context, tell);
+  return report;
+}
+
+type Tell = (item: CheckItem) => Promise<void>;
+
+async function checkEntry(context: MountContext, entry: OverlayEntry, tell: Tell): Promise<void> {
+  const { path, kind, basePath } = entry;
+  if (entry.originDamaged) {
+    const message = 'its origin cannot be read: nobody knows any more what the base had here';
+    await tell({ severity: 'damage', code: 'origin-unreadable', path, message });
+    return;
+  }
+  const origin = originFor(entry.origins, basePath);
+  if (kind === 'dir' || origin === null) return;
+  if (context.store.paths.get(path) === null) {
+    const message = 'it has an origin, and the index does not know it: it will at the next look';
+    await tell({ severity: 'warning', code: 'record-missing', path, message });
+  }
+  if (kind === 'object') await checkAncestor(context, entry, origin, tell);
+}
+
+async function checkAncestor(
+  context: MountContext,
+  entry: OverlayEntry,
+  origin: Origin,
+  tell: Tell,
+): Promise<void> {
+  const { content, fingerprint } = origin;
+  const { path, basePath, stat } = entry;
+  const { branches, osTree, store } = context.reconciler.context;
+  if (content === '' || !isRegular(origin.mode) || !mergeable(path, osTree, stat.size)) return;
+  if (store.ancestors.has(content) || fingerprintAt(branches, basePath) === fingerprint) return;
+  const message = `ancestor ${content} is missing: when both sides have changed, it cannot be merged`;
+  await tell({ severity: 'warning', code: 'ancestor-missing', path, message });
+}
+
+/** Records of what is not there. */
+async function checkRecords(context: MountContext, tell: Tell): Promise<void> {
+  const { branches, store } = context.reconciler.context;
+  for await (const { path, state } of store.paths.under('')) {
+    const overlay = readOverlay(branches, path, path);
+    const wanted = state === 'W' ? 'whiteout' : 'object';
+    if (overlay.state === wanted) continue;
+    const there = { none: 'has nothing', whiteout: 'has a whiteout', object: 'has an object' }[overlay.state];
+    const message = `the index speaks of ${state === 'W' ? 'a whiteout' : 'a copy'}, the overlay ${there}`;
+    await tell({ severity: 'warning', code: 'record-stray', path, message });
+  }
+}
+
+async function checkWork(context: MountContext, tell: Tell): Promise<void> {
+  const { stateDir } = context.branches;
+  const names = fs.existsSync(bytesOf(`${stateDir}/work`))
+    ? fs.readdirSync(bytesOf(`${stateDir}/work`), { encoding: 'latin1' })
+    : [];
+  for (const name of names) {
+    const message = `work/${name} was left behind: the next mount removes it`;
+    await tell({ severity: 'warning', code: 'orphan-work', path: '', message });
+  }
+}

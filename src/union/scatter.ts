@@ -1,0 +1,64 @@
+// What a directory of the overlay holds moves into another directory of the union, as far as names are free
+// there: the base has replaced the directory by a symlink to that one (usrmerge).
+import { isOpaque } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { isDirectory, newStat } from '../lib/stat.ts';
+import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { renameat2 } from '../sys/names.ts';
+import { statx } from '../sys/stat.ts';
+import { ensureOverlayDir } from './copy-up.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { readNames } from './listing.ts';
+import { find, forgetPlace, instantiate, walk } from './lookup.ts';
+import { IN_BASE, IN_OVERLAY, NONE, type Node } from './node.ts';
+import type { Union } from './union.ts';
+
+/** 0 or a negative errno; ENOENT: the target is no directory of the union any more. */
+export function scatter(union: Union, parent: Node, name: string, target: string): number {
+  const into = walk(union, target);
+  if (into?.dir == null) return -E.ENOENT;
+  const parentFd = overlayDirFd(union, parent);
+  if (parentFd < 0) return parentFd;
+  const fd = openat(parentFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  const error = moveAll(union, fd, into);
+  close(fd);
+  forgetPlace(union, parent, name);
+  return error;
+}
+
+function moveAll(union: Union, fromFd: number, into: Node): number {
+  const names: string[] = [];
+  readNames(fromFd, (name) => names.push(name));
+  for (const name of names) {
+    const error = moveOne(union, fromFd, name, into);
+    if (error < 0) return error;
+  }
+  if (into.dir) into.dir.version += 1;
+  return 0;
+}
+
+function moveOne(union: Union, fromFd: number, name: string, into: Node): number {
+  const error = find(union, into, name);
+  if (error < 0) return error;
+  const { state, stat } = union.found;
+  if (state === NONE) {
+    const made = ensureOverlayDir(union, into);
+    if (made < 0) return made;
+    const toFd = overlayDirFd(union, into);
+    return toFd < 0 ? toFd : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
+  }
+  // Two directories become one; anything else stays behind.
+  if ((state !== IN_BASE && state !== IN_OVERLAY) || !isDirectory(stat.mode)) return 0;
+  const own = newStat();
+  if (statx(fromFd, name, AT_SYMLINK_NOFOLLOW, own) < 0 || !isDirectory(own.mode)) return 0;
+  if (isOpaque(union.overlay, fromFd, name)) return 0;
+  const node = instantiate(union, into, name);
+  if (typeof node === 'number') return node;
+  const fd = openat(fromFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  const moved = moveAll(union, fd, node);
+  close(fd);
+  return moved;
+}
