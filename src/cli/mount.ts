@@ -17,7 +17,7 @@ const flags: readonly (readonly [string, string])[] = [
   ['--overlay <dir>', "the guest's own directory, in the format of overlayfs"],
   ['--coherence <how>', 'notify, check or ttl=SECONDS (now: check)'],
   ['--settle <seconds>', 'how long the base must have been still before it is merged (default: 2)'],
-  ['--export [nfs4]', 'file handles that survive a restart (not there yet)'],
+  ['--export [nfs4]', 'file handles survive a restart, for an NFS server; nfs4: no client speaks NFSv3'],
   [
     '--state <dir>',
     "directory of Kasane's own state, on the overlay's file system (default: OVERLAY/.kasane)",

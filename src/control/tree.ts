@@ -74,11 +74,26 @@ type TopFile = keyof typeof topFiles;
 
 const ROOT_INO = 1;
 const CONFLICT_INO = 10;
+const CONFLICT_FIRST = 16;
 /** info first: its number in the list is its place among the inodes of a conflict. */
 const conflictFiles = ['info', 'ancestor', 'overlay', 'base', 'merged'] as const;
 type ConflictFile = (typeof conflictFiles)[number];
 const conflictIno = (id: number, file: ConflictFile | null) =>
-  16 + id * 8 + (file === null ? 0 : 1 + conflictFiles.indexOf(file));
+  CONFLICT_FIRST + id * 8 + (file === null ? 0 : 1 + conflictFiles.indexOf(file));
+
+/** The path of an object of the control directory by its inode number; null: no object has it. */
+export function controlPathOf(ino: number): string | null {
+  if (ino === ROOT_INO) return '';
+  if (ino === CONFLICT_INO) return 'conflict';
+  const top = Object.entries(topFiles).find(([, file]) => file.ino === ino);
+  if (top !== undefined) return top[0];
+  if (ino < CONFLICT_FIRST) return null;
+  const id = Math.floor((ino - CONFLICT_FIRST) / 8);
+  const which = (ino - CONFLICT_FIRST) % 8;
+  if (which === 0) return `conflict/${id}`;
+  const file = conflictFiles[which - 1];
+  return file === undefined ? null : `conflict/${id}/${file}`;
+}
 
 type Place =
   | { at: 'root' }

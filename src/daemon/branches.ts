@@ -11,6 +11,7 @@ import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { openat } from '../sys/file.ts';
+import { readIfThere, replaceFile } from '../versions/files.ts';
 import type { BaseRecord } from '../versions/types.ts';
 
 export interface OpenBranches {
@@ -50,6 +51,27 @@ function openDirectory(path: string): number {
   const fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) throw new FsError(-fd, `${escapeName(path)}: cannot be opened (${errnoName(fd)})`);
   return fd;
+}
+
+/** In the state directory: where the base was at the last mount, for those who ask of an overlay alone. */
+const BASES_FILE = 'bases';
+
+export function rememberBases(stateDir: string, bases: readonly string[]): void {
+  if (rememberedBases(stateDir).join('\0') === bases.join('\0')) return;
+  replaceFile(stateDir, BASES_FILE, `${JSON.stringify(bases)}\n`);
+}
+
+/** Paths of the base's layers; none where nobody has noted them. */
+export function rememberedBases(stateDir: string): string[] {
+  const bytes = readIfThere(`${stateDir}/${BASES_FILE}`);
+  if (bytes === null) return [];
+  try {
+    const list: unknown = JSON.parse(bytes.toString('utf8'));
+    return Array.isArray(list) && list.every((one) => typeof one === 'string') ? list : [];
+  } catch (error) {
+    if (error instanceof SyntaxError) return [];
+    throw error;
+  }
 }
 
 /** Kasane's own directories, after the store has made and locked them; work/ is emptied of what a crash left. */

@@ -1,6 +1,7 @@
 // What the verbs work on: one mount, or an overlay that is not mounted. daemon/session.ts and daemon/offline.ts
 // make it.
 import type { MountOptions } from '../control/mount-options.ts';
+import type { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
@@ -19,6 +20,8 @@ export interface MountContext {
   mounted: { pid: number; started: number } | null;
   /** Why the base is not accepted, or null. */
   doubt: string | null;
+  /** Thrown by what would decide or write; absent: nothing stands against it. */
+  refusal?: FsError;
   /** Folds the journal, so that the index knows all that the guest has done up to now. */
   fold(): Promise<void>;
   /** null where nothing serves. */

@@ -10,6 +10,7 @@ import type { CommitRequest } from '../union/commit.ts';
 import type { JobArgs, JobResult } from '../union/jobs.ts';
 import type { Verdict } from '../union/node.ts';
 import type { UnionConfig } from '../union/union.ts';
+import type { Witness } from '../union/witness.ts';
 
 /** Given to the worker when it starts. */
 export interface WorkerStart {
@@ -30,6 +31,8 @@ export interface WorkerStart {
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
+  /** Directory of the identity log of an exported mount; null: handles need not survive. */
+  identityDir: string | null;
 }
 
 export interface WorkerCounts {
@@ -58,7 +61,7 @@ export type FromWorker =
   | { kind: 'job'; id: number; args: JobArgs }
   | { kind: 'look'; id: number; path: string; basePath: string }
   | { kind: 'noticed'; path: string; basePath: string }
-  | { kind: 'remember'; path: string; fingerprint: string; fd: number }
+  | { kind: 'remember'; path: string; fingerprint: string; fd: number; witness: Witness }
   | { kind: 'control'; id: number; request: ControlRequest }
   | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }

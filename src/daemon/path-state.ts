@@ -83,7 +83,8 @@ export function judgeResolution(
   const base = shownBase(record, view);
   const state: PathState = {
     ...following(base),
-    at: object === null ? 'W' : 'X',
+    // Of a directory that was displaced nothing is there, and that is what the conflict is about.
+    at: object === null && record.overlay !== null ? 'W' : 'X',
     ancestor: versionOfSide(record.ancestor),
     lost: record.ancestor === 'unknown',
     overlay: versionOfFound(object),

@@ -13,6 +13,7 @@ import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { OpenBranches } from './branches.ts';
+import { applyRuling, hasHappened, isRuling } from './ruling.ts';
 
 /** Whether what the journal announced has come true. */
 export function happened(overlay: Overlay, { kind, path, origin, from }: JournalRecord): boolean {
@@ -104,6 +105,13 @@ async function rebuild(store: Store, branches: OpenBranches): Promise<number> {
 async function finishIntents(store: Store, branches: OpenBranches): Promise<number> {
   let finished = 0;
   for (const { path, data } of await store.intents.all()) {
+    if (isRuling(data)) {
+      if (await hasHappened(branches, path, data)) {
+        applyRuling(store, path, data);
+        finished += 1;
+      } else store.intents.drop(path);
+      continue;
+    }
     const intent = data as Intent;
     const entry = entryAt(branches.overlay, path);
     const dropped = intent.what === 'drop';

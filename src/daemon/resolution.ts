@@ -86,6 +86,7 @@ export async function planFor(
   }
   const displaced = object !== null && isDirectory(object.stat.mode);
   const away = stepOf(view, 'displace', { temp: String(record.id), displacedFd: carry.displacedFd });
+  if (follows && object === null) return { steps: [], after: '', origins: [], displaced: false };
   if (follows) {
     return { steps: [displaced ? away : stepOf(view, 'drop')], after: '', origins: [], displaced };
   }

@@ -9,13 +9,13 @@ import { close, openat } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
 import { loadContents, type View, viewOf } from '../union/assess.ts';
 import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
-import { AGAIN, type CarryContext } from '../union/carrying.ts';
+import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { type Branches, fillContent, openOverlayFile, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import { WHOLE_LIMIT } from '../versions/ancestors.ts';
-import { encodeOrigins, type Origin } from '../versions/origin.ts';
+import type { Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { Closing, NewEvent, PathRecord, SideRef, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
@@ -62,7 +62,7 @@ export function applyRuling(store: Store, path: string, ruling: Ruling): number 
 export async function hasHappened(branches: Branches, path: string, ruling: Ruling): Promise<boolean> {
   const { state, object, origins } = readOverlay(branches, path, basePathOf(branches.overlay, path));
   if (ruling.after === '') return state === 'none';
-  if (object === null || encodeOrigins(origins).toString('base64') !== ruling.origins) return false;
+  if (object === null || base64(origins) !== ruling.origins) return false;
   await fillContent(object, () => openOverlayFile(branches, path), false);
   return contentSignature(object) === ruling.after;
 }
@@ -130,18 +130,10 @@ export async function ruleOn<T>(
   throw refused(path, -E.EAGAIN);
 }
 
-/** Refuses what would write where nothing can be written, or what must not be decided now. */
+/** Refuses what would write where nothing can be written, or what nobody can decide now. */
 export function expectDecidable(context: MountContext): void {
   if (context.options.readOnly) throw new FsError(E.EROFS, 'the overlay is read-only');
-  expectBase(context);
-}
-
-/** Of an overlay that is not mounted nobody may know where its base is. */
-export function expectBase(context: MountContext): void {
-  if (context.branches.layers.length === 0) {
-    const bases = context.options.bases.map(escapeName).join(', ') || 'unknown';
-    throw new FsError(E.EBUSY, `the base is not reachable (${bases}): nothing can be decided without it`);
-  }
+  if (context.refusal !== undefined) throw context.refusal;
 }
 
 /** Builds an object as a version had it. EUCLEAN where its content is damaged, ENODATA where it is not kept. */

@@ -11,11 +11,12 @@ import { CAP_SYS_RESOURCE } from '../sys/constants.ts';
 import { dropCapability, unshareFs } from '../sys/creds.ts';
 import { close } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
-import { fillWhiteout } from '../union/fill.ts';
+import { fillOrigin } from '../union/fill.ts';
 import type { JobResult } from '../union/jobs.ts';
 import type { PendingWork } from '../union/node.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union, type UnionHost } from '../union/union.ts';
+import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
 
@@ -80,8 +81,8 @@ class Host implements UnionHost {
     if (!this.#looks.has(path)) this.send({ kind: 'noticed', path, basePath });
   };
 
-  remember: UnionHost['remember'] = (path, fingerprint, fd) => {
-    this.send({ kind: 'remember', path, fingerprint, fd });
+  remember: UnionHost['remember'] = (path, fingerprint, fd, witness) => {
+    this.send({ kind: 'remember', path, fingerprint, fd, witness });
   };
 
   renamed: UnionHost['renamed'] = () => {
@@ -173,7 +174,8 @@ function serve(port: MessagePort, start: WorkerStart): void {
   const mint = new Mint(start.nodes, () => host.send({ kind: 'nodes-low' }));
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd } = start;
-  const union = new Union({ config, overlay, layers, workFd, journal, mint: mint.mint, host });
+  const identity = start.identityDir === null ? null : new IdentityLog(start.identityDir);
+  const union = new Union({ config, overlay, layers, workFd, journal, mint: mint.mint, identity, host });
   union.baseAccepted = start.baseAccepted;
   const front = {
     union,
@@ -184,6 +186,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     directories: new Map(),
     nextDirectory: 1,
     controlPaths: new Map(),
+    exported: start.identityDir !== null,
   } as Omit<Front, 'server'> as Front;
   front.server = createServer({
     deviceFd: start.deviceFd,
@@ -206,6 +209,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     host.log.error(how);
   }
   journal.close();
+  identity?.close();
   close(start.deviceFd);
   host.send({ kind: 'ended', how, journal: start.config.readOnly ? '' : journalName });
 }
@@ -250,7 +254,7 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       return;
     }
     case 'fill':
-      fillWhiteout(union, message.path, message.fingerprint, message.content);
+      fillOrigin(union, message.path, message.fingerprint, message.content);
       return;
     case 'layer':
       start.layers[message.layer.index] = message.layer;

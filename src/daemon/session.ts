@@ -20,13 +20,12 @@ import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
-import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { eventfd } from '../sys/poll.ts';
-import { fstat } from '../sys/stat.ts';
-import { readContent } from '../union/job-runner.ts';
+import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
+import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
   baseDoubt,
@@ -35,6 +34,7 @@ import {
   type OpenBranches,
   openLayers,
   openState,
+  rememberBases,
   stateDirOf,
   submountNotes,
 } from './branches.ts';
@@ -103,6 +103,7 @@ class Session {
     try {
       const branches = openState(opened, stateDir, options.readOnly);
       const notes = await recover(store, branches, log);
+      if (!options.readOnly) rememberBases(stateDir, options.bases);
       return await Session.#mount(options, logConfig, branches, store, notes);
     } catch (error) {
       await store.close();
@@ -211,6 +212,7 @@ class Session {
         readOnly: options.readOnly,
         volatile: options.volatile,
         redirectDir: options.redirectDir,
+        mergesLive: options.export !== 'on',
         osTree,
         copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,
       },
@@ -218,17 +220,20 @@ class Session {
       debug: options.debug,
       owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
       buckets: latencyBuckets,
-      wishes: { ...defaultWishes, killPriv: true },
+      wishes: { ...defaultWishes, killPriv: true, exportSupport: options.export !== 'off' },
       entryValid: 0,
       attrValid: 0,
       nodes: this.#reserveNodes(),
       baseAccepted,
+      identityDir: options.export === 'off' || options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
     return new WorkerLink(start, jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
-      remember: (path, fingerprint, fd) => void this.#remember(path, fingerprint, fd),
+      remember: (path, fingerprint, fd, witness) =>
+        // Before any look at the path, which would find no ancestor.
+        void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
       renamed: () => {
         this.#renamed = true;
       },
@@ -299,7 +304,7 @@ class Session {
       if (unmount(this.#options.mountPoint, false) < 0) unmount(this.#options.mountPoint, true);
     };
     for (const signal of signals) process.on(signal, onSignal);
-    if (this.#newTree) this.#compareAll();
+    if (this.#newTree || this.#options.export === 'on') this.#compareAll();
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
     clearInterval(timer);
@@ -310,14 +315,16 @@ class Session {
     return how === 'unmounted' || how === 'aborted' ? 0 : 1;
   }
 
-  /** No fingerprint of another tree is trusted: everything is compared by content, in the background. */
+  /**
+   * No fingerprint of another tree is trusted: everything is compared by content, in the background. And with
+   * --export nothing is looked at when it is met, so it is looked at now.
+   */
   #compareAll(): void {
     this.#verbs
       .reconcile({ path: '', dryRun: false, acceptBase: false }, () => {})
       .then(
-        (report) =>
-          this.#log.info(`the new tree was compared: ${report.looked} looked at, ${report.merged} merged`),
-        (error: unknown) => this.#log.error(`comparing the new tree: ${messageOf(error)}`),
+        (report) => this.#log.info(`${report.looked} copies looked at, ${report.merged} merged`),
+        (error: unknown) => this.#log.error(`looking at all copies: ${messageOf(error)}`),
       );
   }
 
@@ -383,18 +390,22 @@ class Session {
   }
 
   /** Hashes what a whiteout hides, and keeps it as an ancestor. */
-  async #remember(path: string, fingerprint: string, fd: number): Promise<void> {
+  async #remember(
+    path: string,
+    fingerprint: string,
+    version: { fd: number; witness: Witness },
+  ): Promise<void> {
     try {
-      const stat = newStat();
-      if (fstat(fd, stat) < 0) return;
-      const content = await readContent(fd, stat.size, true);
-      if (typeof content === 'number' || content.bytes === null) return;
-      await this.#store.ancestors.put(content.bytes);
-      this.#link.send({ kind: 'fill', path, fingerprint, content: content.hash });
+      const { osTree } = this.#branches;
+      const context = { ancestors: this.#store.ancestors, log: this.#log };
+      const content = await readVersion(context, version, { path, osTree });
+      if (content === '') return;
+      this.#store.hashes.set(fingerprint, content);
+      this.#link.send({ kind: 'fill', path, fingerprint, content });
     } catch (error) {
       this.#log.warn(`${escapeName(path)}: what its whiteout hides is not kept: ${messageOf(error)}`);
     } finally {
-      close(fd);
+      close(version.fd);
     }
   }
 

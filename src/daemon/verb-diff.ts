@@ -3,7 +3,7 @@ import type { DiffItem, DiffReport, DiffSide, Emit, PathRequest } from '../contr
 import { isRegular, isSymlink } from '../lib/stat.ts';
 import { looksBinary, MAX_TEXT } from '../merge/policy.ts';
 import { type AssessContext, type View, viewOf } from '../union/assess.ts';
-import { fillContent, type Found, openBase, openOverlayFile } from '../union/sides.ts';
+import { type Found, fillContent, openBase, openOverlayFile } from '../union/sides.ts';
 import { walkFrom } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 import {

@@ -18,7 +18,7 @@ import { type OverlayEntry, walkFrom } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 import { bringUpToDate, expectPath } from './objects.ts';
 import { recordOf } from './resolution.ts';
-import { enact, expectBase, ruleOn } from './ruling.ts';
+import { enact, ruleOn } from './ruling.ts';
 import { conflictOf } from './verbs-read.ts';
 
 /** How long a writer in guest or base, or the rest of a set, is waited for. */
@@ -45,7 +45,7 @@ export async function reconcile(
   await bringUpToDate(context);
   const { path, dryRun } = request;
   await expectPath(context, path);
-  expectBase(context);
+  if (context.refusal !== undefined) throw context.refusal;
   const baseAccepted = request.acceptBase && context.doubt !== null && !dryRun;
   if (request.acceptBase && !dryRun) await context.acceptBase();
   const places = await placesOf(context, path);

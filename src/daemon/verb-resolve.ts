@@ -134,13 +134,17 @@ async function decide(
         conflict: record.id,
         version: numbers.overlay,
         sides: numbers,
-        undo: {
-          version: numbers.overlay,
-          origin: base64(view.overlay.origins),
-          after: plan.after,
-          pin: null,
-          conflict: record.id,
-        },
+        // Where the guest had nothing there is nothing to come back to.
+        undo:
+          numbers.overlay === null
+            ? null
+            : {
+                version: numbers.overlay,
+                origin: base64(view.overlay.origins),
+                after: plan.after,
+                pin: null,
+                conflict: record.id,
+              },
       },
       close: { id: record.id, how: 'resolved', take: wanted.take },
       reopen: null,

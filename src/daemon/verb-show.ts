@@ -102,7 +102,8 @@ async function showNow(
   if (object === null) {
     throw missing(path, reachable ? `there is none in the ${side}` : 'the base is not reachable');
   }
-  const open = () => (side === 'overlay' ? openOverlayFile(branches, path) : openBase(branches, view.basePath));
+  const open = () =>
+    side === 'overlay' ? openOverlayFile(branches, path) : openBase(branches, view.basePath);
   return showFound(object, open, emit);
 }
 
@@ -116,11 +117,7 @@ async function showFound(found: Found, open: () => number, emit: Emit<ShowItem>)
   return info.type === 'file' ? { ...info, ...(await emitFile(open(), emit)) } : info;
 }
 
-async function showAncestor(
-  context: MountContext,
-  view: View,
-  emit: Emit<ShowItem>,
-): Promise<SideInfo> {
+async function showAncestor(context: MountContext, view: View, emit: Emit<ShowItem>): Promise<SideInfo> {
   const { origin } = view.overlay;
   if (origin === null || origin.mode === 0) throw missing(view.path, 'it has no ancestor');
   const assess = assessContext(context);
@@ -147,7 +144,8 @@ async function showAncestor(
   );
   if (same && (isRegular(mode) || isSymlink(mode))) {
     const { branches } = assess;
-    const open = () => (same === base ? openBase(branches, view.basePath) : openOverlayFile(branches, view.path));
+    const open = () =>
+      same === base ? openBase(branches, view.basePath) : openOverlayFile(branches, view.path);
     const { size, target } = await showFound(same, open, emit);
     return { ...info, size, target };
   }

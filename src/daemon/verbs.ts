@@ -3,52 +3,37 @@
 import { notThereYet } from '../control/protocol.ts';
 import type { Verbs } from '../control/verbs.ts';
 import type { MountContext } from './context.ts';
+import { check } from './verb-check.ts';
+import { diff } from './verb-diff.ts';
+import { exportConfig } from './verb-export.ts';
+import { reconcile } from './verb-reconcile.ts';
+import { resolve } from './verb-resolve.ts';
+import { show } from './verb-show.ts';
+import { statusVerbs } from './verb-status.ts';
+import { undo } from './verb-undo.ts';
+import { readVerbs } from './verbs-read.ts';
+
+const later = (what: string) => async (): Promise<never> => {
+  throw notThereYet(what);
+};
 
 export function createVerbs(context: MountContext): Verbs {
-  const { store } = context;
   return {
-    status: async () => {
-      throw notThereYet('status');
-    },
-    conflicts: async () =>
-      store.conflicts.all().map(({ id, rev, kind, path, since }) => ({ id, rev, kind, path, since })),
-    conflict: async () => {
-      throw notThereYet('conflict');
-    },
-    diff: async () => ({ looked: 0 }),
-    log: async () => ({ done: true }),
-    show: async () => {
-      throw notThereYet('show');
-    },
-    resolve: async () => {
-      throw notThereYet('resolve');
-    },
-    undo: async () => {
-      throw notThereYet('undo');
-    },
-    reconcile: async () => {
-      throw notThereYet('reconcile');
-    },
-    check: async () => {
-      throw notThereYet('check');
-    },
-    events: async () => ({ done: true }),
-    metrics: async () => ({ opcodes: [], gauges: [] }),
+    ...statusVerbs(context),
+    ...readVerbs(context),
+    show: (request, emit) => show(context, request, emit),
+    diff: (request, emit) => diff(context, request, emit),
+    resolve: (request) => resolve(context, request),
+    undo: (request) => undo(context, request),
+    reconcile: (request, emit) => reconcile(context, request, emit),
+    check: (request, emit) => check(context, request, emit),
     stop: async () => {
       await context.stop();
       return { done: true };
     },
-    prune: async () => {
-      throw notThereYet('prune');
-    },
-    exportConfig: async () => {
-      throw notThereYet('export');
-    },
-    hold: async () => {
-      throw notThereYet('hold');
-    },
-    release: async () => {
-      throw notThereYet('release');
-    },
+    prune: later('prune'),
+    exportConfig: () => exportConfig(context),
+    hold: later('hold'),
+    release: later('release'),
   };
 }

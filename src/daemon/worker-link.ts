@@ -11,13 +11,14 @@ import type { Log } from '../lib/log.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { type JobContext, runJob } from '../union/job-runner.ts';
+import type { Witness } from '../union/witness.ts';
 import type { FromWorker, ToWorker, WorkerCounts, WorkerStart } from './messages.ts';
 
 /** What the worker's messages lead to. */
 export interface LinkEvents {
   look(path: string, basePath: string): Promise<void>;
   noticed(path: string, basePath: string): void;
-  remember(path: string, fingerprint: string, fd: number): void;
+  remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   renamed(): void;
   baseMoved(layer: number): void;
   reserveNodes(): { from: number; to: number };
@@ -140,7 +141,7 @@ export class WorkerLink {
         this.#events.noticed(message.path, message.basePath);
         return;
       case 'remember':
-        this.#events.remember(message.path, message.fingerprint, message.fd);
+        this.#events.remember(message.path, message.fingerprint, message.fd, message.witness);
         return;
       case 'control':
         this.#track(this.#askControl(message.id, message.request));

@@ -1,7 +1,7 @@
 // The control directory `/.kasane` as the kernel sees it: nodes in a range of numbers of their own, whose
 // content the main thread renders. Read with direct I/O, so that `tail -f` and a file that has grown since its
 // size was asked work; never listed, but found by name.
-import type { ControlEntry, ControlStat } from '../control/tree.ts';
+import { type ControlEntry, type ControlStat, controlPathOf } from '../control/tree.ts';
 import { writeAttr } from '../fuse/attr.ts';
 import { sizeOf, writers } from '../fuse/codec.ts';
 import { FOPEN_DIRECT_IO } from '../fuse/constants.ts';
@@ -10,12 +10,14 @@ import type { Parked } from '../fuse/parked.ts';
 import { PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { joinPath } from '../lib/names.ts';
+import { joinPath, parentPath } from '../lib/names.ts';
 import { newStat, S_IFDIR, S_IFREG, type Stat } from '../lib/stat.ts';
 import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
+import { getattr } from '../union/attributes.ts';
+import { type ListEntry, nameOffset } from '../union/listing.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
-import { type Front, parkForControl } from './front.ts';
+import { type Front, parkForControl, replyEntry } from './front.ts';
 
 /** NodeIds and inode numbers of the control directory lie above all others. */
 const FIRST = 2 ** 52;
@@ -48,10 +50,24 @@ function payloadView(size: number): { payload: Buffer; view: DataView } {
   return { payload, view: new DataView(payload.buffer, payload.byteOffset, payload.length) };
 }
 
-export function lookupControl(front: Front, parent: number, name: string): number {
-  const within = parent === ROOT_ID ? '' : (front.controlPaths.get(parent) ?? null);
+/** Path of a control node; null: there is none of this number. */
+function pathOf(front: Front, id: number): string | null {
+  return front.controlPaths.get(id) ?? controlPathOf(id - FIRST);
+}
+
+export function lookupControl(front: Front, r: FuseRequest, name: string): number {
+  if (r.nodeId === ROOT_ID) return findControl(front, '');
+  const within = pathOf(front, r.nodeId);
   if (within === null) return -E.ESTALE;
-  const path = parent === ROOT_ID && name === CONTROL_NAME ? '' : joinPath(within, name);
+  if (name === '.') return findControl(front, within);
+  if (name !== '..') return findControl(front, joinPath(within, name));
+  if (within !== '') return findControl(front, parentPath(within));
+  const { union } = front;
+  const error = getattr(union, union.table.root);
+  return error < 0 ? error : replyEntry(front, r);
+}
+
+function findControl(front: Front, path: string): number {
   return parkForControl(front, { op: 'stat', path }, (token, reply) => {
     const stat = reply as ControlStat;
     const id = FIRST + stat.ino;
@@ -65,6 +81,14 @@ export function lookupControl(front: Front, parent: number, name: string): numbe
   });
 }
 
+/** The entry of an exported mount's root: a handle of a directory is found again by reading its parent. */
+export const controlEntry: ListEntry = {
+  name: CONTROL_NAME,
+  ino: FIRST + 1,
+  type: DT_DIR,
+  offset: nameOffset(CONTROL_NAME),
+};
+
 function answerAttr(front: Front, token: Parked, stat: ControlStat): void {
   const { payload, view } = payloadView(sizeOf('attr_out'));
   writeAttr(view, 16, statOf(front, stat), FIRST + stat.ino);
@@ -72,8 +96,8 @@ function answerAttr(front: Front, token: Parked, stat: ControlStat): void {
 }
 
 export function getattrControl(front: Front, id: number): number {
-  const path = front.controlPaths.get(id);
-  if (path === undefined) return -E.ESTALE;
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
   return parkForControl(front, { op: 'stat', path }, (token, reply) =>
     answerAttr(front, token, reply as ControlStat),
   );
@@ -81,14 +105,14 @@ export function getattrControl(front: Front, id: number): number {
 
 /** `echo verb > control` truncates first: that changes nothing, and is no error. All else is. */
 export function setattrControl(front: Front, id: number, truncates: boolean): number {
-  const path = front.controlPaths.get(id);
-  if (path === undefined) return -E.ESTALE;
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
   return path === 'control' && truncates ? getattrControl(front, id) : -E.EPERM;
 }
 
 export function openControl(front: Front, id: number, flags: number): number {
-  const path = front.controlPaths.get(id);
-  if (path === undefined) return -E.ESTALE;
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
   if ((flags & O_ACCMODE) !== O_RDONLY && path !== 'control') return -E.EACCES;
   return parkForControl(front, { op: 'open', path }, (token, reply) => {
     const { payload, view } = payloadView(sizeOf('open_out'));
@@ -105,8 +129,8 @@ export function readControl(front: Front, handle: number, offset: number, length
 }
 
 export function writeControl(front: Front, id: number, bytes: Uint8Array): number {
-  const path = front.controlPaths.get(id);
-  if (path === undefined) return -E.ESTALE;
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
   return parkForControl(front, { op: 'write', path, bytes: Uint8Array.from(bytes) }, (token, reply) => {
     const { payload } = payloadView(sizeOf('write_out'));
     payload.writeUInt32LE(reply as number, 0);
@@ -120,8 +144,8 @@ export function releaseControl(front: Front, handle: number): number {
 }
 
 export function listControl(front: Front, id: number, offset: number, size: number): number {
-  const path = front.controlPaths.get(id);
-  if (path === undefined) return -E.ESTALE;
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
   return parkForControl(front, { op: 'list', path }, (token, reply) => {
     const dots = [
       { name: '.', kind: 'dir', ino: id - FIRST },

@@ -16,7 +16,7 @@ import { fstat } from '../sys/stat.ts';
 import { objectIno } from '../union/identity.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
 import { statNode } from '../union/locate.ts';
-import type { Handle, Node } from '../union/node.ts';
+import { type Handle, type Node, ROOT_ID } from '../union/node.ts';
 import {
   allocate,
   copyRange,
@@ -30,6 +30,7 @@ import {
 } from '../union/open.ts';
 import { WAIT } from '../union/union.ts';
 import {
+  controlEntry,
   isControl,
   listControl,
   openControl,
@@ -177,6 +178,9 @@ function readDirectory(front: Front, r: FuseRequest): number {
   if (offset === 0 || handle.entries === null) {
     const entries = listDirectory(front.union, handle.node);
     if (typeof entries === 'number') return entries;
+    if (front.exported && handle.node.id === ROOT_ID) {
+      entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
+    }
     handle.entries = entries;
   }
   const limit = Math.min(size, r.replyLimit);

@@ -48,6 +48,8 @@ export interface Front {
   nextDirectory: number;
   /** Paths of control objects by their number. */
   controlPaths: Map<number, string>;
+  /** For an NFS server: what is found by name must be found by reading its directory, too. */
+  exported: boolean;
 }
 
 /** The node of a request; undefined when it is not known (a stale handle of an NFS server). */

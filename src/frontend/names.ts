@@ -6,6 +6,7 @@ import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } fr
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
 import { readlinkat } from '../sys/names.ts';
+import { getattr } from '../union/attributes.ts';
 import { createFile, createUnnamed, link, makeObject, type NewObject } from '../union/create.ts';
 import { locate } from '../union/locate.ts';
 import { lookup } from '../union/lookup.ts';
@@ -13,6 +14,7 @@ import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
 import { rmdir, unlink } from '../union/remove.ts';
 import { rename } from '../union/rename.ts';
+import { revive } from '../union/revive.ts';
 import { WAIT } from '../union/union.ts';
 import { isControl, lookupControl } from './control-files.ts';
 import { callerOf, type Front, nodeOf, parkUntilDone, replyEntry, resultOf } from './front.ts';
@@ -42,11 +44,27 @@ export function nameHandlers(front: Front): Handlers {
 function doLookup(front: Front, r: FuseRequest): number {
   const name = readName(r, HEADER);
   if (isControl(r.nodeId) || (r.nodeId === ROOT_ID && name === CONTROL_NAME)) {
-    return lookupControl(front, r.nodeId, name);
+    return lookupControl(front, r, name);
   }
+  if (name === '.' || name === '..') return lookupAgain(front, r, name);
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const error = lookup(front.union, parent, name);
+  return error < 0 ? error : replyEntry(front, r);
+}
+
+/** LOOKUP of "." and "..": a server of NFS has a handle whose node the kernel has forgotten. */
+function lookupAgain(front: Front, r: FuseRequest, name: '.' | '..'): number {
+  const { union } = front;
+  if (name === '.') {
+    const node = nodeOf(front, r.nodeId);
+    const error = node ? getattr(union, node) : revive(union, r.nodeId);
+    return error < 0 ? -E.ESTALE : replyEntry(front, r);
+  }
+  const node = nodeOf(front, r.nodeId);
+  const parent = node?.names[0]?.parent ?? (node?.id === ROOT_ID ? node : undefined);
+  if (!parent) return -E.ESTALE;
+  const error = getattr(union, parent);
   return error < 0 ? error : replyEntry(front, r);
 }
 

@@ -60,5 +60,7 @@ function decode(bytes: Uint8Array): string | null {
 
 /** The inverse of escapeName: inner name of an escaped one. */
 export function unescapeName(text: string): string {
-  return fromUtf8(text).replace(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return fromUtf8(text).replace(/\\x([0-9a-f]{2})/g, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
 }

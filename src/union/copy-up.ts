@@ -32,6 +32,7 @@ import { baseFingerprint, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
+import { seenSource } from './version.ts';
 
 /** Names of overlay directories keep their times when something is only brought up into them. */
 export function keepingTimes(dirFd: number, work: () => number): number {
@@ -245,14 +246,12 @@ function copyUpFile(
     close(sourceFd);
     return -E.ENOENT;
   }
-  const seen = truncate ? union.seen.of(path, callerPid) : null;
-  const older = seen !== null && seen.fingerprint !== baseFingerprint(union, node.layer, stat);
   const job = newJob(union, node, {
     sourceFd,
     path,
     basePath,
     truncate,
-    seen: older ? seen : null,
+    seen: truncate ? seenSource(union, path, callerPid) : null,
     sync: !union.config.volatile && !truncate && stat.size > 0,
   });
   const work = union.host.startJob(job, (result) => finish(union, node, place, job, result));

@@ -176,11 +176,13 @@ function make(
 }
 
 /** The node of what has just come to a place of the overlay; fills union.entry. */
-export function showNew(union: Union, parent: Node, name: string, dirFd: number): number {
+export function showNew(union: Union, parent: Node, name: string, dirFd: number, known = false): number {
   const { found } = union;
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, found.stat);
   if (error < 0) return error;
   found.state = IN_OVERLAY;
+  // A new object never gets the id of what was there before.
+  if (!known) union.table.identity?.vacate(parent.id, name);
   if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
@@ -340,7 +342,7 @@ export function link(union: Union, node: Node, parent: Node, name: string, calle
   }
   if (error < 0) return error;
   union.table.link(node, parent, name);
-  return showNew(union, parent, name, dirFd);
+  return showNew(union, parent, name, dirFd, true);
 }
 
 /** Before an object comes to a directory that may have nothing of the base: its listing must know of such ones. */

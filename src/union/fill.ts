@@ -1,18 +1,21 @@
-// Completes the origin of a whiteout once the content of what it hides has been hashed in the background.
+// Completes the origin of a whiteout, or of what has taken its name since, once the content of what it hides has
+// been hashed in the background.
 import { overlayDirFd } from './dir-fds.ts';
 import { find, walk } from './lookup.ts';
-import { WHITEOUT } from './node.ts';
+import { IN_OVERLAY, WHITEOUT } from './node.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
 import type { Union } from './union.ts';
+import { rememberContent } from './version.ts';
 
-/** Nothing happens where the whiteout has gone meanwhile, or hides another version. */
-export function fillWhiteout(union: Union, path: string, fingerprint: string, content: string): void {
-  union.contents.set(fingerprint, content);
+/** Nothing happens where the name has gone meanwhile, or has another origin. */
+export function fillOrigin(union: Union, path: string, fingerprint: string, content: string): void {
+  rememberContent(union, fingerprint, content);
   const slash = path.lastIndexOf('/');
   const name = path.slice(slash + 1);
   const parent = walk(union, slash < 0 ? '' : path.slice(0, slash));
-  if (parent === null || find(union, parent, name) < 0 || union.found.state !== WHITEOUT) return;
-  const dirFd = overlayDirFd(union, parent);
+  if (parent === null || find(union, parent, name) < 0) return;
+  const { state } = union.found;
+  const dirFd = state === WHITEOUT || state === IN_OVERLAY ? overlayDirFd(union, parent) : -1;
   if (dirFd < 0) return;
   const list = readOrigins(union, dirFd, name);
   const origin = list.find((one) => one.fingerprint === fingerprint && one.content === '');

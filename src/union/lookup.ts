@@ -88,6 +88,7 @@ export function lookup(union: Union, parent: Node, name: string): number {
   const state = union.found.state;
   if (state === NONE || state === WHITEOUT) {
     forgetPlace(union, parent, name);
+    union.table.identity?.vacate(parent.id, name);
     return -E.ENOENT;
   }
   const node = instantiate(union, parent, name);

@@ -1,5 +1,6 @@
 // Open files: OPEN and RELEASE, reading and writing, and what may wait for a disk (as jobs). A file of the base
 // that is opened for writing is brought up first, so that a write is a bare pwrite.
+import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
@@ -18,6 +19,7 @@ import {
 } from '../sys/constants.ts';
 import { close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
+import type { Origin } from '../versions/origin.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { locate } from './locate.ts';
@@ -27,8 +29,10 @@ import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
-import { ageOrigin } from './take.ts';
+import { ageOrigin, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
+import { witnessOf } from './witness.ts';
+import { hashXattrs } from './xattr-set.ts';
 
 /** OPEN: a handle, WAIT, or a negative errno. `killSetid`: O_TRUNC by who may not keep set-id bits. */
 export function open(
@@ -49,10 +53,11 @@ export function open(
     const stale = settleBeforeOpen(union, node);
     if (stale < 0) return stale;
   }
+  const shown: Taken = { origin: null };
   if (writable || truncates) {
     const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
     if (up < 0) return up;
-    const aged = ageOrigin(union, node, callerPid);
+    const aged = ageOrigin(union, node, callerPid, shown);
     if (aged < 0) return aged;
   }
   const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
@@ -65,7 +70,7 @@ export function open(
   const { layer } = node;
   if (truncates || writable) node.dataSynced = false;
   if (dropSetid) killSetid(fd, '', union.stat, callerPid);
-  if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd);
+  if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd, shown.origin);
   return union.table.addHandle(node, fd, access | (flags & (O_DSYNC | O_SYNC)), writable, layer);
 }
 
@@ -98,35 +103,38 @@ function openObject(union: Union, node: Node, flags: number): number {
   return openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
-/** Remembers which version the caller has read; of text of the base a descriptor is kept, too. */
-function noteSeen(union: Union, node: Node, callerPid: number, fd: number): void {
+/**
+ * Remembers which version the caller has read; of text of the base a descriptor is kept, too. `shown`: what was the
+ * origin of the copy when it was opened, if its writer has set that back.
+ */
+function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown: Origin | null): void {
   const place = node.names[0];
   if (!place || (place.parent.dir?.parts.length ?? 0) === 0) return;
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
-  if (path === null || basePath === null || find(union, place.parent, place.name) < 0) return;
-  const { found } = union;
+  const { stat } = union;
+  if (path === null || basePath === null || fstat(fd, stat) < 0 || !isRegular(stat.mode)) return;
   if (node.layer < 0) {
-    const origin = originFor(originsOf(union, node, found.stat).list, basePath);
+    const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
     if (origin === null) return;
-    const { fingerprint, content, mode, uid, gid } = origin;
-    union.seen.opened(path, callerPid, { fingerprint, content, fd: -1, mode, uid, gid });
+    const { fingerprint, content, mode, uid, gid, xattrs } = origin;
+    const version = { fingerprint, content, fd: -1, witness: null, mode, uid, gid, xattrs };
+    union.seen.opened(path, callerPid, version);
     return;
   }
-  if (!found.inBase || !isRegular(found.baseStat.mode)) return;
-  const fingerprint = baseFingerprint(union, node.layer, found.baseStat);
-  const keep =
-    !union.seen.has(path, fingerprint) && mergeable(path, union.config.osTree, found.baseStat.size);
-  const kept = keep ? dup(fd) : -1;
-  const { mode, uid, gid } = found.baseStat;
-  const content = union.contents.get(fingerprint) ?? '';
+  const { mode, uid, gid } = stat;
+  const fingerprint = baseFingerprint(union, node.layer, stat);
+  const isNew = !union.seen.has(path, fingerprint);
+  const kept = isNew && mergeable(path, union.config.osTree, stat.size) ? dup(fd) : -1;
   union.seen.opened(path, callerPid, {
     fingerprint,
-    content: content === '-' ? '' : content,
-    fd: kept < 0 ? -1 : kept,
+    content: union.contents.get(fingerprint) ?? '',
+    fd: Math.max(kept, -1),
+    witness: witnessOf(stat),
     mode,
     uid,
     gid,
+    xattrs: isNew ? hashXattrs(readXattrs(fd, '')) : '',
   });
 }
 

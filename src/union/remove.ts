@@ -1,8 +1,7 @@
 // Removing names: unlink and rmdir. Where the base has the name, a whiteout takes its place, with the origin of
 // what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
 import { E } from '../lib/errno.ts';
-import { isDirectory, isRegular, isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
-import { mergeable } from '../merge/policy.ts';
+import { isDirectory, isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import {
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
@@ -18,15 +17,15 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
-import { ensureOverlayDir, openSource, tolerate } from './copy-up.ts';
+import { ensureOverlayDir, tolerate } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { readNames } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
-import { type DirPart, IN_BASE, IN_OVERLAY, type Node } from './node.ts';
+import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
-import { leavingOrigin } from './take.ts';
+import { leavingVersion, rememberLeft } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
 /** Makes a whiteout in work/ under the given name; 0 or a negative errno. */
@@ -105,32 +104,24 @@ function putWhiteout(
   callerPid: number,
   directory: boolean,
 ): number {
-  const origin = leavingOrigin(union, parent, name, callerPid);
-  if (typeof origin === 'number') return origin;
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
+  const left = leavingVersion(union, parent, name, callerPid);
+  if (typeof left === 'number') return left;
+  const origin = left?.origin ?? null;
   const temp = union.tempName();
-  const made = makeWhiteout(union, temp, origin);
-  if (made < 0) return made;
   const note = { kind: 'whiteout', path, time: Date.now(), ...(origin === null ? {} : { origin }) } as const;
-  const error = publish(union, 'whiteout', [note], () =>
-    renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0),
-  );
-  if (error < 0) unlinkat(union.workFd, temp, 0);
-  else if (directory) emptyAndRemove(union, temp);
-  else rememberHidden(union, parent, name, origin);
+  const made = makeWhiteout(union, temp, origin);
+  const error =
+    made < 0
+      ? made
+      : publish(union, 'whiteout', [note], () =>
+          renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0),
+        );
+  if (made === 0 && error < 0) unlinkat(union.workFd, temp, 0);
+  else if (made === 0 && directory) emptyAndRemove(union, temp);
+  rememberLeft(union, path, left, error === 0);
   return error;
-}
-
-/** The content of a small text file that is hidden now is hashed in the background: an update may meet it. */
-function rememberHidden(union: Union, parent: Node, name: string, origin: Origin | null): void {
-  const { baseStat, inBase, part } = union.found;
-  const path = pathAt(parent, name);
-  if (origin === null || origin.content !== '' || !inBase || path === null) return;
-  if (!isRegular(baseStat.mode) || !mergeable(path, union.config.osTree, baseStat.size)) return;
-  const fd = partFd(union, parent, parent.dir?.parts[part] as DirPart);
-  const source = fd < 0 ? fd : openSource(fd, name);
-  if (source >= 0) union.host.remember(path, origin.fingerprint, source);
 }
 
 /** RMDIR: 0 or a negative errno. */

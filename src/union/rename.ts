@@ -20,7 +20,7 @@ import { writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { dropObject, emptyAndRemove, isEmpty, keepObject, makeWhiteout } from './remove.ts';
-import { leavingOrigin, type Taken } from './take.ts';
+import { leavingVersion, rememberLeft, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
 interface Side {
@@ -163,11 +163,36 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const found = find(union, from.parent, from.name);
   if (found < 0) return found;
   const leaves = union.found.inBase;
-  const left = leaves ? leavingOrigin(union, from.parent, from.name, target.callerPid) : null;
-  if (typeof left === 'number') return left;
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
+  const leaving = leaves ? leavingVersion(union, from.parent, from.name, target.callerPid) : null;
+  if (typeof leaving === 'number') return leaving;
+  const way = { fromFd, toFd, fromPath, path, leaves };
+  const error = moveAlong(union, from, to, source, target, way, leaving?.origin ?? null);
+  rememberLeft(union, fromPath, leaving, error === 0);
+  return error;
+}
+
+interface Way {
+  fromFd: number;
+  toFd: number;
+  fromPath: string;
+  path: string;
+  /** The base has the name that is left. */
+  leaves: boolean;
+}
+
+/** `left`: the origin of the whiteout that stays behind. */
+function moveAlong(
+  union: Union,
+  from: Side,
+  to: Side,
+  source: Node,
+  target: Target,
+  { fromFd, toFd, fromPath, path, leaves }: Way,
+  left: Origin | null,
+): number {
   const time = Date.now();
   const notes: JournalRecord[] = [];
   if (source.dir !== null) {

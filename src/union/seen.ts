@@ -16,6 +16,8 @@ export interface Seen {
   mode: number;
   uid: number;
   gid: number;
+  /** Hash of its extended attributes. */
+  xattrs: string;
   /** Order in which versions were first seen here. */
   order: number;
 }

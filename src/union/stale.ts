@@ -78,7 +78,7 @@ function holds(verdict: Verdict & { until: number }, fingerprint: string, stat: 
  * before (a conflict, say) is looked at again when it is stale no more: it may be over.
  */
 function wanting(union: Union, node: Node, parent: Node, name: string): string | null {
-  if (!union.baseAccepted) return null;
+  if (!union.baseAccepted || !union.config.mergesLive) return null;
   const compared = compare(union, node, parent, name);
   if (compared === null || (!compared.stale && union.verdicts.size === 0)) return null;
   const path = pathAt(parent, name);

@@ -3,7 +3,8 @@
 import type { Stat } from '../lib/stat.ts';
 import { S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
-import type { DirState, Handle, HandleId, Node, NodeId } from './node.ts';
+import type { IdentityLog } from '../versions/identity-log.ts';
+import type { DirState, Handle, HandleId, Name, Node, NodeId } from './node.ts';
 import { ROOT_ID } from './node.ts';
 
 /** Where new NodeIds come from: the next one of a block that is reserved durably. */
@@ -32,12 +33,15 @@ export class NodeTable {
   readonly #objects: Map<number, Node>[] = [];
   readonly #handles = new Map<number, Handle>();
   readonly #mint: MintNodeId;
+  /** Of an exported mount: ids by place, beyond what the kernel remembers. */
+  readonly identity: IdentityLog | null;
   #nextHandle = 1;
   /** Sets (of accounts) that are being copied up together. */
   readonly copying = new Set<string>();
 
-  constructor(mint: MintNodeId, layers: number) {
+  constructor(mint: MintNodeId, layers: number, identity: IdentityLog | null = null) {
     this.#mint = mint;
+    this.identity = identity;
     for (let i = 0; i <= layers; i++) this.#objects.push(new Map());
     this.root = this.#make(ROOT_ID, S_IFDIR);
     this.root.lookups = 1;
@@ -88,8 +92,24 @@ export class NodeTable {
 
   /** A new node at a place. For a non-directory `show` must follow. */
   create(type: number, parent: Node, name: string): Node {
-    const node = this.#make(this.#mint(), type);
+    const known = this.identity?.at(parent.id, name, type) ?? 0;
+    // One that is in use shows another object: the base has replaced it, and who has it open keeps it.
+    const id = known !== 0 && !this.#nodes.has(known) ? known : this.#mint();
+    const before = this.child(parent, name);
+    if (before) this.#leave(before, parent, name);
+    const node = this.#make(id, type);
     this.link(node, parent, name);
+    return node;
+  }
+
+  /** A node by the id that an old handle has, for what another node shows, too. It is found by its id alone. */
+  alias(id: number, type: number, place: Name, of: Node): Node {
+    const node = this.#make(id, type);
+    node.names.push(place);
+    node.layer = of.layer;
+    node.ino = of.ino;
+    node.btimeSec = of.btimeSec;
+    node.btimeNsec = of.btimeNsec;
     return node;
   }
 
@@ -109,10 +129,16 @@ export class NodeTable {
     if (before) this.unlink(before, parent, name);
     parent.dir?.children.set(name, node);
     node.names.push({ parent, name });
+    this.identity?.link(node.id, node.type, parent.id, name);
   }
 
   /** Forgets a place of a node; a node without places and references goes when the kernel forgets it. */
   unlink(node: Node, parent: Node, name: string): void {
+    this.identity?.unlink(node.id, parent.id, name);
+    this.#leave(node, parent, name);
+  }
+
+  #leave(node: Node, parent: Node, name: string): void {
     if (parent.dir?.children.get(name) === node) parent.dir.children.delete(name);
     const at = node.names.findIndex((place) => place.parent === parent && place.name === name);
     if (at >= 0) node.names.splice(at, 1);

@@ -1,12 +1,14 @@
 // Taking a name that the base has, or had: whatever comes there (renamed over it, created after unlink, linked)
 // has that name's origin, which is the version that the writer had seen (rules 1, 2, 4 and 5 of
 // native-notes/versioning.md). The hash of that version is read by a job before the name is taken.
+import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { isRegular, isSymlink } from '../lib/stat.ts';
+import { isRegular, isSymlink, newStat } from '../lib/stat.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
+import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUpSet, openSource } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
@@ -19,6 +21,9 @@ import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Seen } from './seen.ts';
 import { type Union, waitFor } from './union.ts';
+import { fromSeen, rememberContent, type Version, withoutFd } from './version.ts';
+import { witnessOf } from './witness.ts';
+import { hashXattrs } from './xattr-set.ts';
 
 /** What is created over a whiteout so soon continues its origin; later it is an addition of the guest's. */
 const CONTINUES_SECONDS = 86_400;
@@ -26,14 +31,6 @@ const CONTINUES_SECONDS = 86_400;
 /** Result of takeName: the origin for the new object, null when the name is the guest's alone. */
 export interface Taken {
   origin: Origin | null;
-}
-
-/** Fingerprint and content of the version that counts, as far as known. */
-interface Version {
-  origin: Origin;
-  /** To read the content from; -1: it is known, or cannot be had. The caller closes it if `owned`. */
-  fd: number;
-  owned: boolean;
 }
 
 /**
@@ -59,35 +56,31 @@ export function takeName(
     error = find(union, parent, name);
     if (error < 0) return error;
   }
-  const version = versionFor(union, parent, name, basePath, callerPid, true);
+  const version = versionFor(union, parent, name, basePath, callerPid);
   if (typeof version === 'number') return version;
   if (version === null) return 0;
-  const { origin } = version;
-  const baseFd = origin.content === '' ? version.fd : -1;
+  const { origin, fd: baseFd } = version;
   const mustSync = union.found.inBase && synced !== null && !synced.dataSynced && !union.config.volatile;
   const syncFd = mustSync ? openForSync(union, synced) : -1;
   if (baseFd < 0 && syncFd < 0) {
-    if (version.owned && version.fd >= 0) close(version.fd);
     out.origin = origin;
     return 0;
   }
-  const work = union.host.startJob(
-    {
-      kind: 'take',
-      baseFd,
-      closeBase: version.owned,
-      path: pathAt(parent, name) ?? name,
-      syncFd,
-      osTree: union.config.osTree,
-    },
-    (done) => {
-      if (done.result < 0) return done.result;
-      if (syncFd >= 0 && synced) synced.dataSynced = true;
-      // What cannot be read is 'unknown', which is remembered too, or the request would ask for ever.
-      if (baseFd >= 0) remember(union, origin.fingerprint, done.content === '' ? '-' : done.content);
-      return 0;
-    },
-  );
+  return learn(union, pathAt(parent, name) ?? name, version, syncFd, () => {
+    if (syncFd >= 0 && synced) synced.dataSynced = true;
+  });
+}
+
+/** Has the content of a version read by a job: WAIT. */
+function learn(union: Union, path: string, version: Version, syncFd: number, then: () => void): number {
+  const { origin, fd: baseFd, witness } = version;
+  const { osTree } = union.config;
+  const work = union.host.startJob({ kind: 'take', baseFd, witness, path, syncFd, osTree }, (done) => {
+    if (done.result < 0) return done.result;
+    if (baseFd >= 0) rememberContent(union, origin.fingerprint, done.content);
+    then();
+    return 0;
+  });
   return waitFor(union, work);
 }
 
@@ -100,30 +93,26 @@ function openForSync(union: Union, node: Node): number {
   return fd < 0 ? -1 : fd;
 }
 
-function remember(union: Union, fingerprint: string, content: string): void {
-  union.contents.set(fingerprint, content);
-  if (union.contents.size <= 4096) return;
-  const [oldest] = union.contents.keys();
-  if (oldest !== undefined) union.contents.delete(oldest);
-}
-
-/** Hash of a version's content as an origin holds it: '' where it is not known. */
-function known(content: string): string {
-  return content === '-' ? '' : content;
-}
-
-/** The origin that a whiteout gets when the name in union.found is removed; null: it has none. */
-export function leavingOrigin(
+/** What a whiteout holds of the name in union.found, which is about to go; null: nothing. For `rememberLeft`. */
+export function leavingVersion(
   union: Union,
   parent: Node,
   name: string,
   callerPid: number,
-): Origin | null | number {
+): Version | null | number {
   const basePath = basePathAt(parent, name);
   if (basePath === null) return null;
-  const version = versionFor(union, parent, name, basePath, callerPid, false);
+  const version = versionFor(union, parent, name, basePath, callerPid);
   if (version === null || typeof version === 'number') return version;
-  return { ...version.origin, taken: Math.floor(Date.now() / 1000) };
+  return { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
+}
+
+/** The name has gone: a content that is not known yet is hashed in the background. Not gone: it is let go of. */
+export function rememberLeft(union: Union, path: string | null, left: Version | null, gone: boolean): void {
+  if (left === null || left.fd < 0) return;
+  const { origin, fd, witness } = left;
+  if (!gone || path === null || witness === null) close(fd);
+  else union.host.remember(path, origin.fingerprint, fd, witness);
 }
 
 function versionFor(
@@ -132,67 +121,85 @@ function versionFor(
   name: string,
   basePath: string,
   callerPid: number,
-  withContent: boolean,
 ): Version | null | number {
   const { state, inBase } = union.found;
   const path = pathAt(parent, name) ?? basePath;
   const seen = union.seen.of(path, callerPid);
-  if (state === WHITEOUT || state === IN_OVERLAY) {
-    const fd = overlayDirFd(union, parent);
-    if (fd < 0) return fd;
-    const before = originFor(readOrigins(union, fd, name), basePath);
-    if (before !== null) {
-      const fresh = state === IN_OVERLAY || Date.now() / 1000 - before.taken < CONTINUES_SECONDS;
-      if (fresh && seen !== null && union.seen.isOlder(path, seen, before.fingerprint)) {
-        return fromSeen(union, basePath, seen);
-      }
-      if (fresh) return { origin: { ...before, ino: 0 }, fd: -1, owned: false };
+  const kept = state === WHITEOUT || state === IN_OVERLAY ? originAt(union, parent, name, basePath) : null;
+  if (typeof kept === 'number') return kept;
+  // The guest's own name, that the base has added too: an ancestor there is none, and none is made up.
+  if (kept === null && state === IN_OVERLAY) return null;
+  const fresh = state === IN_OVERLAY || Date.now() / 1000 - (kept?.taken ?? 0) < CONTINUES_SECONDS;
+  const before = fresh ? kept : null;
+  const older = seen !== null && (before === null || isOlder(union, path, seen, before));
+  if (before !== null && !older) {
+    if (!inBase || before.content !== '') return withoutFd({ ...before, ino: 0 });
+    const now = fromBase(union, parent, name, basePath);
+    if (typeof now === 'number') return now;
+    if (now.origin.fingerprint === before.fingerprint) {
+      return { ...now, origin: { ...before, ino: 0, content: now.origin.content } };
     }
+    if (now.fd >= 0) close(now.fd);
+    return withoutFd({ ...before, ino: 0, content: union.contents.get(before.fingerprint) ?? '' });
   }
+  if (before !== null && older) return fromSeen(union, basePath, seen);
   if (!inBase) return null;
-  const { baseStat } = union.found;
-  const part = parent.dir?.parts[union.found.part] as DirPart;
-  const fingerprint = baseFingerprint(union, part.layer, baseStat);
-  if (seen !== null && seen.fingerprint !== fingerprint && state !== WHITEOUT) {
-    return fromSeen(union, basePath, seen);
-  }
-  const origin = newOrigin(basePath, baseStat, fingerprint, '');
-  const partDir = partFd(union, parent, part);
-  if (partDir < 0) return partDir;
-  if (isSymlink(baseStat.mode)) {
-    const target = readlinkat(partDir, name);
-    if (typeof target === 'string') origin.content = hash128(Buffer.from(target, 'latin1'));
-    return { origin, fd: -1, owned: false };
-  }
-  const cached = union.contents.get(fingerprint);
-  if (!withContent || !isRegular(baseStat.mode) || cached !== undefined) {
-    origin.content = known(cached ?? '');
-    return { origin, fd: -1, owned: false };
-  }
-  const fd = openSource(partDir, name);
-  if (fd < 0 && fd !== -E.EACCES && fd !== -E.ENOENT) return fd;
-  return { origin, fd: fd < 0 ? -1 : fd, owned: fd >= 0 };
+  const now = fromBase(union, parent, name, basePath);
+  if (typeof now === 'number') return now;
+  if (!older || state === WHITEOUT || seen.fingerprint === now.origin.fingerprint) return now;
+  if (now.fd >= 0) close(now.fd);
+  return fromSeen(union, basePath, seen);
 }
 
-function fromSeen(union: Union, basePath: string, seen: Seen): Version {
-  const content = seen.content || known(union.contents.get(seen.fingerprint) ?? '');
-  const origin: Origin = {
-    ...newOrigin(
-      basePath,
-      { ...union.found.baseStat, mode: seen.mode, uid: seen.uid, gid: seen.gid },
-      seen.fingerprint,
-      content,
-    ),
-  };
-  const asked = union.contents.has(seen.fingerprint);
-  return { origin, fd: content === '' && !asked ? seen.fd : -1, owned: false };
+/** What was undone stays so, whatever the writer has read: the pin lies in the origin. */
+function isOlder(union: Union, path: string, seen: Seen, before: Origin): boolean {
+  return before.pin === null && union.seen.isOlder(path, seen, before.fingerprint);
+}
+
+function originAt(union: Union, parent: Node, name: string, basePath: string): Origin | null | number {
+  const fd = overlayDirFd(union, parent);
+  return fd < 0 ? fd : originFor(readOrigins(union, fd, name), basePath);
+}
+
+/** A base file that cannot be opened has a content that nobody knows; anything else is an error. */
+const unreadable: readonly number[] = [-E.EACCES, -E.EPERM, -E.ENOENT];
+
+/** What the base has now at the place in union.found, which it has. */
+function fromBase(union: Union, parent: Node, name: string, basePath: string): Version | number {
+  const part = parent.dir?.parts[union.found.part] as DirPart;
+  const partDir = partFd(union, parent, part);
+  if (partDir < 0) return partDir;
+  let stat = union.found.baseStat;
+  const opened = isRegular(stat.mode) ? openSource(partDir, name) : -E.ENOENT;
+  if (opened < 0 && !unreadable.includes(opened)) return opened;
+  const fd = Math.max(opened, -1);
+  if (fd >= 0) {
+    // The name may lead to another version by now; the descriptor is what is read.
+    stat = newStat();
+    const error = fstat(fd, stat);
+    if (error < 0) {
+      close(fd);
+      return error;
+    }
+  }
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, part.layer, stat), '');
+  origin.xattrs = hashXattrs(fd >= 0 ? readXattrs(fd, '') : readXattrs(partDir, name));
+  if (isSymlink(stat.mode)) {
+    const target = readlinkat(partDir, name);
+    if (typeof target === 'string') origin.content = hash128(Buffer.from(target, 'latin1'));
+  }
+  const cached = union.contents.get(origin.fingerprint);
+  if (fd < 0 || cached === undefined) return { origin, fd, witness: witnessOf(stat) };
+  close(fd);
+  return withoutFd({ ...origin, content: cached });
 }
 
 /**
  * Before a copy is written to: a writer who has read an older version than its origin sets the origin back to
- * that, so that what came between is merged and not reverted. 0, WAIT or a negative errno.
+ * that, so that what came between is merged and not reverted. 0, WAIT or a negative errno; `out` tells what the
+ * origin was before.
  */
-export function ageOrigin(union: Union, node: Node, callerPid: number): number {
+export function ageOrigin(union: Union, node: Node, callerPid: number, out: Taken): number {
   const place = node.names[0];
   if (!place || node.layer >= 0 || (place.parent.dir?.parts.length ?? 0) === 0) return 0;
   const path = pathAt(place.parent, place.name);
@@ -206,24 +213,10 @@ export function ageOrigin(union: Union, node: Node, callerPid: number): number {
   if (dirFd < 0) return dirFd;
   const list = readOrigins(union, dirFd, place.name);
   const before = originFor(list, basePath);
-  if (before === null || !union.seen.isOlder(path, seen, before.fingerprint)) return 0;
+  if (before === null || !isOlder(union, path, seen, before)) return 0;
   const version = fromSeen(union, basePath, seen);
-  if (version.fd >= 0) {
-    const fingerprint = version.origin.fingerprint;
-    const job = {
-      kind: 'take',
-      baseFd: version.fd,
-      closeBase: false,
-      path,
-      syncFd: -1,
-      osTree: union.config.osTree,
-    } as const;
-    const finished = (done: { result: number; content: string }) => {
-      remember(union, fingerprint, done.content === '' ? '-' : done.content);
-      return done.result;
-    };
-    return waitFor(union, union.host.startJob(job, finished));
-  }
+  if (version.fd >= 0) return learn(union, path, version, -1, () => {});
+  out.origin = before;
   const origin = { ...version.origin, ino: before.ino };
   return publish(union, 'age', [{ kind: 'taken', path, time: Date.now(), origin }], () =>
     writeOrigins(union, dirFd, place.name, [...list.filter((one) => one.path !== origin.path), origin]),

@@ -5,6 +5,7 @@ import type { BaseLayer } from '../branch/base.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
+import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
 import { closePart, FdCache } from './fd-cache.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
@@ -12,12 +13,15 @@ import type { Found, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
+import type { Witness } from './witness.ts';
 
 export interface UnionConfig {
   privileged: boolean;
   readOnly: boolean;
   /** No sync of data at publication. */
   volatile: boolean;
+  /** Stale objects are looked at when they are met. An NFSv3 client writes without having opened: then not. */
+  mergesLive: boolean;
   /** Directories of the base may be renamed, with a redirect. */
   redirectDir: boolean;
   /** The base has an os-release: the scope of merges is narrower. */
@@ -35,7 +39,7 @@ export interface UnionHost {
   /** A stale object was met: have it looked at. Nobody waits. */
   noticed(path: string, basePath: string): void;
   /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
-  remember(path: string, fingerprint: string, fd: number): void;
+  remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
   renamed(): void;
   /** The base's path names another tree, or nothing (errno): have it opened anew. */
@@ -86,6 +90,8 @@ export class Union {
     workFd: number;
     journal: Journal;
     mint: MintNodeId;
+    /** Of an exported mount. */
+    identity: IdentityLog | null;
     host: UnionHost;
   }) {
     this.config = parts.config;
@@ -94,7 +100,7 @@ export class Union {
     this.workFd = parts.workFd;
     this.journal = parts.journal;
     this.host = parts.host;
-    this.table = new NodeTable(parts.mint, parts.layers.length);
+    this.table = new NodeTable(parts.mint, parts.layers.length, parts.identity);
     this.entry = { node: this.table.root, stat: newStat(), ino: 0 };
     this.fds = new FdCache();
     this.seen = new SeenVersions();

@@ -117,7 +117,7 @@ export function describe(
   const stat = newStat();
   if (statAt(dirFd, name, stat) < 0) return null;
   const dir = isDirectory(stat.mode);
-  const value = getxattr(dirFd, name, overlay.origin);
+  const value = dir ? -1 : getxattr(dirFd, name, overlay.origin);
   const origins = typeof value === 'number' ? [] : decodeOrigins(value);
   const redirect = dir ? redirectOf(overlay, dirFd, name) : null;
   return {

@@ -103,6 +103,7 @@ export class Ancestors {
   /** The content; null when it is missing or damaged, and the latter is reported. */
   async get(hash: string): Promise<Buffer | null> {
     this.#recent.set(hash, Date.now());
+    await Promise.allSettled([this.#writing.get(hash)]);
     const bytes = await this.#read(hash);
     if (bytes === 'damaged') this.#sound.delete(hash);
     if (bytes === 'damaged') this.#report(`ancestor ${hash}`, 'does not hold what its name says');

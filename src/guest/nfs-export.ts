@@ -1,0 +1,55 @@
+// Configuration of an NFS server for a mount: NFS-Ganesha (FSAL_VFS) and, as a comment, a line of exports(5) for
+// the kernel's server. Pure; what the host lacks is told by whoever asks.
+import { hash128 } from '../lib/hash.ts';
+import { escapeName } from '../lib/names.ts';
+
+export interface NfsExport {
+  mountPoint: string;
+  /** All clients speak NFSv4: files are merged while they are in use. */
+  nfs4Only: boolean;
+  /** Sentences about what is missing on this host. */
+  missing: readonly string[];
+}
+
+/** A number for the server's tables, the same for the same mount point: 16 bits, never 0. */
+export function exportId(mountPoint: string): number {
+  return 1 + (Number.parseInt(hash128(Buffer.from(mountPoint, 'latin1')).slice(0, 8), 16) % 65_534);
+}
+
+function quoted(path: string): string {
+  return `"${path.replace(/["\\]/g, (c) => `\\${c}`)}"`;
+}
+
+export function nfsExportText({ mountPoint, nfs4Only, missing }: NfsExport): string {
+  const path = escapeName(mountPoint);
+  const id = exportId(mountPoint);
+  const protocols = nfs4Only ? '4' : '3, 4';
+  const merging = nfs4Only
+    ? 'Clients must speak NFSv4: files are merged while they are in use.'
+    : 'Files are merged at mount and by `kasane reconcile` only, for an NFSv3 client writes without opening.';
+  return `${[
+    `# NFS export of ${path}, for NFS-Ganesha with FSAL_VFS (packages nfs-ganesha, nfs-ganesha-vfs, rpcbind).`,
+    `# ${merging}`,
+    ...missing.map((line) => `# Missing: ${line}`),
+    `# For the kernel's server, a line of exports(5) instead:`,
+    `#   ${path} CLIENT(rw,no_root_squash,no_subtree_check,fsid=${id})`,
+    'NFS_CORE_PARAM {',
+    `  Protocols = ${protocols};`,
+    '  Enable_RQUOTA = false;',
+    ...(nfs4Only ? ['  Enable_NLM = false;', '  Enable_UDP = false;'] : []),
+    '}',
+    'EXPORT {',
+    `  Export_Id = ${id};`,
+    `  Path = ${quoted(mountPoint)};`,
+    `  Pseudo = ${quoted(mountPoint)};`,
+    `  Filesystem_Id = ${id}.0;`,
+    `  Protocols = ${protocols};`,
+    '  Access_Type = RW;',
+    '  Squash = No_Root_Squash;',
+    '  SecType = sys;',
+    '  FSAL {',
+    '    Name = VFS;',
+    '  }',
+    '}',
+  ].join('\n')}\n`;
+}
