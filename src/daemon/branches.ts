@@ -22,6 +22,7 @@ export interface OpenBranches {
   stateFd: number;
   workFd: number;
   displacedFd: number;
+  linksFd: number;
   privileged: boolean;
   osTree: boolean;
 }
@@ -85,8 +86,9 @@ export function openState(
   if (!readOnly) emptyWork(work);
   const workFd = openDirectory(work);
   const displacedFd = openDirectory(`${stateDir}/displaced`);
+  const linksFd = openDirectory(`${stateDir}/links`);
   if (!readOnly) probeOverlay(opened.overlay, workFd);
-  return { ...opened, stateDir, stateFd, workFd, displacedFd };
+  return { ...opened, stateDir, stateFd, workFd, displacedFd, linksFd };
 }
 
 function emptyWork(work: string): void {

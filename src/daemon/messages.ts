@@ -19,6 +19,7 @@ export interface WorkerStart {
   overlay: Overlay;
   layers: BaseLayer[];
   workFd: number;
+  linksFd: number;
   stateFd: number;
   config: UnionConfig;
   log: LogConfig;

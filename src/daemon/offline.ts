@@ -166,7 +166,7 @@ class Offline {
   /** Made when something is to be changed: it takes numbers for its nodes. */
   #unionOf(branches: OpenBranches): Union {
     if (this.#union !== null) return this.#union;
-    const { overlay, layers, workFd, stateFd, privileged, osTree } = branches;
+    const { overlay, layers, workFd, linksFd, stateFd, privileged, osTree } = branches;
     let [next, end] = [0, 0];
     this.#union = new Union({
       config: {
@@ -181,6 +181,7 @@ class Offline {
       overlay,
       layers,
       workFd,
+      linksFd,
       journal: new JournalWriter(stateFd),
       mint: () => {
         if (next === end) [next, end] = this.#store.reserveNodeIds(NODE_BLOCK);
@@ -210,8 +211,15 @@ class Offline {
       }
     } finally {
       await this.#store.close();
-      const { stateFd, workFd, displacedFd, overlay, layers } = branches;
-      for (const fd of [stateFd, workFd, displacedFd, overlay.rootFd, ...layers.map((one) => one.rootFd)])
+      const { stateFd, workFd, displacedFd, linksFd, overlay, layers } = branches;
+      for (const fd of [
+        stateFd,
+        workFd,
+        displacedFd,
+        linksFd,
+        overlay.rootFd,
+        ...layers.map((one) => one.rootFd),
+      ])
         close(fd);
     }
   }

@@ -27,7 +27,7 @@ export function happened(overlay: Overlay, { kind, path, origin, from }: Journal
     case 'renamed':
       return entry?.kind === 'dir' && (from === undefined || entryAt(overlay, from)?.kind !== 'dir');
     case 'removed':
-      return entry?.kind !== 'object';
+      return entry === null;
     case 'added':
     case 'content':
       return true;

@@ -5,6 +5,7 @@ import { baseMoved } from '../branch/base.ts';
 import { type AskControl, type ControlReply, type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import { createServer } from '../fuse/server.ts';
+import { errnoName } from '../lib/errno.ts';
 import { messageOf } from '../lib/errors.ts';
 import { makeLog } from '../lib/log.ts';
 import { CAP_SYS_RESOURCE } from '../sys/constants.ts';
@@ -12,6 +13,7 @@ import { dropCapability, unshareFs } from '../sys/creds.ts';
 import { close } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
 import { fillOrigin } from '../union/fill.ts';
+import { loadHardLinks } from '../union/hard-links.ts';
 import type { JobResult } from '../union/jobs.ts';
 import type { PendingWork } from '../union/node.ts';
 import { setVerdict } from '../union/stale.ts';
@@ -173,10 +175,22 @@ function serve(port: MessagePort, start: WorkerStart): void {
   unshareFs();
   const mint = new Mint(start.nodes, () => host.send({ kind: 'nodes-low' }));
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
-  const { config, overlay, layers, workFd } = start;
+  const { config, overlay, layers, workFd, linksFd } = start;
   const identity = start.identityDir === null ? null : new IdentityLog(start.identityDir);
-  const union = new Union({ config, overlay, layers, workFd, journal, mint: mint.mint, identity, host });
+  const union = new Union({
+    config,
+    overlay,
+    layers,
+    workFd,
+    linksFd,
+    journal,
+    mint: mint.mint,
+    identity,
+    host,
+  });
   union.baseAccepted = start.baseAccepted;
+  const learnt = loadHardLinks(union);
+  if (learnt < 0) host.log.error(`links/ cannot be read (${errnoName(learnt)})`);
   const front = {
     union,
     askControl: host.askControl,

@@ -199,13 +199,14 @@ class Session {
 
   #newLink(deviceFd: number, logConfig: LogConfig, baseAccepted: boolean): WorkerLink {
     const options = this.#options;
-    const { overlay, layers, workFd, stateFd, privileged, osTree } = this.#branches;
+    const { overlay, layers, workFd, linksFd, stateFd, privileged, osTree } = this.#branches;
     const start: WorkerStart = {
       deviceFd,
       wakeFd: this.#wakeFd,
       overlay,
       layers,
       workFd,
+      linksFd,
       stateFd,
       config: {
         privileged,

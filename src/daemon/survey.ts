@@ -1,13 +1,13 @@
 // What can only be known by walking the overlay: how large it is, what has moved in the base, what it hides. A
 // survey is kept for a while, for a monitor asks often; the longer one took, the longer it serves.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { readNames } from '../branch/listing.ts';
 import { isWithin } from '../control/mountinfo.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isWhiteoutDevice, newStat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
-import { readNames } from '../union/listing.ts';
 import { originFor } from '../union/origin-list.ts';
 import type { Branches } from '../union/sides.ts';
 import { entryAt, walkOverlay } from '../union/walk-overlay.ts';

@@ -15,12 +15,13 @@ import {
 import { close, openat, setLease } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import { decodeOrigins } from '../versions/origin.ts';
-import { ensureOverlayDir, keepingTimes } from './copy-up.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
+import { partNames } from './hard-links.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
+import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
 import { dropObject, keepObject } from './remove.ts';
 import { scatter } from './scatter.ts';
 import type { Union } from './union.ts';
@@ -154,6 +155,7 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
     if (child !== null) dropObject(child);
     return error;
   }
+  if (overlay !== null) partNames(union, overlay.ino);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);
   return 0;

@@ -5,10 +5,9 @@ import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { isRegular, isSymlink, newStat, S_IFMT, type Stat } from '../lib/stat.ts';
+import { isRegular, isSymlink, S_IFMT, type Stat } from '../lib/stat.ts';
 import { setOf } from '../merge/policy.ts';
 import {
-  AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
   O_NOATIME,
   O_NOFOLLOW,
@@ -18,10 +17,11 @@ import {
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
-import { mkdirat, mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
+import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { hasHardLink, keepHardLink } from './hard-links.ts';
 import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
@@ -29,79 +29,11 @@ import { find, instantiate } from './lookup.ts';
 import { type Handle, IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
+import { ensureOverlayDir, firstError, keepingTimes, tolerate } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
 import { seenSource } from './version.ts';
-
-/** Names of overlay directories keep their times when something is only brought up into them. */
-export function keepingTimes(dirFd: number, work: () => number): number {
-  const before = newStat();
-  const known = statx(dirFd, '', AT_SYMLINK_NOFOLLOW, before);
-  const result = work();
-  if (known === 0 && result >= 0) copyTimes(before, dirFd, '');
-  return result;
-}
-
-/** Makes the overlay's directory for a directory of the union, and those above it; 0 or a negative errno. */
-export function ensureOverlayDir(union: Union, node: Node): number {
-  const dir = node.dir;
-  if (dir === null) return -E.ENOTDIR;
-  if (dir.hasOverlay) return 0;
-  const place = node.names[0];
-  if (!place) return -E.ENOENT;
-  const above = ensureOverlayDir(union, place.parent);
-  if (above < 0) return above;
-  const parentFd = overlayDirFd(union, place.parent);
-  if (parentFd < 0) return parentFd;
-  const from = locate(union, node);
-  if (typeof from === 'number') return from;
-  const { dirFd: sourceFd, layer } = from;
-  const stat = newStat();
-  const known = statx(sourceFd, '', AT_SYMLINK_NOFOLLOW, stat);
-  if (known < 0) return known;
-  const temp = union.tempName();
-  const made = mkdirat(union.workFd, temp, 0o700);
-  if (made < 0) return made;
-  const lenient = !union.config.privileged;
-  const error =
-    firstError(
-      () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
-      () => writeDirOrigin(union, temp, place, stat, layer),
-      () => copyTimes(stat, union.workFd, temp),
-      () =>
-        publish(union, 'directory', [], () =>
-          keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
-        ),
-    ) ?? 0;
-  if (error < 0) {
-    unlinkat(union.workFd, temp, AT_REMOVEDIR);
-    return error;
-  }
-  dir.hasOverlay = true;
-  dir.opaque = false;
-  dir.redirect = null;
-  // Forces a fresh look at the directory's own attributes.
-  dir.overlayIno = 0;
-  return 0;
-}
-
-/** So that a directory which the base had can be told from one that the guest has made. */
-function writeDirOrigin(union: Union, temp: string, place: Name, stat: Stat, layer: number): number {
-  const basePath = basePathAt(place.parent, place.name);
-  if (basePath === null) return 0;
-  const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
-  return tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
-}
-
-/** The first negative result of steps that build on each other; undefined when all went well. */
-export function firstError(...steps: (() => number)[]): number | undefined {
-  for (const step of steps) {
-    const result = step();
-    if (result < 0) return result;
-  }
-  return undefined;
-}
 
 export interface CopyUpWish {
   /** Of a file: the guest throws its content away, so the copy is empty, its origin what had been seen. */
@@ -254,7 +186,7 @@ function copyUpFile(
     seen: truncate ? seenSource(union, path, callerPid) : null,
     sync: !union.config.volatile && !truncate && stat.size > 0,
   });
-  const work = union.host.startJob(job, (result) => finish(union, node, place, job, result));
+  const work = union.host.startJob(job, (result) => finish(union, node, place, job, stat, result));
   node.busy = work;
   return waitFor(union, work);
 }
@@ -266,22 +198,36 @@ export function openSource(dirFd: number, name: string): number {
 }
 
 /** Last step of a file's copy-up, on the serving worker. */
-function finish(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
+function finish(union: Union, node: Node, place: Name, job: CopyUpJob, base: Stat, done: JobResult): number {
   node.busy = null;
   // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
   const wanted =
-    node.layer >= 0 && node.names.includes(place) && pathAt(place.parent, place.name) === job.path;
-  const error = done.result < 0 ? done.result : wanted ? publishFile(union, node, place, job, done) : 0;
+    node.layer >= 0 &&
+    node.names.includes(place) &&
+    pathAt(place.parent, place.name) === job.path &&
+    !hasHardLink(union, node.layer, base);
+  const error = done.result < 0 ? done.result : wanted ? publishFile(union, node, place, job, base, done) : 0;
   if (error < 0 || !wanted) unlinkat(union.workFd, job.temp, 0);
   union.table.release(node);
   return error;
 }
 
-function publishFile(union: Union, node: Node, place: Name, job: CopyUpJob, done: JobResult): number {
+function publishFile(
+  union: Union,
+  node: Node,
+  place: Name,
+  job: CopyUpJob,
+  base: Stat,
+  done: JobResult,
+): number {
   const parentFd = overlayDirFd(union, place.parent);
   if (parentFd < 0) return parentFd;
   const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
   if (!origin) return -E.EIO;
+  if (base.nlink > 1) {
+    const kept = keepHardLink(union, node.layer, base, job.temp);
+    if (kept < 0) return kept;
+  }
   const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
   const error = publish(union, 'copy-up', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
@@ -293,7 +239,7 @@ function publishFile(union: Union, node: Node, place: Name, job: CopyUpJob, done
 function showOverlay(union: Union, node: Node, place: Name, parentFd: number): number {
   const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
   if (error < 0) return error;
-  // Other names of a base file with hard links go on showing the base's object.
+  // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.names.slice(1)) union.table.unlink(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   for (const handle of node.handles) {
@@ -339,11 +285,6 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
     return error;
   }
   return showOverlay(union, node, place, parentFd);
-}
-
-/** Ordinary users may not put attributes on symlinks and devices: those are without an origin then. */
-export function tolerate(result: number, lenient: boolean): number {
-  return lenient && (result === -E.EPERM || result === -E.EOPNOTSUPP) ? 0 : result;
 }
 
 /** Hash of a symlink's target; '' for what has no content. */

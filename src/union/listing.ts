@@ -2,11 +2,13 @@
 // hashes side by side, so that NFS servers and seekdir in a new open find their place, whatever was added or
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
+
+import { readNames } from '../branch/listing.ts';
 import { isImpure, isOpaque, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { close, getdents, parseDents, reopen } from '../sys/file.ts';
+import { close, reopen } from '../sys/file.ts';
 import { statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
@@ -28,7 +30,6 @@ export interface ListEntry {
 
 const DT_CHR = S_IFCHR >> 12;
 const DT_DIR = 4;
-const DENTS_BYTES = 64 * 1024;
 /** Offsets 1 and 2 are those of `.` and `..`. */
 const FIRST_OFFSET = 3;
 
@@ -44,18 +45,6 @@ export function nameOffset(name: string): number {
   const high = (a ^ (a >>> 15)) & 0xfffff;
   const low = (b ^ (b >>> 16)) >>> 0;
   return high * 2 ** 32 + low + FIRST_OFFSET;
-}
-
-/** Every name of an open directory but `.` and `..`; 0 or a negative errno. */
-export function readNames(fd: number, each: (name: string, ino: number, type: number) => void): number {
-  const buffer = Buffer.allocUnsafeSlow(DENTS_BYTES);
-  for (;;) {
-    const got = getdents(fd, buffer);
-    if (got <= 0) return got;
-    parseDents(buffer, got, (name, ino, type) => {
-      if (name !== '.' && name !== '..') each(name, ino, type);
-    });
-  }
 }
 
 /** Reads a directory known by an O_PATH descriptor; 0 or a negative errno. */

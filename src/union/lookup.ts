@@ -9,6 +9,7 @@ import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { closePart } from './fd-cache.ts';
+import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
 import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { CONTROL_NAME } from './place.ts';
@@ -57,8 +58,16 @@ export function find(union: Union, parent: Node, name: string): number {
   if (found.state === NONE && found.inBase && !dir.opaque) {
     found.state = IN_BASE;
     copyStat(found.baseStat, found.stat);
+    if (union.hardLinks.size > 0) return followToOverlay(union, parent, name, found);
   }
   return 0;
+}
+
+/** The base's object may have been copied up under another of its names. */
+function followToOverlay(union: Union, parent: Node, name: string, found: Found): number {
+  const layer = parent.dir?.parts[found.part]?.layer ?? 0;
+  const followed = followHardLink(union, parent, name, layer, found.baseStat);
+  return followed === 1 ? findInOverlay(union, parent, name, found) : followed;
 }
 
 function findInOverlay(union: Union, parent: Node, name: string, found: Found): number {
@@ -248,6 +257,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   entry.node = node;
   if (entry.stat !== stat) copyStat(stat, entry.stat);
   entry.ino = objectIno(union, node, entry.stat);
+  if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
   // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
   if (node.dir?.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
     entry.stat.nlink = 1;

@@ -1,5 +1,7 @@
 // Removing names: unlink and rmdir. Where the base has the name, a whiteout takes its place, with the origin of
 // what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
+
+import { readNames } from '../branch/listing.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory, isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import {
@@ -17,12 +19,11 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
-import { ensureOverlayDir, tolerate } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
-import { readNames } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
+import { ensureOverlayDir, tolerate } from './overlay-dir.ts';
 import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { leavingVersion, rememberLeft } from './take.ts';
@@ -135,13 +136,14 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
   if (empty !== 1) return empty === 0 ? -E.ENOTEMPTY : empty;
   const { inBase, state } = union.found;
   const dirFd = overlayDirFd(union, parent);
-  if (dirFd < 0) return dirFd;
+  const path = pathAt(parent, name);
+  if (dirFd < 0 || path === null) return dirFd < 0 ? dirFd : -E.ENOENT;
   const removed =
     inBase && state === IN_BASE
       ? putWhiteout(union, parent, name, dirFd, callerPid, false)
       : inBase
         ? putWhiteout(union, parent, name, dirFd, callerPid, true)
-        : removeOverlayDir(union, dirFd, name);
+        : removeOverlayDir(union, dirFd, name, path);
   if (removed < 0) return removed;
   forgetPlace(union, parent, name);
   if (parent.dir) parent.dir.version += 1;
@@ -149,11 +151,14 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
 }
 
 /** A directory of the overlay that is empty in the union: plainly, or by way of work/ if whiteouts lie in it. */
-export function removeOverlayDir(union: Union, dirFd: number, name: string): number {
+export function removeOverlayDir(union: Union, dirFd: number, name: string, path: string): number {
   const plain = unlinkat(dirFd, name, AT_REMOVEDIR);
   if (plain !== -E.ENOTEMPTY && plain !== -E.EEXIST) return plain;
   const temp = union.tempName();
-  const error = renameat2(dirFd, name, union.workFd, temp, RENAME_NOREPLACE);
+  const notes = [{ kind: 'removed' as const, path, time: Date.now() }];
+  const error = publish(union, 'remove', notes, () =>
+    renameat2(dirFd, name, union.workFd, temp, RENAME_NOREPLACE),
+  );
   return error < 0 ? error : emptyAndRemove(union, temp);
 }
 

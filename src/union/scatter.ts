@@ -1,5 +1,7 @@
 // What a directory of the overlay holds moves into another directory of the union, as far as names are free
 // there: the base has replaced the directory by a symlink to that one (usrmerge).
+
+import { readNames } from '../branch/listing.ts';
 import { isOpaque } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
@@ -7,11 +9,10 @@ import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE
 import { close, openat } from '../sys/file.ts';
 import { renameat2 } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
-import { ensureOverlayDir } from './copy-up.ts';
 import { overlayDirFd } from './dir-fds.ts';
-import { readNames } from './listing.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, NONE, type Node } from './node.ts';
+import { ensureOverlayDir } from './overlay-dir.ts';
 import type { Union } from './union.ts';
 
 /** 0 or a negative errno; ENOENT: the target is no directory of the union any more. */

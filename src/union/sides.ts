@@ -2,6 +2,7 @@
 // facts that a decision rests on, and the bytes where it asks for them. Nothing here changes anything.
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
+import { readNames } from '../branch/listing.ts';
 import { isOpaque, type Overlay } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
@@ -25,7 +26,6 @@ import { readlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { readContent } from './job-runner.ts';
-import { readNames } from './listing.ts';
 import { originFor } from './origin-list.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 

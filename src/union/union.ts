@@ -8,6 +8,7 @@ import { newStat, type Stat } from '../lib/stat.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
 import { closePart, FdCache } from './fd-cache.ts';
+import { HardLinks } from './hard-link-table.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
 import type { Found, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
@@ -63,6 +64,8 @@ export class Union {
   readonly overlay: Overlay;
   readonly layers: BaseLayer[];
   readonly workFd: number;
+  readonly linksFd: number;
+  readonly hardLinks = new HardLinks();
   readonly journal: Journal;
   readonly host: UnionHost;
   readonly table: NodeTable;
@@ -88,6 +91,7 @@ export class Union {
     overlay: Overlay;
     layers: BaseLayer[];
     workFd: number;
+    linksFd: number;
     journal: Journal;
     mint: MintNodeId;
     /** Of an exported mount. */
@@ -98,6 +102,7 @@ export class Union {
     this.overlay = parts.overlay;
     this.layers = parts.layers;
     this.workFd = parts.workFd;
+    this.linksFd = parts.linksFd;
     this.journal = parts.journal;
     this.host = parts.host;
     this.table = new NodeTable(parts.mint, parts.layers.length, parts.identity);

@@ -1,6 +1,7 @@
 // Walks an overlay beneath its root, on the main thread, a directory at a time: for recovery, check, status and
 // for reconciling everything.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { readNames } from '../branch/listing.ts';
 import { isOpaque, type Overlay, redirectOf } from '../branch/overlay.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isRegular, isWhiteoutDevice, newStat, type Stat } from '../lib/stat.ts';
@@ -8,7 +9,6 @@ import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
-import { readNames } from './listing.ts';
 import { CONTROL_NAME } from './place.ts';
 
 export interface OverlayEntry {

@@ -72,6 +72,8 @@ async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): 
   const { kind, path, fingerprint, content } = record;
   if (fingerprint !== undefined && content !== undefined) hashes.learn(fingerprint, record.time, content);
   const old = paths.get(path);
+  // Of a directory that went, or was replaced, whiteouts lay beneath at most.
+  if (kind === 'removed' || kind === 'whiteout' || kind === 'renamed') await dropBeneath(paths, path);
   if (kind === 'removed') return paths.delete(path);
   if (kind === 'content') {
     if (old === null || content === undefined || old.needs.includes(content)) return;
@@ -116,6 +118,10 @@ function stateAfter(record: JournalRecord, old: PathRecord | null): PathState {
   if (record.origin?.torn) return 'P';
   if (record.kind === 'taken' && old !== null && old.state !== 'W') return old.state;
   return 'C';
+}
+
+async function dropBeneath(paths: PathIndex, path: string): Promise<void> {
+  for await (const record of paths.under(path)) if (record.path !== path) paths.delete(record.path);
 }
 
 /** What lies beneath a directory goes with it; the directory's own record stays with its name. */

@@ -151,30 +151,26 @@ export async function checkBooks(books: Books, format: Format, emit: EmitItem): 
   return counts;
 }
 
-/** Which contents a record names, and what it means if one is not there. */
+/** Which contents must be there. Of what is never merged a path's record has the hash alone. */
 function noteNeeds(
   key: string,
   value: Record<string, unknown>,
   path: string,
   needed: Map<string, StoreCheckItem>,
 ): void {
-  const note = (hash: string, severity: StoreCheckItem['severity'], about: string, where: string) => {
-    if (needed.get(hash)?.severity === 'damage') return;
+  const note = (hash: string, about: string, where: string) => {
     const message = `ancestor ${hash} is missing: ${describeKey(key)} ${about}`;
-    needed.set(hash, { severity, code: 'ancestor-missing', path: where, message });
+    needed.set(hash, { severity: 'damage', code: 'ancestor-missing', path: where, message });
   };
   if (key.startsWith(prefixes.version)) {
     const { content } = value as unknown as VersionRef;
-    if (content !== null) note(content, 'damage', 'cannot be shown', path);
+    if (content !== null) note(content, 'cannot be shown', path);
   } else if (key.startsWith(prefixes.conflict)) {
     const conflict = value as unknown as ConflictRecord;
     if (conflict.closed !== null) return;
     const sides = [conflict.ancestor, conflict.overlay, conflict.base].map(contentOfSide);
     const hashes = [...sides, conflict.merged?.content].filter(isHash);
-    for (const hash of hashes) note(hash, 'damage', 'lacks a side', conflict.path);
-  } else if (key.startsWith(prefixes.path)) {
-    // Of what is not merged only the hash is known, and that is no damage.
-    for (const hash of value.needs as string[]) note(hash, 'warning', 'has no ancestor', path);
+    for (const hash of hashes) note(hash, 'lacks a side', conflict.path);
   }
 }
 

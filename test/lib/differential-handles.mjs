@@ -1,9 +1,10 @@
 // The operations of the random differential test on open files and directories, which are kept open while
 // their names are removed, replaced and renamed. A slot holds a pair of descriptors, one of each side.
-import { listEntries } from './differential-look.mjs';
+import { listEntries, typeOf } from './differential-look.mjs';
 import {
   bytesOf,
   existing,
+  fresh,
   MODES,
   made,
   NAMES,
@@ -114,7 +115,12 @@ const seekHandle = (world, random, tools) => {
     ['data beyond the end', sys.SEEK_DATA, 1e9],
     ['a hole beyond the end', sys.SEEK_HOLE, 1e9],
   ]);
-  return onFile(world, random, tools, `seek to ${what}`, (fd) => ({ r: sys.lseek(fd, offset, whence) }));
+  return onFile(world, random, tools, `seek to ${what}`, (fd) => {
+    const known = sys.fstat(fd, world.stat);
+    // Offsets in directories are each file system's own affair.
+    if (known < 0 || typeOf(world.stat.mode) === 'dir') return { r: known };
+    return { r: sys.lseek(fd, offset, whence) };
+  });
 };
 
 const closeFile = (world, random, tools) => {
@@ -126,6 +132,24 @@ const closeFile = (world, random, tools) => {
     text: `close handle ${at}`,
     run: (side) => plainly(world.sys.close(slot.fds[side.index])),
   });
+};
+
+/** A file without a name, which gets one in half of the cases. */
+const temporary = (world, random, tools) => {
+  const { sys } = world;
+  const dir = random.chance(0.2) ? '' : existing(world, random, 'dir');
+  const to = fresh(world, random);
+  const [bytes, named, flags] = [bytesOf(random), random.chance(0.5), sys.O_TMPFILE | sys.O_RDWR];
+  const result = step(world, random, tools, `tmpfile in ${show(dir)} named ${named && show(to)}`, (side) => {
+    const fd = sys.openat(side.root, dir === '' ? '.' : dir, flags, 0o640);
+    if (fd < 0) return { r: fd };
+    const written = sys.pwrite(fd, bytes, 0, bytes.length, 0);
+    const linked = named ? sys.linkFd(fd, side.root, to) : 0;
+    sys.close(fd);
+    return { r: Math.min(written, linked, 0) };
+  });
+  if (result.r >= 0 && named) made(world, to, 'file');
+  return result;
 };
 
 /** Does something in a directory by its descriptor, wherever its name has gone. */
@@ -149,7 +173,7 @@ const inDirectory = (world, random, tools) => {
       `rename a file ${show(name)} to ${show(other)}`,
       (dir) => {
         const known = sys.statx(dir, name, sys.AT_SYMLINK_NOFOLLOW, world.stat);
-        if (known < 0 || (world.stat.mode & 0o170000) === 0o040000) return { r: known };
+        if (known < 0 || typeOf(world.stat.mode) === 'dir') return { r: known };
         return plainly(sys.renameat2(dir, name, dir, other, 0));
       },
     ],
@@ -181,5 +205,6 @@ export const handleOperations = {
   changeHandle,
   seekHandle,
   closeFile,
+  temporary,
   inDirectory,
 };

@@ -558,4 +558,18 @@ export const pathOperations = {
   readlink,
 };
 
-export { bytesOf, existing, MODES, made, NAMES, OFFSETS, plainly, readFrom, removed, show, statResult, step };
+export {
+  bytesOf,
+  existing,
+  fresh,
+  MODES,
+  made,
+  NAMES,
+  OFFSETS,
+  plainly,
+  readFrom,
+  removed,
+  show,
+  statResult,
+  step,
+};

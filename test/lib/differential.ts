@@ -48,6 +48,7 @@ const weights: Record<string, number> = {
   changeHandle: 3,
   seekHandle: 1,
   closeFile: 2,
+  temporary: 2,
   inDirectory: 3,
 };
 
@@ -125,6 +126,9 @@ async function makeBase({ base, dir }: Layers): Promise<void> {
 }
 
 export interface Differential {
+  /** Unions, each with a base of its own. */
+  runs: number;
+  /** On each. */
   operations: number;
   /** In as many pieces, with a remount after each. */
   pieces: number;
@@ -225,7 +229,7 @@ export async function differential(seed: number, spec: Differential): Promise<To
   const count = Number(process.env.KASANE_OPERATIONS ?? spec.operations);
   const list = fc.array(operation, { minLength: shrink ? 1 : count, maxLength: count, size: 'max' });
   const property = fc.asyncProperty(list, (operations) => runOn(operations, spec, total));
-  const result = await fc.check(property, { seed: used, numRuns: 1, endOnFailure: !shrink });
+  const result = await fc.check(property, { seed: used, numRuns: spec.runs, endOnFailure: !shrink });
   console.log(summary(used, spec, total));
   if (!result.failed) return total;
   const fewest = shrink ? `\n--- after shrinking\n${JSON.stringify(result.counterexample)}` : '';

@@ -362,7 +362,6 @@ describe('check', () => {
       await withStore(state, async (store) => store.paths.put(samplePath('p', { needs: [hash(4)] })));
       expect((await checkOf(state)).items.map((item) => `${item.severity} ${item.code}`).sort()).toEqual([
         'damage ancestor-missing',
-        'warning ancestor-missing',
       ]);
     }));
 });

@@ -1,0 +1,47 @@
+// Which base objects with several names have been copied up: what links/ holds, in memory.
+
+export interface HardLink {
+  /** Its name in links/: KEY+NLINK, with the base's link count when it was last seen. */
+  file: string;
+  /** Inode number of the overlay's object. */
+  ino: number;
+  /** Names of the base's object that the overlay has not taken over. */
+  remaining: number;
+  nlink: number;
+}
+
+export class HardLinks {
+  readonly #byKey = new Map<string, HardLink>();
+  readonly #byIno = new Map<number, HardLink>();
+
+  get size(): number {
+    return this.#byKey.size;
+  }
+
+  get(key: string): HardLink | undefined {
+    return this.#byKey.get(key);
+  }
+
+  /** Of an overlay object, by its inode number. */
+  of(ino: number): HardLink | undefined {
+    return this.#byIno.get(ino);
+  }
+
+  keyOf(ino: number): string | undefined {
+    const link = this.#byIno.get(ino);
+    if (!link) return undefined;
+    for (const [key, one] of this.#byKey) if (one === link) return key;
+    return undefined;
+  }
+
+  set(key: string, link: HardLink): void {
+    this.#byKey.set(key, link);
+    this.#byIno.set(link.ino, link);
+  }
+
+  delete(key: string): void {
+    const link = this.#byKey.get(key);
+    if (link) this.#byIno.delete(link.ino);
+    this.#byKey.delete(key);
+  }
+}

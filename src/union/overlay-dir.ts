@@ -1,0 +1,89 @@
+// Directories of the overlay for directories of the union, and small things that all who put something there need.
+import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { E } from '../lib/errno.ts';
+import { newStat, type Stat } from '../lib/stat.ts';
+import { AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/constants.ts';
+import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
+import { statx } from '../sys/stat.ts';
+import { overlayDirFd } from './dir-fds.ts';
+import { locate } from './locate.ts';
+import type { Name, Node } from './node.ts';
+import { newOrigin } from './origin-list.ts';
+import { baseFingerprint, writeOrigins } from './origins.ts';
+import { basePathAt } from './place.ts';
+import { publish } from './publish.ts';
+import type { Union } from './union.ts';
+
+/** Names of overlay directories keep their times when something is only brought up into them. */
+export function keepingTimes(dirFd: number, work: () => number): number {
+  const before = newStat();
+  const known = statx(dirFd, '', AT_SYMLINK_NOFOLLOW, before);
+  const result = work();
+  if (known === 0 && result >= 0) copyTimes(before, dirFd, '');
+  return result;
+}
+
+/** Makes the overlay's directory for a directory of the union, and those above it; 0 or a negative errno. */
+export function ensureOverlayDir(union: Union, node: Node): number {
+  const dir = node.dir;
+  if (dir === null) return -E.ENOTDIR;
+  if (dir.hasOverlay) return 0;
+  const place = node.names[0];
+  if (!place) return -E.ENOENT;
+  const above = ensureOverlayDir(union, place.parent);
+  if (above < 0) return above;
+  const parentFd = overlayDirFd(union, place.parent);
+  if (parentFd < 0) return parentFd;
+  const from = locate(union, node);
+  if (typeof from === 'number') return from;
+  const { dirFd: sourceFd, layer } = from;
+  const stat = newStat();
+  const known = statx(sourceFd, '', AT_SYMLINK_NOFOLLOW, stat);
+  if (known < 0) return known;
+  const temp = union.tempName();
+  const made = mkdirat(union.workFd, temp, 0o700);
+  if (made < 0) return made;
+  const lenient = !union.config.privileged;
+  const error =
+    firstError(
+      () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
+      () => writeDirOrigin(union, temp, place, stat, layer),
+      () => copyTimes(stat, union.workFd, temp),
+      () =>
+        publish(union, 'directory', [], () =>
+          keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
+        ),
+    ) ?? 0;
+  if (error < 0) {
+    unlinkat(union.workFd, temp, AT_REMOVEDIR);
+    return error;
+  }
+  dir.hasOverlay = true;
+  dir.opaque = false;
+  dir.redirect = null;
+  // Forces a fresh look at the directory's own attributes.
+  dir.overlayIno = 0;
+  return 0;
+}
+
+/** So that a directory which the base had can be told from one that the guest has made. */
+function writeDirOrigin(union: Union, temp: string, place: Name, stat: Stat, layer: number): number {
+  const basePath = basePathAt(place.parent, place.name);
+  if (basePath === null) return 0;
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
+  return tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
+}
+
+/** The first negative result of steps that build on each other; undefined when all went well. */
+export function firstError(...steps: (() => number)[]): number | undefined {
+  for (const step of steps) {
+    const result = step();
+    if (result < 0) return result;
+  }
+  return undefined;
+}
+
+/** Ordinary users may not put attributes on symlinks and devices: those are without an origin then. */
+export function tolerate(result: number, lenient: boolean): number {
+  return lenient && (result === -E.EPERM || result === -E.EOPNOTSUPP) ? 0 : result;
+}

@@ -1,0 +1,363 @@
+// `resolve`, `undo` and `reconcile` against real mounts, by the command line: what they leave in the overlay, what
+// they refuse, and their exit codes.
+import * as fs from 'node:fs';
+import { describe, expect } from 'vitest';
+import { mountTest } from '../lib/needs.ts';
+import { type Guest, text, withGuest } from '../lib/versioning.ts';
+
+const FILE = 'etc/a.conf';
+const guestText = text({ 10: 'guest' });
+const baseText = text({ 10: 'base' });
+
+/** Exit code of a verb, with what it said where that is not the one that was expected. */
+async function ends(guest: Guest, code: number, ...args: string[]): Promise<string> {
+  const result = await guest.kasane(args);
+  if (result.code !== code) {
+    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
+  }
+  return result.stdout;
+}
+
+const refused = async (guest: Guest, ...args: string[]) => {
+  const result = await guest.kasane(args);
+  expect(`${result.code}: ${result.stderr}`).toMatch(/^4: kasane: /);
+  return result.stderr;
+};
+
+/** A conflict on a file: both have changed the same line. */
+async function overlap(guest: Guest, name = FILE): Promise<{ id: number; rev: number }> {
+  await guest.mount.write(name, guestText);
+  await guest.update(name, baseText);
+  await ends(guest, 1, 'reconcile', guest.at(name));
+  const [one] = (await guest.conflicts()).filter((conflict) => conflict.path === name);
+  if (one === undefined) throw new Error(`${name}: no conflict`);
+  return one;
+}
+
+/** A merge on a file: both have changed it, far apart. */
+async function merged(guest: Guest, name = FILE): Promise<string> {
+  await guest.mount.write(name, text({ 15: 'guest' }));
+  await guest.update(name, text({ 3: 'base' }));
+  await ends(guest, 0, 'reconcile', guest.mnt);
+  const both = text({ 3: 'base', 15: 'guest' });
+  expect(await guest.read(name)).toBe(both);
+  return both;
+}
+
+const withFile = (body: (guest: Guest) => Promise<void>, options: readonly string[] = []) =>
+  withGuest({ files: { [FILE]: text() }, options }, body);
+
+describe('resolve', () => {
+  mountTest('takes the overlay: the base that was shown is the origin from then on', () =>
+    withFile(async (guest) => {
+      const { id } = await overlap(guest);
+      await ends(guest, 0, 'resolve', guest.at(FILE), '--take', 'overlay');
+      expect(await guest.read(FILE)).toBe(guestText);
+      await ends(guest, 0, 'conflicts', guest.mnt);
+      await guest.update(FILE, text({ 3: 'later', 10: 'base' }));
+      expect(await guest.read(FILE)).toBe(text({ 3: 'later', 10: 'guest' }));
+      expect(await guest.events(FILE)).toEqual(['copy-up', 'conflict', 'resolved', 'merged']);
+      expect(await refused(guest, 'resolve', guest.mnt, String(id), '--take', 'base')).toContain('resolved');
+    }),
+  );
+
+  mountTest('takes the base: the copy goes, and what it held can be shown', () =>
+    withFile(async (guest) => {
+      await overlap(guest);
+      await ends(guest, 0, 'resolve', guest.at(FILE), '--take', 'base');
+      expect(await guest.read(FILE)).toBe(baseText);
+      expect(guest.raw(FILE)).toBe(null);
+      const log = JSON.parse(await ends(guest, 0, 'log', '--json', guest.at(FILE)));
+      const event = log.find((one: { kind: string }) => one.kind === 'resolved');
+      expect(event).toMatchObject({ conflict: 1, undoable: true });
+      const kept = await ends(guest, 0, 'show', '--version', String(event.version), guest.at(FILE));
+      expect(kept).toBe(guestText);
+    }),
+  );
+
+  mountTest('takes a file, which has the mode of the overlay’s, and no proposal with markers', () =>
+    withFile(async (guest) => {
+      await guest.mount.sh('chmod 640 "$1"', [FILE]);
+      await overlap(guest);
+      const proposal = await ends(guest, 0, 'show', '--side', 'merged', guest.at(FILE));
+      expect(proposal).toContain(
+        '<<<<<<< overlay\nguest\n||||||| ancestor\nline 10\n=======\nbase\n>>>>>>> base',
+      );
+      expect(await refused(guest, 'resolve', guest.at(FILE), '--take', 'merged')).toContain('markers');
+      fs.writeFileSync(`${guest.dir}/mine`, text({ 10: 'mine' }));
+      await ends(guest, 0, 'resolve', guest.at(FILE), '--file', `${guest.dir}/mine`);
+      expect(await guest.read(FILE)).toBe(text({ 10: 'mine' }));
+      expect(fs.statSync(`${guest.overlay}/${FILE}`).mode & 0o777).toBe(0o640);
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.read(FILE)).toBe(text({ 10: 'mine' }));
+    }),
+  );
+
+  mountTest('takes a proposal without markers', () =>
+    withGuest({ files: { 'etc/a.json': '{\n "a": 1,\n "x": 0,\n "b": 2\n}\n' } }, async (guest) => {
+      // By lines there is no conflict; but a key would be there twice.
+      await guest.mount.write('etc/a.json', '{\n "new": 1,\n "a": 1,\n "x": 0,\n "b": 2\n}\n');
+      await guest.update('etc/a.json', '{\n "a": 1,\n "x": 0,\n "b": 2,\n "new": 2\n}\n');
+      await ends(guest, 1, 'reconcile', guest.mnt);
+      await ends(guest, 0, 'resolve', guest.at('etc/a.json'), '--take', 'merged');
+      const both = '{\n "new": 1,\n "a": 1,\n "x": 0,\n "b": 2,\n "new": 2\n}\n';
+      expect(await guest.read('etc/a.json')).toBe(both);
+    }),
+  );
+
+  mountTest('refuses what has moved since the revision, and says what there is then', () =>
+    withFile(async (guest) => {
+      const { id, rev } = await overlap(guest);
+      expect(rev).toBe(1);
+      await guest.update(FILE, text({ 10: 'base again' }));
+      await refused(guest, 'resolve', guest.mnt, `${id}@1`, '--take', 'overlay');
+      await refused(guest, 'resolve', guest.at(FILE), '--take', 'base', '--rev', '1');
+      expect(await guest.conflicts()).toMatchObject([{ id, rev: 2 }]);
+      await guest.mount.write(FILE, text({ 10: 'guest again' }));
+      await refused(guest, 'resolve', guest.mnt, `${id}@2`, '--take', 'base');
+      expect(await guest.conflicts()).toMatchObject([{ id, rev: 3 }]);
+      await ends(guest, 0, 'resolve', guest.mnt, `${id}@3`, '--take', 'base');
+      expect(await guest.read(FILE)).toBe(text({ 10: 'base again' }));
+    }),
+  );
+
+  mountTest('decides upon the base that was shown, also when it has moved since', () =>
+    withFile(async (guest) => {
+      const { id } = await overlap(guest);
+      await guest.update(FILE, text({ 3: 'later', 10: 'base' }));
+      // Without a revision: what was shown is refused, what came later is merged.
+      await ends(guest, 0, 'resolve', guest.mnt, String(id), '--take', 'overlay');
+      expect(await guest.read(FILE)).toBe(text({ 3: 'later', 10: 'guest' }));
+      await ends(guest, 0, 'conflicts', guest.mnt);
+    }),
+  );
+
+  mountTest('tells what is unknown, closed, no conflict, a directory or not there', () =>
+    withGuest(
+      { files: { 'etc/a.conf': text(), 'etc/b.conf': text(), 'etc/c.conf': text() } },
+      async (guest) => {
+        await overlap(guest, 'etc/a.conf');
+        await overlap(guest, 'etc/b.conf');
+        await refused(guest, 'resolve', guest.mnt, '4711', '--take', 'base');
+        await refused(guest, 'resolve', guest.at('etc/c.conf'), '--take', 'base');
+        await ends(guest, 2, 'resolve', guest.at('etc/none'), '--take', 'base');
+        await ends(guest, 2, 'resolve', guest.at('etc/a.conf'), '--take', 'nothing');
+        expect(await refused(guest, 'resolve', guest.at('etc'), '--take', 'base')).toContain('-r');
+        await refused(guest, 'resolve', '-r', guest.at('etc'), '--take', 'merged');
+        const done = JSON.parse(
+          await ends(guest, 0, 'resolve', '-r', '--json', guest.at('etc'), '--take', 'base'),
+        );
+        expect(done).toMatchObject([
+          { id: 1, path: 'etc/a.conf', already: false },
+          { id: 2, path: 'etc/b.conf', already: false },
+        ]);
+        expect(await guest.read('etc/b.conf')).toBe(baseText);
+        await refused(guest, 'resolve', guest.mnt, '1', '--take', 'base');
+      },
+    ),
+  );
+
+  mountTest('decides symlinks, binary files and what has become a directory', () =>
+    withGuest({ files: { 'etc/bin': 'a\0b', 'etc/x': 'x\n' } }, async (guest) => {
+      await guest.changeBase(() => fs.symlinkSync('old', `${guest.base}/etc/link`));
+      await guest.mount.sh(
+        'ln -sfn mine etc/link; printf "m\\0m" > etc/bin; rm etc/x; mkdir etc/x; echo y > etc/x/y',
+      );
+      await guest.changeBase(() => {
+        fs.rmSync(`${guest.base}/etc/link`);
+        fs.symlinkSync('new', `${guest.base}/etc/link`);
+      });
+      await guest.update('etc/bin', 'b\0b');
+      await guest.update('etc/x', 'new x\n');
+      await ends(guest, 1, 'reconcile', guest.mnt);
+      expect(await guest.conflictList()).toEqual(['etc/bin binary', 'etc/link text', 'etc/x type']);
+      await refused(guest, 'resolve', guest.at('etc/link'), '--take', 'merged');
+      await ends(guest, 0, 'resolve', guest.at('etc/link'), '--take', 'base');
+      await ends(guest, 0, 'resolve', guest.at('etc/bin'), '--take', 'overlay');
+      expect(await guest.mount.sh('readlink etc/link')).toBe('new\n');
+      await ends(guest, 0, 'undo', guest.at('etc/link'));
+      expect(await guest.mount.sh('readlink etc/link')).toBe('mine\n');
+      await ends(guest, 0, 'resolve', guest.at('etc/link'), '--take', 'overlay');
+      const [dir] = await guest.conflicts();
+      await refused(guest, 'resolve', guest.at('etc/x'), '--take', 'base');
+      await ends(guest, 0, 'resolve', guest.mnt, String(dir?.id), '--take', 'base');
+      expect(await guest.read('etc/x')).toBe('new x\n');
+      expect(fs.readFileSync(`${guest.overlay}/.kasane/displaced/${dir?.id}/y`, 'utf8')).toBe('y\n');
+      await ends(guest, 0, 'undo', guest.at('etc/x'));
+      expect(await guest.read('etc/x/y')).toBe('y\n');
+      await ends(guest, 0, 'resolve', guest.mnt, String(dir?.id), '--take', 'overlay');
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.read('etc/x/y')).toBe('y\n');
+    }),
+  );
+});
+
+describe('undo', () => {
+  mountTest('takes a merge back, and does not merge that version again', () =>
+    withFile(async (guest) => {
+      const both = await merged(guest);
+      const told = await ends(guest, 0, 'undo', guest.at(FILE));
+      expect(told).toMatch(/merged \d+ taken back/);
+      expect(await guest.read(FILE)).toBe(text({ 15: 'guest' }));
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.read(FILE)).toBe(text({ 15: 'guest' }));
+      expect(JSON.parse(await ends(guest, 0, 'status', '--json', guest.mnt)).counts.undone).toBe(1);
+      await refused(guest, 'undo', guest.at(FILE));
+      // Naming it lifts the pin.
+      await ends(guest, 0, 'reconcile', guest.at(FILE));
+      expect(await guest.read(FILE)).toBe(both);
+      const events = ['copy-up', 'merged', 'undone', 'pin-lifted', 'merged'];
+      expect(await guest.events(FILE)).toEqual(events);
+    }),
+  );
+
+  mountTest('a version after the one that was refused is a conflict, and going back withdraws it', () =>
+    withFile(async (guest) => {
+      await merged(guest);
+      await ends(guest, 0, 'undo', guest.at(FILE));
+      await guest.update(FILE, text({ 3: 'base', 5: 'more' }));
+      expect(await guest.read(FILE)).toBe(text({ 15: 'guest' }));
+      expect(await guest.conflictList()).toEqual([`${FILE} undone`]);
+      await guest.update(FILE, text({ 3: 'base' }));
+      await guest.read(FILE);
+      expect(await guest.conflictList()).toEqual([]);
+      expect(await guest.read(FILE)).toBe(text({ 15: 'guest' }));
+    }),
+  );
+
+  mountTest('refuses where the guest has gone on, and keeps today’s bytes with --force', () =>
+    withFile(async (guest) => {
+      await merged(guest);
+      const today = text({ 3: 'base', 15: 'guest', 20: 'today' });
+      await guest.mount.write(FILE, today);
+      expect(await refused(guest, 'undo', guest.at(FILE))).toContain('--force');
+      const report = JSON.parse(await ends(guest, 0, 'undo', '--force', '--json', guest.at(FILE)));
+      expect(report).toMatchObject({ kind: 'merged', path: FILE, reopened: null, already: false });
+      expect(await guest.read(FILE)).toBe(text({ 15: 'guest' }));
+      expect(await ends(guest, 0, 'show', '--version', String(report.keptVersion), guest.at(FILE))).toBe(
+        today,
+      );
+    }),
+  );
+
+  mountTest('brings a dropped copy back, with its metadata', () =>
+    withFile(async (guest) => {
+      await guest.mount.sh('cat "$1" > x; cat x > "$1"; rm x; touch -d @1000000000 "$1"', [FILE]);
+      await guest.update(FILE, baseText);
+      expect(await guest.read(FILE)).toBe(baseText);
+      expect(guest.raw(FILE)).toBe(null);
+      await ends(guest, 0, 'undo', guest.at(FILE));
+      expect(await guest.read(FILE)).toBe(text());
+      expect(await guest.mount.sh('stat -c %Y "$1"', [FILE])).toBe('1000000000\n');
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.read(FILE)).toBe(text());
+    }),
+  );
+
+  mountTest('opens a resolved conflict again, under its id', () =>
+    withFile(async (guest) => {
+      const { id } = await overlap(guest);
+      for (const [turn, take] of ['overlay', 'base'].entries()) {
+        await ends(guest, 0, 'resolve', guest.at(FILE), '--take', take);
+        const told = await ends(guest, 0, 'undo', guest.at(FILE));
+        expect(told).toContain(`conflict ${id} is open again`);
+        expect(await guest.read(FILE)).toBe(guestText);
+        expect(await guest.conflicts()).toMatchObject([{ id, rev: 2 + turn, kind: 'text', path: FILE }]);
+      }
+      await ends(guest, 0, 'resolve', guest.at(FILE), '--take', 'overlay');
+      await ends(guest, 0, 'conflicts', guest.mnt);
+    }),
+  );
+
+  mountTest('by number: unknown, nothing to take back, done, not the last', () =>
+    withFile(async (guest) => {
+      await merged(guest);
+      const log = JSON.parse(await ends(guest, 0, 'log', '--json', guest.mnt));
+      const seq = (kind: string) => log.find((one: { kind: string }) => one.kind === kind).seq;
+      await refused(guest, 'undo', guest.mnt, '4711');
+      await refused(guest, 'undo', guest.mnt, String(seq('copy-up')));
+      await guest.update(FILE, text({ 3: 'base', 5: 'more' }));
+      await guest.read(FILE);
+      expect(await refused(guest, 'undo', guest.mnt, String(seq('merged')))).toContain('undo that first');
+      await ends(guest, 2, 'undo', guest.at('none'));
+      const last = JSON.parse(await ends(guest, 0, 'undo', '--json', guest.at(FILE)));
+      await refused(guest, 'undo', guest.mnt, String(last.seq));
+      expect(await guest.read(FILE)).toBe(text({ 3: 'base', 15: 'guest' }));
+    }),
+  );
+});
+
+describe('reconcile', () => {
+  mountTest('says what would happen, and changes nothing', () =>
+    withGuest({ files: { 'etc/a': text(), 'etc/b': text(), 'etc/c': text() } }, async (guest) => {
+      await guest.mount.write('etc/a', text({ 15: 'guest' }));
+      await guest.mount.write('etc/b', guestText);
+      await guest.mount.sh('cat etc/c > x; cat x > etc/c; rm x');
+      for (const [name, content] of [
+        ['etc/a', text({ 3: 'base' })],
+        ['etc/b', baseText],
+        ['etc/c', baseText],
+      ] as const)
+        await guest.update(name, content);
+      const report = JSON.parse(await ends(guest, 1, 'reconcile', '--dry-run', '--json', guest.mnt));
+      expect(report).toMatchObject({ dryRun: true, looked: 3, merged: 1, dropped: 1, pending: 0 });
+      expect(report.conflicts).toMatchObject([{ path: 'etc/b', kind: 'text' }]);
+      expect(guest.raw('etc/a')).toBe(text({ 15: 'guest' }));
+      expect(guest.raw('etc/c')).toBe(text());
+      await ends(guest, 0, 'conflicts', guest.mnt);
+      const done = JSON.parse(await ends(guest, 1, 'reconcile', '--json', guest.mnt));
+      expect(done).toMatchObject({ dryRun: false, looked: 3, merged: 1, dropped: 1 });
+      expect(done.conflicts).toMatchObject([{ id: 1, rev: 1, path: 'etc/b' }]);
+      expect(guest.raw('etc/c')).toBe(null);
+      await ends(guest, 2, 'reconcile', guest.at('none'));
+    }),
+  );
+
+  mountTest('waits for a base that has not settled', () =>
+    withFile(
+      async (guest) => {
+        await guest.mount.write(FILE, text({ 15: 'guest' }));
+        await guest.update(FILE, text({ 3: 'base' }));
+        const began = performance.now();
+        const report = JSON.parse(await ends(guest, 0, 'reconcile', '--json', guest.mnt));
+        expect(report).toMatchObject({ merged: 1, pending: 0 });
+        expect(performance.now() - began).toBeGreaterThan(800);
+        expect(await guest.read(FILE)).toBe(text({ 3: 'base', 15: 'guest' }));
+      },
+      ['--settle', '1'],
+    ),
+  );
+
+  mountTest('a set is counted as what became of each', () =>
+    withGuest(
+      { files: { 'etc/passwd': 'root:x:0:0::/:/bin/sh\n', 'etc/shadow': 'root:*:1::::::\n' } },
+      async (guest) => {
+        await guest.mount.sh('for f in etc/passwd etc/shadow; do cat $f > x; cat x > $f; done; rm x');
+        await guest.update('etc/passwd', 'root:x:0:0::/:/bin/bash\n');
+        await guest.update('etc/shadow', 'root:!:1::::::\n');
+        const report = JSON.parse(await ends(guest, 0, 'reconcile', '--json', guest.mnt));
+        expect(report).toMatchObject({ looked: 2, dropped: 2 });
+      },
+    ),
+  );
+});
+
+describe('the control file', () => {
+  mountTest('takes the same verb twice', () =>
+    withFile(async (guest) => {
+      const { id, rev } = await overlap(guest);
+      const tell = (verb: string) => guest.mount.sh('echo "$1" > .kasane/control', [verb]);
+      await expect(tell(`resolve ${id}@${rev + 1} overlay`)).rejects.toThrow();
+      await tell(`resolve ${id}@${rev} overlay`);
+      await tell(`resolve ${id}@${rev} overlay`);
+      expect(await guest.mount.sh('cat .kasane/control.last')).toContain('done before');
+      expect(await guest.mount.sh('cat .kasane/conflicts')).toBe('');
+      const [event] = JSON.parse(await ends(guest, 0, 'log', '--json', guest.mnt)).slice(-1);
+      expect(event.kind).toBe('resolved');
+      await tell(`undo ${event.seq}`);
+      await tell(`undo ${event.seq}`);
+      expect(await guest.mount.sh('cat .kasane/conflicts')).toContain(FILE);
+      expect(await guest.mount.sh(`cat .kasane/conflict/${id}/base`)).toBe(baseText);
+    }),
+  );
+});
