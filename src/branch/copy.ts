@@ -5,9 +5,11 @@ import { isSymlink, type Stat } from '../lib/stat.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { getxattr, listxattr, setxattr } from '../sys/xattr.ts';
 
-/** Attributes that belong to a branch and not to the object that a guest sees. */
+const branchAttribute = /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\.)|user\.fuseoverlayfs\.)/;
+
+/** Attributes that belong to a branch and not to the object that a guest sees (an escaped one is a guest's). */
 export function isBranchAttribute(attr: string): boolean {
-  return /^(?:trusted|user)\.(?:overlay|kasane)\./.test(attr);
+  return branchAttribute.test(attr);
 }
 
 /** Names in the form of listxattr(2). */

@@ -27,7 +27,7 @@ export function readOsRelease(root: string): OsRelease | null {
   for (const name of ['etc/os-release', 'usr/lib/os-release']) {
     let text: string;
     try {
-      const path = `${root}/${name}`;
+      const path = Buffer.from(`${root}/${name}`, 'latin1');
       if (!fs.lstatSync(path).isFile()) continue;
       text = fs.readFileSync(path, 'utf8');
     } catch (error) {

@@ -2,11 +2,12 @@
 // its extended attributes and whether the file system beneath can carry what Kasane needs.
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { newStat } from '../lib/stat.ts';
-import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
+import { joinPath } from '../lib/names.ts';
+import { isRegular, newStat, type Stat } from '../lib/stat.ts';
+import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { mknodat, unlinkat } from '../sys/names.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstat, statx } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 
 export interface Overlay {
@@ -69,10 +70,24 @@ export function probeOverlay(overlay: Overlay, workFd: number): void {
   unlinkat(workFd, 'probe', 0);
 }
 
-/** Whether the overlay's directory is opaque: only the value `y` says so. */
+const markStat = newStat();
+
+/** Whether the overlay's directory is opaque: only the value `y` says so, or the mark of fuse-overlayfs. */
 export function isOpaque(overlay: Overlay, dirFd: number, name: string): boolean {
   const value = getxattr(dirFd, name, overlay.opaque);
-  return typeof value !== 'number' && value.length === 1 && value[0] === 0x79;
+  if (typeof value !== 'number' && value.length === 1 && value[0] === 0x79) return true;
+  const marked = statx(dirFd, joinPath(name, OPAQUE_MARK), AT_SYMLINK_NOFOLLOW, markStat);
+  return marked === 0 && isOpaqueMark(OPAQUE_MARK, markStat);
+}
+
+/**
+ * fuse-overlayfs puts an empty file of this name, aufs's mark, beside the attribute that says opaque, or in its
+ * place. It is no more a thing of the guest's than a whiteout is, so no guest may make one.
+ */
+export const OPAQUE_MARK = '.wh..wh..opq';
+
+export function isOpaqueMark(name: string, stat: Stat): boolean {
+  return name === OPAQUE_MARK && isRegular(stat.mode) && stat.size === 0;
 }
 
 /** Sets opaque on an open directory (name '' means the descriptor itself). */

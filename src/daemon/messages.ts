@@ -32,7 +32,9 @@ export interface WorkerStart {
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
-  /** Directory of the identity log of an exported mount; null: handles need not survive. */
+  /** For an NFS server. */
+  exported: boolean;
+  /** Directory of its identity log; null: handles need not survive a restart. */
   identityDir: string | null;
 }
 

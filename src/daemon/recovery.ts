@@ -70,13 +70,15 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   const { recovered } = store;
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
-  if (recovered.torn) log.info('the journal ended in the middle of a record');
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
-  if (recovered.indexMissing || recovered.uncleanBoot) {
+  const { created, indexMissing, uncleanBoot, torn } = recovered;
+  if (created || indexMissing || uncleanBoot || torn) {
+    const why = uncleanBoot ? 'the machine went down with the mount' : torn ? 'the journal is damaged' : '';
+    if (why !== '') log.warn(`${why}: looking through the origins in the overlay`);
     const count = await rebuild(store, branches);
     store.rebuildDone();
-    if (recovered.indexMissing) {
+    if (indexMissing || (created && count > 0)) {
       notes.push(`the index was missing and has been rebuilt from ${count} origins in the overlay`);
       store.events.add({ kind: 'rebuilt', path: '', detail: `${count} origins` });
     }

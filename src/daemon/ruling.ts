@@ -11,6 +11,7 @@ import { loadContents, type View, viewOf } from '../union/assess.ts';
 import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
 import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
+import { failPoint } from '../union/fail-point.ts';
 import { type Branches, fillContent, openOverlayFile, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
@@ -75,7 +76,9 @@ export async function enact(
   steps: readonly CommitRequest[],
 ): Promise<number | typeof AGAIN> {
   const { store } = context;
+  failPoint('ruling-kept');
   await store.intents.put(path, ruling);
+  failPoint('ruling-intent');
   for (const step of steps) {
     const result = await context.commit(step);
     if (result >= 0) continue;
@@ -85,7 +88,9 @@ export async function enact(
   }
   await syncNames(context.shop, context.branches.overlay, parentPath(path));
   const seq = applyRuling(store, path, ruling);
+  failPoint('ruling-recorded');
   await store.flush();
+  failPoint('ruling-durable');
   return seq;
 }
 

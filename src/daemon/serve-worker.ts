@@ -1,12 +1,12 @@
 // The serving worker: owns union and FUSE server, and answers the kernel. It never waits for another thread nor
 // for a disk; what may, it sends to the main thread as a job and goes on.
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { baseMoved } from '../branch/base.ts';
+import { type BaseLayer, baseMoved } from '../branch/base.ts';
 import { type AskControl, type ControlReply, type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import { createServer } from '../fuse/server.ts';
-import { errnoName } from '../lib/errno.ts';
-import { messageOf } from '../lib/errors.ts';
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
 import { makeLog } from '../lib/log.ts';
 import { CAP_SYS_RESOURCE } from '../sys/constants.ts';
 import { dropCapability, unshareFs } from '../sys/creds.ts';
@@ -22,8 +22,8 @@ import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
 
-/** New ones are asked for when so few are left. */
-const NODES_LOW = 20_000;
+/** New ones are asked for when so few are left: more than can be looked up while the main thread is busy. */
+const NODES_LOW = 500_000;
 
 interface Running {
   work: PendingWork;
@@ -159,7 +159,9 @@ class Mint {
       this.#asked = true;
       this.#ask();
     }
-    if (this.#from >= this.#to && this.#next !== null) {
+    if (this.#from >= this.#to) {
+      // Rather fail than give a number out twice.
+      if (this.#next === null) throw new FsError(E.EAGAIN, 'no numbers are left for new nodes');
       this.#from = this.#next.from;
       this.#to = this.#next.to;
       this.#next = null;
@@ -176,7 +178,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
   const mint = new Mint(start.nodes, () => host.send({ kind: 'nodes-low' }));
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd, linksFd } = start;
-  const identity = start.identityDir === null ? null : new IdentityLog(start.identityDir);
+  const identity = start.exported ? new IdentityLog(start.identityDir) : null;
   const union = new Union({
     config,
     overlay,
@@ -199,8 +201,9 @@ function serve(port: MessagePort, start: WorkerStart): void {
     attrValid: start.attrValid,
     directories: new Map(),
     nextDirectory: 1,
+    opening: new Map(),
     controlPaths: new Map(),
-    exported: start.identityDir !== null,
+    exported: start.exported,
   } as Omit<Front, 'server'> as Front;
   front.server = createServer({
     deviceFd: start.deviceFd,
@@ -271,6 +274,7 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       fillOrigin(union, message.path, message.fingerprint, message.content);
       return;
     case 'layer':
+      closeLayer(start, message.layer);
       start.layers[message.layer.index] = message.layer;
       union.replaceLayer(message.layer);
       host.baseSettled(message.layer.index);
@@ -283,6 +287,12 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       mint.add(message);
       return;
   }
+}
+
+/** The tree that lay there before is not needed any more. */
+function closeLayer(start: WorkerStart, fresh: BaseLayer): void {
+  const old = start.layers[fresh.index];
+  if (old && old.rootFd !== fresh.rootFd) close(old.rootFd);
 }
 
 if (parentPort === null) throw new TypeError('serve-worker.ts is the entry of a worker thread');

@@ -20,8 +20,10 @@ import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
+import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { eventfd } from '../sys/poll.ts';
+import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
@@ -44,7 +46,7 @@ import { happened, neededAncestors, recover } from './recovery.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
-const NODE_BLOCK = 100_000;
+const NODE_BLOCK = 1_000_000;
 /** What the guest did stands in the index within this time. */
 const FOLD_MS = 1000;
 /** A verdict that holds for nothing. */
@@ -54,6 +56,7 @@ const unseen: Verdict = {
   overlayCtimeNsec: 0,
   fingerprint: '',
   retryMs: 0,
+  writer: false,
 };
 /** When ancestors are looked through for those that nothing needs. */
 const FIRST_SWEEP_MS = 15 * 60_000;
@@ -87,8 +90,7 @@ class Session {
   #folding: Promise<void> | null = null;
   #generation = 0;
   #newTree = false;
-  /** Directories were renamed since the last fold. */
-  #renamed = false;
+  #readOnlyNodes = Date.now() * 1024;
 
   static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
     const log = makeLog(logConfig);
@@ -226,7 +228,8 @@ class Session {
       attrValid: 0,
       nodes: this.#reserveNodes(),
       baseAccepted,
-      identityDir: options.export === 'off' || options.readOnly ? null : this.#branches.stateDir,
+      exported: options.export !== 'off',
+      identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
     return new WorkerLink(start, jobs, {
@@ -235,9 +238,7 @@ class Session {
       remember: (path, fingerprint, fd, witness) =>
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
-      renamed: () => {
-        this.#renamed = true;
-      },
+      renamed: () => void this.#foldQuietly(),
       baseMoved: (index) => void this.#reopenBase(index),
       reserveNodes: () => this.#reserveNodes(),
     });
@@ -261,9 +262,13 @@ class Session {
   }
 
   #reserveNodes(): { from: number; to: number } {
-    // The kernel's root has the id 1; a read-only mount cannot reserve, and forgets its numbers with itself.
-    if (this.#store.readOnly)
-      return { from: 2 + this.#generation++ * NODE_BLOCK, to: 2 + this.#generation * NODE_BLOCK };
+    // A read-only mount cannot reserve: its numbers lie above all that are, and further up with each start.
+    if (this.#store.readOnly) {
+      const from = this.#readOnlyNodes;
+      this.#readOnlyNodes += NODE_BLOCK;
+      return { from, to: this.#readOnlyNodes };
+    }
+    // The kernel's root has the id 1.
     const [from, to] = this.#store.reserveNodeIds(NODE_BLOCK);
     return { from: from + 2, to: to + 2 };
   }
@@ -296,9 +301,7 @@ class Session {
 
   /** Until the mount is gone; the process's exit code. */
   async run(): Promise<number> {
-    const timer = setInterval(() => {
-      this.#fold().catch((error: unknown) => this.#log.error(`folding the journal: ${messageOf(error)}`));
-    }, FOLD_MS);
+    const timer = setInterval(() => void this.#foldQuietly(), FOLD_MS);
     const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
     const onSignal = (signal: NodeJS.Signals) => {
       this.#log.info(`${signal}: unmounting`);
@@ -351,9 +354,20 @@ class Session {
     await this.#closeServer();
     await this.#reconciler.idle();
     await this.#folding;
-    if (journal !== '') await this.#store.foldJournal(journal);
-    await this.#store.close();
+    try {
+      // No name comes or goes from now on: whoever removes the overlay just after unmounting would meet with it.
+      if (journal !== '') await this.#store.foldJournal(journal, true);
+      await this.#store.close();
+    } catch (error) {
+      if (!this.#stateIsGone()) throw error;
+      this.#log.info('the overlay was removed meanwhile');
+    }
     removeRegistration(this.#options.mountPoint);
+  }
+
+  #stateIsGone(): boolean {
+    const stat = newStat();
+    return fstat(this.#branches.stateFd, stat) === 0 && stat.nlink === 0;
   }
 
   /** One fold at a time; whoever asks meanwhile gets one that begins after the asking. */
@@ -375,11 +389,17 @@ class Session {
   }
 
   async #look(path: string, basePath: string): Promise<void> {
-    if (this.#renamed) {
-      this.#renamed = false;
-      await this.#fold();
-    }
+    // First what the guest has done: an older note is not to cover the record of this look, nor to follow it.
+    await this.#foldQuietly();
     await this.#reconciler.look(path, basePath);
+  }
+
+  async #foldQuietly(): Promise<void> {
+    try {
+      await this.#fold();
+    } catch (error) {
+      this.#log.error(`folding the journal: ${messageOf(error)}`);
+    }
   }
 
   #noticed(path: string, basePath: string): void {

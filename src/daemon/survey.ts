@@ -28,13 +28,13 @@ export interface Survey {
 }
 
 const AGE_MS = 1000;
-/** A survey serves so many times as long as it took. */
+/** A survey serves so many times as long as it took, whatever has happened since. */
 const AGE_FACTOR = 20;
 
 /** One survey at a time; `changed` is any number that grows when the guest or Kasane has done something. */
 export class Surveyor {
   readonly #context: MountContext;
-  #kept: { survey: Survey; changed: number; until: number } | null = null;
+  #kept: { survey: Survey; changed: number; at: number; took: number } | null = null;
   #running: Promise<Survey> | null = null;
 
   constructor(context: MountContext) {
@@ -43,7 +43,10 @@ export class Surveyor {
 
   async now(changed: number): Promise<Survey> {
     const kept = this.#kept;
-    if (kept !== null && kept.changed === changed && performance.now() < kept.until) return kept.survey;
+    if (kept !== null) {
+      const age = performance.now() - kept.at;
+      if (age < kept.took * AGE_FACTOR || (kept.changed === changed && age < AGE_MS)) return kept.survey;
+    }
     this.#running ??= this.#take(changed).finally(() => {
       this.#running = null;
     });
@@ -53,8 +56,8 @@ export class Surveyor {
   async #take(changed: number): Promise<Survey> {
     const began = performance.now();
     const survey = await surveyOf(this.#context.reconciler.context.branches);
-    const now = performance.now();
-    this.#kept = { survey, changed, until: now + Math.max(AGE_MS, (now - began) * AGE_FACTOR) };
+    const at = performance.now();
+    this.#kept = { survey, changed, at, took: at - began };
     return survey;
   }
 }

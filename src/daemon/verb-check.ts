@@ -6,7 +6,7 @@ import { isRegular } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
 import { originFor } from '../union/origin-list.ts';
 import { readOverlay } from '../union/sides.ts';
-import { type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
+import { basePathOf, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { Origin } from '../versions/origin.ts';
 import { bytesOf } from './branches.ts';
 import type { MountContext } from './context.ts';
@@ -29,19 +29,26 @@ export async function check(
   const { records, ancestors } = await context.store.check(tell);
   report.records = records;
   report.ancestors = ancestors;
+  const doubtful: string[] = [];
   for await (const entry of walkOverlay(context.branches.overlay)) {
     report.objects += 1;
     report.origins += entry.origins.length;
-    await checkEntry(context, entry, tell);
+    await checkEntry(context, entry, doubtful, tell);
   }
-  await checkRecords(context, tell);
+  await findStrays(context, doubtful);
+  await checkRecords(context, doubtful, tell);
   if (context.mounted === null) await checkWork(context, tell);
   return report;
 }
 
 type Tell = (item: CheckItem) => Promise<void>;
 
-async function checkEntry(context: MountContext, entry: OverlayEntry, tell: Tell): Promise<void> {
+async function checkEntry(
+  context: MountContext,
+  entry: OverlayEntry,
+  doubtful: string[],
+  tell: Tell,
+): Promise<void> {
   const { path, kind, basePath } = entry;
   if (entry.originDamaged) {
     const message = 'its origin cannot be read: nobody knows any more what the base had here';
@@ -50,10 +57,7 @@ async function checkEntry(context: MountContext, entry: OverlayEntry, tell: Tell
   }
   const origin = originFor(entry.origins, basePath);
   if (kind === 'dir' || origin === null) return;
-  if (context.store.paths.get(path) === null) {
-    const message = 'it has an origin, and the index does not know it: it will at the next look';
-    await tell({ severity: 'warning', code: 'record-missing', path, message });
-  }
+  if (context.store.paths.get(path) === null) doubtful.push(path);
   if (kind === 'object') await checkAncestor(context, entry, origin, tell);
 }
 
@@ -72,15 +76,31 @@ async function checkAncestor(
   await tell({ severity: 'warning', code: 'ancestor-missing', path, message });
 }
 
+const wantedFor = (state: string) => (state === 'W' ? 'whiteout' : 'object');
+
 /** Records of what is not there. */
-async function checkRecords(context: MountContext, tell: Tell): Promise<void> {
+async function findStrays(context: MountContext, doubtful: string[]): Promise<void> {
   const { branches, store } = context.reconciler.context;
   for await (const { path, state } of store.paths.under('')) {
-    const overlay = readOverlay(branches, path, path);
-    const wanted = state === 'W' ? 'whiteout' : 'object';
-    if (overlay.state === wanted) continue;
-    const there = { none: 'has nothing', whiteout: 'has a whiteout', object: 'has an object' }[overlay.state];
-    const message = `the index speaks of ${state === 'W' ? 'a whiteout' : 'a copy'}, the overlay ${there}`;
+    if (readOverlay(branches, path, path).state !== wantedFor(state)) doubtful.push(path);
+  }
+}
+
+/** Where overlay and index did not agree they are compared once more: a guest may be at work. */
+async function checkRecords(context: MountContext, doubtful: readonly string[], tell: Tell): Promise<void> {
+  if (doubtful.length > 0) await bringUpToDate(context);
+  const { branches, store } = context.reconciler.context;
+  for (const path of doubtful) {
+    const record = store.paths.get(path);
+    const overlay = readOverlay(branches, path, basePathOf(branches.overlay, path));
+    if (record === null && overlay.origin !== null && overlay.state !== 'none') {
+      const message = 'it has an origin, and the index does not know it: it will at the next look';
+      await tell({ severity: 'warning', code: 'record-missing', path, message });
+    }
+    if (record === null || overlay.state === wantedFor(record.state)) continue;
+    const there = { none: 'nothing', whiteout: 'a whiteout', object: 'an object' }[overlay.state];
+    const spoken = record.state === 'W' ? 'a whiteout' : 'a copy';
+    const message = `the index speaks of ${spoken}, the overlay has ${there}`;
     await tell({ severity: 'warning', code: 'record-stray', path, message });
   }
 }

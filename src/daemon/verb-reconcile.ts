@@ -49,7 +49,8 @@ export async function reconcile(
   const baseAccepted = request.acceptBase && context.doubt !== null && !dryRun;
   if (request.acceptBase && !dryRun) await context.acceptBase();
   const places = await placesOf(context, path);
-  if (!dryRun && places.some((place) => place.path === path)) await liftPin(context, path);
+  const decidable = !dryRun && !context.options.readOnly && context.reconciler.baseState === 'accepted';
+  if (decidable && places.some((place) => place.path === path)) await liftPin(context, path);
   const run = new Run(context, request, places.length, emit);
   try {
     await run.all(places);

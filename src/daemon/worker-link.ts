@@ -1,6 +1,5 @@
 // The main thread's side of the serving worker: starts it, wakes it, does its jobs, and asks it for what only
 // the serving thread may do (the last step of a merge, a new journal file, counters).
-import * as path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { ControlEntry, ControlHandle, ControlStat, ControlTree } from '../control/tree.ts';
 import type { ControlReply, ControlRequest } from '../frontend/front.ts';
@@ -48,7 +47,7 @@ export class WorkerLink {
     this.#jobs = jobs;
     this.#log = jobs.log;
     this.#events = events;
-    this.#worker = new Worker(path.join(import.meta.dirname, 'serve-worker.js'), { workerData: start });
+    this.#worker = new Worker(new URL('./serve-worker.js', import.meta.url), { workerData: start });
     let serving: (negotiated: Negotiated) => void = () => {};
     let refused: (error: Error) => void = () => {};
     this.serving = new Promise((resolve, reject) => {
@@ -102,8 +101,11 @@ export class WorkerLink {
     return this.#ask((id) => ({ kind: 'rotate', id }));
   }
 
-  counts(): Promise<WorkerCounts> {
-    return this.#ask((id) => ({ kind: 'counts', id }));
+  /** null once the mount has ended. */
+  async counts(): Promise<WorkerCounts | null> {
+    if (this.#ended) return null;
+    const counts = await this.#ask<WorkerCounts | number>((id) => ({ kind: 'counts', id }));
+    return typeof counts === 'number' ? null : counts;
   }
 
   #ask<T>(message: (id: number) => ToWorker): Promise<T> {

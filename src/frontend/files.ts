@@ -28,6 +28,7 @@ import {
   seek,
   write,
 } from '../union/open.ts';
+import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
 import {
   controlEntry,
@@ -38,7 +39,7 @@ import {
   releaseControl,
   writeControl,
 } from './control-files.ts';
-import { type Front, mayKeepCache, nodeOf, parkForResult, resultOf } from './front.ts';
+import { type Front, mayKeepCache, nodeOf, parkForResult, resultOf, uniqueOf } from './front.ts';
 
 export function fileHandlers(front: Front): Handlers {
   return {
@@ -77,10 +78,18 @@ function doOpen(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return openControl(front, r.nodeId, flags);
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
-  const handle = open(front.union, node, flags, r.pid, (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0);
+  const unique = uniqueOf(r.view);
+  const hadName = front.opening.get(unique);
+  front.opening.delete(unique);
+  // While it waited the name went over to another object (a merge, say): the kernel looks it up anew.
+  if (hadName && node.names.length === 0) return -E.ESTALE;
+  const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
+  const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: hadName !== undefined });
+  if (handle === WAIT) front.opening.set(unique, node.names.length > 0);
   if (typeof handle === 'number') return resultOf(front, handle);
   const { stat } = front.union;
-  const keep = fstat(handle.fd, stat) === 0 && mayKeepCache(handle, stat);
+  // Another id is another inode of the kernel's, with pages of its own.
+  const keep = r.nodeId === node.id && fstat(handle.fd, stat) === 0 && mayKeepCache(handle, stat);
   return writeOpenOut(r, handle.id, keep ? FOPEN_KEEP_CACHE : 0);
 }
 
@@ -116,7 +125,10 @@ function release(front: Front, r: FuseRequest): number {
   const { fh } = readers.release_in(r.view, HEADER);
   if (isControl(r.nodeId)) return releaseControl(front, fh);
   const handle = handleOf(front, fh);
-  if (handle) front.union.table.removeHandle(handle);
+  if (handle) {
+    noLongerWritten(front.union, handle);
+    front.union.table.removeHandle(handle);
+  }
   return 0;
 }
 

@@ -12,6 +12,7 @@ import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { ListEntry } from '../union/listing.ts';
 import type { Handle, Node, PendingWork } from '../union/node.ts';
+import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
 
@@ -46,15 +47,17 @@ export interface Front {
   attrValid: number;
   directories: Map<number, DirHandle>;
   nextDirectory: number;
+  /** OPENs that wait, by their unique number: whether the node had a name when they came. */
+  opening: Map<number, boolean>;
   /** Paths of control objects by their number. */
   controlPaths: Map<number, string>;
   /** For an NFS server: what is found by name must be found by reading its directory, too. */
   exported: boolean;
 }
 
-/** The node of a request; undefined when it is not known (a stale handle of an NFS server). */
+/** The node of a request; undefined when it is not known. */
 export function nodeOf(front: Front, id: number): Node | undefined {
-  return front.union.table.get(id);
+  return front.exported ? current(front.union, id) : front.union.table.get(id);
 }
 
 /** The caller of a request; `mask` is its umask, for requests that carry one. */
@@ -63,11 +66,11 @@ export function callerOf(r: FuseRequest, mask: number): Caller {
   return { uid: r.uid, gid: r.gid, pid: r.pid, umask: mask, groups };
 }
 
-/** Replies with union.entry and counts the reference that the kernel gets by it. */
-export function replyEntry(front: Front, r: FuseRequest): number {
+/** Replies with union.entry and counts the reference that the kernel gets by it. An old handle asks by its own id. */
+export function replyEntry(front: Front, r: FuseRequest, id: number = front.union.entry.node.id): number {
   const { node, stat, ino } = front.union.entry;
-  node.lookups += 1;
-  return writeEntryOut(r, node.id, 1, front.entryValid, front.attrValid, stat, ino);
+  front.union.table.refer(node, id);
+  return writeEntryOut(r, id, 1, front.entryValid, front.attrValid, stat, ino);
 }
 
 /** The handler's result for what an operation returned: WAIT parks the request, to be run again. */
@@ -122,7 +125,14 @@ const SIGKILL_BIT = 1n << 8n;
  * chmod, so neither does this one: EINTR only for who has been killed.
  */
 export function interrupted(front: Front, token: Parked): void {
-  if (isDying(token.pid)) front.server.answer(token, -E.EINTR);
+  if (!isDying(token.pid)) return;
+  front.opening.delete(uniqueOf(token.view));
+  front.server.answer(token, -E.EINTR);
+}
+
+/** The number of a request, from its message. The kernel counts up from 1: it fits. */
+export function uniqueOf(view: DataView): number {
+  return view.getUint32(8, true) + view.getUint32(12, true) * 2 ** 32;
 }
 
 function isDying(pid: number): boolean {

@@ -59,7 +59,7 @@ function lookupAgain(front: Front, r: FuseRequest, name: '.' | '..'): number {
   if (name === '.') {
     const node = nodeOf(front, r.nodeId);
     const error = node ? getattr(union, node) : revive(union, r.nodeId);
-    return error < 0 ? -E.ESTALE : replyEntry(front, r);
+    return error < 0 ? -E.ESTALE : replyEntry(front, r, r.nodeId);
   }
   const node = nodeOf(front, r.nodeId);
   const parent = node?.names[0]?.parent ?? (node?.id === ROOT_ID ? node : undefined);

@@ -13,6 +13,7 @@ import {
 import { mergeText } from '../merge/index.ts';
 import { looksBinary, MAX_TEXT, mergeable, policyOf } from '../merge/policy.ts';
 import type { Store } from '../versions/store.ts';
+import { isRacy } from './origin-list.ts';
 import {
   ancestorSide,
   type BaseSide,
@@ -106,6 +107,14 @@ export async function loadContents(context: AssessContext, view: View): Promise<
 
 const emptySet: XattrSet = new Map();
 
+/** The origin says all of this version already, and was not taken in the very moment in which the base changed. */
+export function isCurrent(view: View): boolean {
+  const { origin } = view.overlay;
+  const { object, fingerprint } = view.base;
+  if (origin === null || object === null || origin.pin !== null || origin.torn) return false;
+  return origin.fingerprint === fingerprint && !isRacy(object.stat, origin.taken);
+}
+
 /** The decision for a path that is stale. Throws FsError when a side cannot be read. */
 export async function assess(
   context: AssessContext,
@@ -115,7 +124,7 @@ export async function assess(
 ): Promise<Assessed> {
   const merged: { value: Assessed['merged'] } = { value: null };
   let look = lookOf(context, view, conditions, pinned, merged);
-  let decision = decide(look);
+  let decision: Decision = isCurrent(view) ? { do: 'current' } : decide(look);
   if (decision.do === 'pending' && decision.reason === 'hashing') {
     await loadContents(context, view);
     look = lookOf(context, view, conditions, pinned, merged);

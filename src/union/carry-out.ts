@@ -11,7 +11,7 @@ import type { MergedMetadata } from '../merge/metadata.ts';
 import { close } from '../sys/file.ts';
 import type { Origin } from '../versions/origin.ts';
 import type { NewEvent, PathState, UndoInfo } from '../versions/types.ts';
-import { type Assessed, loadContents, proposal, type View } from './assess.ts';
+import { type Assessed, isCurrent, loadContents, proposal, type View } from './assess.ts';
 import { type Blueprint, build, discard, syncNames } from './build.ts';
 import {
   AGAIN,
@@ -29,7 +29,7 @@ import {
 import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
-import { isRacy, newOrigin } from './origin-list.ts';
+import { newOrigin } from './origin-list.ts';
 import { type Found, openBase, openOverlayFile } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
@@ -45,11 +45,12 @@ export async function carryOut(
     case 'current':
       return renewOrigin(context, view, 'current');
     case 'pinned':
+      closeConflict(context, view, 'withdrawn');
       return recordState(context, view, 'U', 'undone: this version of the base was refused', 'current');
     case 'pending':
       return pending(context, view, decision.reason, waitMs);
     case 'kept':
-      return kept(context, view, decision);
+      return kept(context, assessed, decision);
     case 'adopt':
       return adopt(context, assessed, decision.metadata);
     case 'drop':
@@ -57,7 +58,9 @@ export async function carryOut(
     case 'take-base':
       return replace(context, assessed, decision.metadata, 'base');
     case 'merge-text':
-      return replace(context, assessed, decision.metadata, 'merged');
+      return changesNothing(assessed, decision.metadata)
+        ? renewOrigin(context, view, 'merged')
+        : replace(context, assessed, decision.metadata, 'merged');
     case 'metadata':
       return decision.metadata.changes
         ? replace(context, assessed, decision.metadata, 'overlay')
@@ -67,6 +70,12 @@ export async function carryOut(
     case 'conflict':
       return conflict(context, assessed, decision);
   }
+}
+
+/** The guest has all of the base's changes already: its file stays as it is, the very inode. */
+function changesNothing({ view, merged }: Assessed, metadata: MergedMetadata): boolean {
+  const bytes = view.overlay.object?.bytes ?? null;
+  return !metadata.changes && bytes !== null && merged?.bytes.equals(bytes) === true;
 }
 
 /** The base's object as the origin of what the overlay has from now on. */
@@ -100,7 +109,21 @@ function recordState(
   return outcome(kind, detail);
 }
 
-function kept(context: CarryContext, view: View, decision: Decision & { do: 'kept' }): Outcome {
+async function kept(
+  context: CarryContext,
+  assessed: Assessed,
+  decision: Decision & { do: 'kept' },
+): Promise<Outcome> {
+  const { view } = assessed;
+  // A conflict that the base's deletion overtakes stays one: somebody is to decide.
+  if (decision.reason === 'deleted' && context.store.conflicts.of(view.path) !== null) {
+    return conflict(context, assessed, {
+      do: 'conflict',
+      kind: 'deleted',
+      reason: decision.detail,
+      proposal: 'none',
+    });
+  }
   const before = context.store.paths.get(view.path);
   const detail =
     decision.regenerate === null ? decision.detail : `${decision.detail}; run ${decision.regenerate}`;
@@ -124,21 +147,13 @@ export function noteHidden(context: CarryContext, view: View): void {
   record(context, view, 'W', detail, seq, false);
 }
 
-/** The origin says all of this version already, and was not taken in the very moment in which the base changed. */
-function isRenewed(view: View): boolean {
-  const { origin } = view.overlay;
-  const { object, fingerprint } = view.base;
-  if (origin === null || object === null || origin.pin !== null || origin.torn) return false;
-  return origin.fingerprint === fingerprint && !isRacy(object.stat, origin.taken);
-}
-
 /** Nothing to be done but to note that this version of the base is the origin. */
 async function renewOrigin(
   context: CarryContext,
   view: View,
   kind: 'current' | 'merged',
 ): Promise<Outcome | typeof AGAIN> {
-  if (view.base.object !== null && !isRenewed(view)) {
+  if (view.base.object !== null && !isCurrent(view)) {
     await loadContents(context, view);
     // The ancestor of the next merge.
     if (view.base.object.bytes !== null) await context.store.ancestors.put(view.base.object.bytes);

@@ -31,6 +31,8 @@ export interface Outcome {
   retryMs: number | null;
   /** Of a pending one: it waits for the base to come to rest, which it will; else for somebody. */
   settling?: boolean;
+  /** Of a pending one: somebody has it open for writing. */
+  writer?: boolean;
   /** Of a conflict that would be. */
   kind?: ConflictKind;
 }
@@ -137,6 +139,8 @@ const pendingReasons: Record<string, string> = {
 /** Stale, and not merged yet; said once. */
 export function pending(context: CarryContext, view: View, reason: string, waitMs: number): Outcome {
   const detail = pendingReasons[reason] ?? reason;
+  // Nothing is to be concluded from a base that is not accepted, not even that something has gone.
+  if (reason === 'unaccepted' || reason === 'held') return outcome('pending', detail);
   const before = context.store.paths.get(view.path);
   if (before?.state !== 'P' || before.detail !== detail || before.baseSeen !== view.base.fingerprint) {
     // Who is in conflict stays so; the other side just has not come to rest.
@@ -150,7 +154,11 @@ export function pending(context: CarryContext, view: View, reason: string, waitM
   }
   const retryMs =
     reason === 'settling' ? waitMs : reason === 'unaccepted' || reason === 'held' ? null : RETRY_WRITER_MS;
-  return { ...outcome('pending', detail, retryMs), settling: reason === 'settling' };
+  return {
+    ...outcome('pending', detail, retryMs),
+    settling: reason === 'settling',
+    writer: reason === 'writer',
+  };
 }
 
 /** The open conflict of a path is over. */

@@ -19,6 +19,7 @@ import { overlayDirFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
 import { partNames } from './hard-links.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
+import { markOf } from './mark.ts';
 import { IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
@@ -166,12 +167,19 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
  * has keeps the bytes that were there.
  */
 function showAnew(union: Union, parent: Node, name: string, child: Node | null): void {
-  if (child === null) return;
+  const { identity } = union.table;
+  if (child === null && identity === null) return;
   const error = find(union, parent, name);
-  const { state } = union.found;
-  const gone = error < 0 || state === NONE || state === WHITEOUT;
-  if (gone || child.dir !== null || child.handles.size > 0 || child.names.length > 1) {
+  const { state, stat } = union.found;
+  if (error < 0 || state === NONE || state === WHITEOUT) {
     forgetPlace(union, parent, name);
+    return;
+  }
+  const shown = { ...stat, dir: null, layer: state === IN_OVERLAY ? -1 : 0 };
+  identity?.replaced({ parent: parent.id, name, mark: markOf(shown, parent, name) });
+  if (child === null) return;
+  if (child.dir !== null || child.handles.size > 0 || child.names.length > 1) {
+    union.table.leave(child, parent, name);
     return;
   }
   dropObject(child);

@@ -64,7 +64,7 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
   }
   if (state !== IN_BASE || type !== node.type || (stat.ino !== node.ino && node.handles.size > 0)) {
     if (wish.byName) return -E.ESTALE;
-    union.table.unlink(node, place.parent, place.name);
+    union.table.leave(node, place.parent, place.name);
     return copyUpOrphan(union, node);
   }
   if (stat.ino !== node.ino) union.table.show(node, node.layer, stat);
@@ -162,7 +162,7 @@ function copyUpFile(
   if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
   const set = setOf(pathAt(place.parent, place.name) ?? '');
   if (set?.kind === 'accounts' && node.busy === null && !union.table.copying.has(set.id)) {
-    // Itself first, so that the others, which ask for the same set, find it on its way.
+    // The others first; those ask for the same set, and must not ask for this one again.
     union.table.copying.add(set.id);
     const others = copyUpSet(union, place.parent, place.name, callerPid);
     union.table.copying.delete(set.id);
@@ -240,7 +240,7 @@ function showOverlay(union: Union, node: Node, place: Name, parentFd: number): n
   const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
   if (error < 0) return error;
   // Other names of a base file with hard links are led here when they are looked up.
-  for (const other of node.names.slice(1)) union.table.unlink(node, other.parent, other.name);
+  for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   for (const handle of node.handles) {
     if (handle.layer >= 0 && !handle.writable) moveHandle(handle, openat(parentFd, place.name, handle.flags));

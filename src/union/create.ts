@@ -2,7 +2,7 @@
 // are made in place; where a whiteout lies, or the base has the name beneath an opaque directory, they are made
 // in work/, given their origin, and renamed over the whiteout.
 import { inheritAcl } from '../branch/acl.ts';
-import { setImpure, setOpaque } from '../branch/overlay.ts';
+import { OPAQUE_MARK, setImpure, setOpaque } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import {
   isDirectory,
@@ -69,6 +69,7 @@ export function preparePlace(
   if (union.config.readOnly) return -E.EROFS;
   if (parent.dir === null) return -E.ENOTDIR;
   if (parent.id === ROOT_ID && name === CONTROL_NAME) return -E.EEXIST;
+  if (name === OPAQUE_MARK) return -E.EPERM;
   if (parent.id !== ROOT_ID && parent.names.length === 0) return -E.ENOENT;
   const above = ensureOverlayDir(union, parent);
   if (above < 0) return above;
@@ -183,7 +184,7 @@ export function showNew(union: Union, parent: Node, name: string, dirFd: number,
   if (error < 0) return error;
   found.state = IN_OVERLAY;
   // A new object never gets the id of what was there before.
-  if (!known) union.table.identity?.vacate(parent.id, name);
+  if (!known) union.table.identity?.vacate({ parent: parent.id, name });
   if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;

@@ -2,7 +2,7 @@
 import { openDirectoryBeneath } from '../branch/base.ts';
 import { E } from '../lib/errno.ts';
 import type { DirPart, Node } from './node.ts';
-import { pathOf } from './table.ts';
+import { pathOf } from './place.ts';
 import type { Union } from './union.ts';
 
 /** O_PATH descriptor of the overlay's directory of a node, which must have one; negative errno. */

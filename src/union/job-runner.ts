@@ -1,6 +1,6 @@
 // Does the jobs of jobs.ts, on the main thread: each step that may wait for a disk runs on a pool thread. The
-// copy of a file is the ancestor-to-be: its hash is taken in the same pass, its bytes are kept where policy
-// would merge them.
+// copy of a file is the ancestor-to-be: small ones are written from the very bytes that were hashed, large ones
+// are read for the hash first, and the fingerprint tells whether the copy is of the same version.
 import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
@@ -62,14 +62,16 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
         return await take(context, job);
       case 'sync': {
         const result = await (job.dataOnly ? fdatasyncAsync(job.fd) : fsyncAsync(job.fd));
-        if (job.close) close(job.fd);
+        close(job.fd);
         // Of special files on some file systems; there is nothing to be written.
         return done(result === -E.EINVAL ? 0 : result);
       }
       case 'allocate':
-        return done(await fallocateAsync(job.fd, job.mode, job.offset, job.length));
-      case 'copy-range':
-        return done(await copyFileRangeAsync(job.fdIn, job.offIn, job.fdOut, job.offOut, job.length));
+        return done(await closing([job.fd], fallocateAsync(job.fd, job.mode, job.offset, job.length)));
+      case 'copy-range': {
+        const { fdIn, offIn, fdOut, offOut, length } = job;
+        return done(await closing([fdIn, fdOut], copyFileRangeAsync(fdIn, offIn, fdOut, offOut, length)));
+      }
       case 'truncate':
         return done(await truncateInSteps(job.fd, job.size));
     }
@@ -77,6 +79,12 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
     context.log.error(`job ${job.kind}: ${error instanceof Error ? error.stack : String(error)}`);
     return done(-E.EIO);
   }
+}
+
+async function closing(fds: readonly number[], work: Promise<number>): Promise<number> {
+  const result = await work;
+  for (const fd of fds) close(fd);
+  return result;
 }
 
 /** Freeing the blocks of a large file takes long; in steps, other work gets its turn. */

@@ -55,7 +55,6 @@ export interface SyncJob {
   kind: 'sync';
   fd: number;
   dataOnly: boolean;
-  close: boolean;
 }
 
 export interface AllocateJob {
@@ -88,7 +87,7 @@ export interface JobResult {
   result: number;
   /** Content hash of what was read; '' where it was not. */
   content: string;
-  /** Of copy-up: the fingerprint in full, as JSON-able data, and its hash. */
+  /** Of copy-up: the hash of the fingerprint. */
   fingerprint: string;
   /** The source moved while it was copied, three times. */
   torn: boolean;

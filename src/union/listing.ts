@@ -1,10 +1,10 @@
-// Listings of merged directories. The offset of an entry is a function of its name, not of an open: two 31-bit
-// hashes side by side, so that NFS servers and seekdir in a new open find their place, whatever was added or
+// Listings of merged directories. The offset of an entry is a function of its name, not of an open: 52 bits
+// of hash, so that NFS servers and seekdir in a new open find their place, whatever was added or
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
 
 import { readNames } from '../branch/listing.ts';
-import { isImpure, isOpaque, redirectOf } from '../branch/overlay.ts';
+import { isImpure, isOpaque, isOpaqueMark, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
@@ -70,7 +70,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   if (dir.hasOverlay) {
     if (pathFd < 0) return pathFd;
     const error = readBeneath(pathFd, (name, ino, type) => {
-      if (type === DT_CHR && isWhiteout(pathFd, name)) {
+      if (type === DT_CHR ? isWhiteout(pathFd, name) : dir.ownOpaque && isMark(pathFd, name)) {
         hidden.add(name);
         return;
       }
@@ -106,6 +106,11 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
 
 function isWhiteout(dirFd: number, name: string): boolean {
   return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isWhiteoutDevice(entryStat);
+}
+
+function isMark(dirFd: number, name: string): boolean {
+  if (!name.startsWith('.wh.')) return false;
+  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isOpaqueMark(name, entryStat);
 }
 
 /** The number that an entry of the overlay shows because the base has, or had, the object; else undefined. */

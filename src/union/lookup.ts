@@ -1,7 +1,7 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
-import { isOpaque, redirectOf } from '../branch/overlay.ts';
+import { isOpaque, isOpaqueMark, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
 import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
@@ -11,7 +11,9 @@ import { overlayDirFd, partFd } from './dir-fds.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
+import { markOf, ownMark } from './mark.ts';
 import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
 import { noticeIfStale } from './stale.ts';
 import type { Union } from './union.ts';
@@ -34,10 +36,8 @@ export function find(union: Union, parent: Node, name: string): number {
   found.inBase = false;
   if (dir === null) return -E.ENOTDIR;
   if (name.length > 255) return -E.ENAMETOOLONG;
-  if (parent.id === ROOT_ID) {
-    if (name === CONTROL_NAME) return 0;
-    checkBasePaths(union);
-  }
+  if (parent.id === ROOT_ID && name === CONTROL_NAME) return 0;
+  if (dir.parts.length > 0) checkBasePaths(union);
   if (dir.hasOverlay) {
     const error = findInOverlay(union, parent, name, found);
     if (error < 0) return error;
@@ -76,7 +76,8 @@ function findInOverlay(union: Union, parent: Node, name: string, found: Found): 
   const error = statAt(fd, name, found.stat);
   if (error === -E.ENOENT) return 0;
   if (error < 0) return error;
-  found.state = isWhiteoutDevice(found.stat) ? WHITEOUT : IN_OVERLAY;
+  const hidden = isWhiteoutDevice(found.stat) || (parent.dir?.ownOpaque && isOpaqueMark(name, found.stat));
+  found.state = hidden ? WHITEOUT : IN_OVERLAY;
   return 0;
 }
 
@@ -97,7 +98,6 @@ export function lookup(union: Union, parent: Node, name: string): number {
   const state = union.found.state;
   if (state === NONE || state === WHITEOUT) {
     forgetPlace(union, parent, name);
-    union.table.identity?.vacate(parent.id, name);
     return -E.ENOENT;
   }
   const node = instantiate(union, parent, name);
@@ -106,10 +106,11 @@ export function lookup(union: Union, parent: Node, name: string): number {
   return fillEntry(union, node, union.found.stat);
 }
 
-/** Whoever was at this place is there no more; open files go on with their descriptors. */
+/** Nothing is at this place any more; open files go on with their descriptors. */
 export function forgetPlace(union: Union, parent: Node, name: string): void {
   const child = union.table.child(parent, name);
   if (child) union.table.unlink(child, parent, name);
+  else union.table.identity?.vacate({ parent: parent.id, name });
 }
 
 /** The node for union.found at a place; a negative errno if a directory cannot be read. */
@@ -118,9 +119,11 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
   const type = found.stat.mode & S_IFMT;
   const known = union.table.child(parent, name);
   if (type === S_IFDIR) {
-    const node = known?.dir ? known : union.table.create(S_IFDIR, parent, name);
+    const node = known?.dir ? known : union.table.draft(S_IFDIR);
     const error = refreshDirectory(union, node, parent, name);
-    return error < 0 ? error : node;
+    if (error < 0) return error;
+    if (node !== known) enter(union, node, parent, name);
+    return node;
   }
   const layer = found.state === IN_OVERLAY ? -1 : (parent.dir?.parts[found.part]?.layer ?? 0);
   if (known && shows(known, layer, found.stat)) return known;
@@ -134,9 +137,26 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
     union.table.show(known, layer, found.stat);
     return known;
   }
-  const node = union.table.create(type, parent, name);
+  const node = union.table.draft(type);
   union.table.show(node, layer, found.stat);
+  enter(union, node, parent, name);
   return node;
+}
+
+function enter(union: Union, node: Node, parent: Node, name: string): void {
+  union.table.enter(node, parent, name, (mark) => isMarked(union, node, parent, name, mark));
+}
+
+/** Whether the node that was found at a place shows the object that has this mark in the identity log. */
+export function isMarked(union: Union, node: Node, parent: Node, name: string, mark: string): boolean {
+  if (mark === markOf(node, parent, name)) return true;
+  const { dir } = node;
+  if (dir !== null ? !dir.hasOverlay : node.layer >= 0) return false;
+  if (mark === ownMark(node)) return true;
+  // The mark may be from before the copy-up.
+  const dirFd = overlayDirFd(union, parent);
+  const origins = dirFd < 0 ? [] : readOrigins(union, dirFd, name);
+  return origins.some((origin) => origin.path === mark && (dir !== null || origin.ino !== 0));
 }
 
 function shows(node: Node, layer: number, stat: Stat): boolean {
@@ -172,6 +192,8 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
       dir.overlayIno = found.stat.ino;
+      node.btimeSec = found.stat.btimeSec;
+      node.btimeNsec = found.stat.btimeNsec;
     }
     redirect = dir.redirect;
     // Beneath an opaque directory nothing of the base is seen but by a redirect.

@@ -39,6 +39,7 @@ export interface DirState {
 
 /** What came of the last look at a stale path. It holds until either side moves, or its time has come. */
 export interface Verdict {
+  /** 0: it holds for its time, whatever the sides. */
   overlayIno: number;
   overlayCtimeSec: number;
   overlayCtimeNsec: number;
@@ -46,6 +47,8 @@ export interface Verdict {
   fingerprint: string;
   /** Milliseconds after which it is to be looked at again; Infinity: when a side moves. */
   retryMs: number;
+  /** Or once nobody has it open for writing. */
+  writer: boolean;
 }
 
 export interface Name {
@@ -80,7 +83,8 @@ export interface Compared {
 }
 
 export interface Node {
-  readonly id: NodeId;
+  /** 0 until it has its first place. */
+  id: NodeId;
   /** File type bits of st_mode. */
   type: number;
   /** References that the kernel holds, by replies that carried this node. */

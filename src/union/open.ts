@@ -34,13 +34,20 @@ import { type Union, waitFor } from './union.ts';
 import { witnessOf } from './witness.ts';
 import { hashXattrs } from './xattr-set.ts';
 
-/** OPEN: a handle, WAIT, or a negative errno. `killSetid`: O_TRUNC by who may not keep set-id bits. */
+export interface OpenHow {
+  /** O_TRUNC by who may not keep set-id bits. */
+  dropSetid: boolean;
+  /** It has been made to wait before: what a look has come to by now is the answer. */
+  hasWaited: boolean;
+}
+
+/** OPEN: a handle, WAIT, or a negative errno. */
 export function open(
   union: Union,
   node: Node,
   flags: number,
   callerPid: number,
-  dropSetid: boolean,
+  { dropSetid, hasWaited }: OpenHow,
 ): Handle | number {
   if (node.dir !== null) return -E.EISDIR;
   const access = flags & O_ACCMODE;
@@ -49,7 +56,7 @@ export function open(
   if (writable && union.config.readOnly) return -E.EROFS;
   // Who is about to discard what is there neither starts nor awaits a merge.
   const blind = truncates || (access === O_WRONLY && (flags & O_APPEND) === 0);
-  if (!blind) {
+  if (!blind && !hasWaited) {
     const stale = settleBeforeOpen(union, node);
     if (stale < 0) return stale;
   }
@@ -57,7 +64,7 @@ export function open(
   if (writable || truncates) {
     const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
     if (up < 0) return up;
-    const aged = ageOrigin(union, node, callerPid, shown);
+    const aged = ageOrigin(union, node, callerPid, access !== O_WRONLY && !truncates, shown);
     if (aged < 0) return aged;
   }
   const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
@@ -170,9 +177,11 @@ export function isSynchronous(handle: Handle): boolean {
 /** FSYNC of an open file: WAIT, or 0 for what cannot have unwritten data. */
 export function fsync(union: Union, handle: Handle, dataOnly: boolean): number {
   if (handle.layer >= 0) return 0;
+  const fd = dup(handle.fd);
+  if (fd < 0) return fd;
   return waitFor(
     union,
-    union.host.startJob({ kind: 'sync', fd: handle.fd, dataOnly, close: false }, (done) => done.result),
+    union.host.startJob({ kind: 'sync', fd, dataOnly }, (done) => done.result),
   );
 }
 
@@ -186,7 +195,7 @@ export function fsyncDirectory(union: Union, node: Node): number {
   if (fd < 0) return fd;
   return waitFor(
     union,
-    union.host.startJob({ kind: 'sync', fd, dataOnly: false, close: true }, (done) => done.result),
+    union.host.startJob({ kind: 'sync', fd, dataOnly: false }, (done) => done.result),
   );
 }
 
@@ -194,9 +203,12 @@ export function fsyncDirectory(union: Union, node: Node): number {
 export function allocate(union: Union, handle: Handle, mode: number, offset: number, length: number): number {
   if (!handle.writable) return -E.EBADF;
   handle.node.dataSynced = false;
+  // A descriptor of the job's own: the handle may be closed while it runs.
+  const fd = dup(handle.fd);
+  if (fd < 0) return fd;
   return waitFor(
     union,
-    union.host.startJob({ kind: 'allocate', fd: handle.fd, mode, offset, length }, (done) => done.result),
+    union.host.startJob({ kind: 'allocate', fd, mode, offset, length }, (done) => done.result),
   );
 }
 
@@ -211,7 +223,14 @@ export function copyRange(
 ): number {
   if (!to.writable) return -E.EBADF;
   to.node.dataSynced = false;
-  const job = { kind: 'copy-range', fdIn: from.fd, offIn, fdOut: to.fd, offOut, length } as const;
+  const fdIn = dup(from.fd);
+  if (fdIn < 0) return fdIn;
+  const fdOut = dup(to.fd);
+  if (fdOut < 0) {
+    close(fdIn);
+    return fdOut;
+  }
+  const job = { kind: 'copy-range', fdIn, offIn, fdOut, offOut, length } as const;
   return waitFor(
     union,
     union.host.startJob(job, (done) => done.result),

@@ -1,10 +1,22 @@
 // Paths of places: in the union, and in the base (they differ beneath a directory that carries a redirect).
 import { joinPath } from '../lib/names.ts';
-import type { Node } from './node.ts';
-import { pathOf } from './table.ts';
+import { type Node, ROOT_ID } from './node.ts';
 
 /** The reserved name at the root of every branch and of the union. */
 export const CONTROL_NAME = '.kasane';
+
+/** Path of a node from the root of the union; null when it has no place any more. */
+export function pathOf(node: Node): string | null {
+  let path = '';
+  let current = node;
+  while (current.id !== ROOT_ID) {
+    const place = current.names[0];
+    if (!place) return null;
+    path = path === '' ? place.name : `${place.name}/${path}`;
+    current = place.parent;
+  }
+  return path;
+}
 
 /** The path of a name in a directory; null when the directory has been removed. */
 export function pathAt(parent: Node, name: string): string | null {

@@ -8,12 +8,13 @@ import { type Conditions, decideSet } from '../merge/decide.ts';
 import { type SetKind, setOf } from '../merge/policy.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
+import { decodeOrigins } from '../versions/origin.ts';
 import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
 import { carryOut, noteHidden } from './carry-out.ts';
-import { AGAIN, type CarryContext, type Outcome } from './carrying.ts';
+import { AGAIN, base64, type CarryContext, type Outcome, record, stepOf } from './carrying.ts';
 import type { Verdict } from './node.ts';
-import { isPinned } from './origin-list.ts';
+import { isPinned, originFor, pinOf } from './origin-list.ts';
 import { Settling } from './settling.ts';
 import { isGone, openBase, openOverlayFile, readBase } from './sides.ts';
 import { walkOverlay } from './walk-overlay.ts';
@@ -88,7 +89,7 @@ export class Reconciler {
       } catch (error) {
         const detail = messageOf(error);
         this.#log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
-        if (!options.dryRun) this.#tell(path, null, RETRY_MOVING_MS * 20);
+        if (!options.dryRun) this.#tell(path, null, { retryMs: RETRY_MOVING_MS * 20 });
         return { outcome: 'failed', detail, retryMs: null };
       }
     });
@@ -104,6 +105,7 @@ export class Reconciler {
       const view = await viewOf(this.#assessContext, path, basePath);
       if (view.overlay.state !== 'object') return this.#absent(view, options);
       if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished();
+      if (!options.dryRun && (await this.#pinIfPutBack(view))) continue;
       const { assessed, waitMs } = await this.#assess(view, options);
       if (options.dryRun) return planned(assessed);
       const done = await carryOut(this.context, assessed, waitMs);
@@ -111,7 +113,7 @@ export class Reconciler {
       await this.#settled(view, done);
       return done;
     }
-    this.#tell(path, null, RETRY_MOVING_MS);
+    this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
     return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
   }
 
@@ -149,7 +151,7 @@ export class Reconciler {
       }
       if (!again) return own;
     }
-    this.#tell(path, null, RETRY_MOVING_MS);
+    this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
     return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
   }
 
@@ -220,25 +222,51 @@ export class Reconciler {
   async #pinned(view: View): Promise<'at-pin' | 'past-pin' | null> {
     const { origin } = view.overlay;
     if (origin === null) return null;
-    if (origin.pin === null) return (await this.#putBack(view)) ? 'past-pin' : null;
-    if (isPinned(origin.pin, view.base.fingerprint)) return 'at-pin';
+    const pin = origin.pin ?? (await this.#putBack(view))?.undo?.pin ?? null;
+    if (pin === null) return null;
+    if (isPinned(pin, view.base.fingerprint)) return 'at-pin';
     await loadContents(this.#assessContext, view);
     const content = view.base.object?.content ?? null;
-    return content !== null && content === origin.pin.content ? 'at-pin' : 'past-pin';
+    return content !== null && content === pin.content ? 'at-pin' : 'past-pin';
   }
 
-  async #putBack(view: View): Promise<boolean> {
+  /**
+   * The last merge, if the guest has put back exactly the bytes that it had before. A writer that had not seen the
+   * merge has set the origin back, and undoes nothing.
+   */
+  async #putBack(view: View): Promise<StoredEvent | null> {
     const { store } = this.#parts;
-    if ((store.paths.get(view.path)?.lastMerges.length ?? 0) === 0) return false;
+    if ((store.paths.get(view.path)?.lastMerges.length ?? 0) === 0) return null;
     let last: StoredEvent | null = null;
     for await (const event of store.events.of(view.path)) {
       if (event.path === view.path && decisive.has(event.kind)) last = event;
     }
-    if (last?.kind !== 'merged' || last.undone !== 0 || last.undo?.version == null) return false;
+    if (last?.kind !== 'merged' || last.undone !== 0 || last.undo?.version == null) return null;
+    if (view.overlay.origin?.content !== last.undo.pin?.content) return null;
     const before = store.versions.get(view.path, last.undo.version);
-    if (before?.content == null || last.undo.after.startsWith(before.content)) return false;
+    if (before?.content == null || last.undo.after.startsWith(before.content)) return null;
     await loadContents(this.#assessContext, view);
-    return view.overlay.object?.content === before.content;
+    return view.overlay.object?.content === before.content ? last : null;
+  }
+
+  /** What a guest has undone by itself is undone: the origin of before, and the pin. Whether that was so. */
+  async #pinIfPutBack(view: View): Promise<boolean> {
+    const { origin, origins } = view.overlay;
+    const last = origin === null || origin.pin !== null ? null : await this.#putBack(view);
+    if (last === null || last.undo?.pin == null || last.undo.origin === null) return false;
+    const list = decodeOrigins(Buffer.from(last.undo.origin, 'base64')) ?? [];
+    const own = originFor(list, view.basePath);
+    if (own === null) return false;
+    const { fingerprint, content } = last.undo.pin;
+    const pinned = { ...own, ino: origin?.ino ?? 0, pin: pinOf(fingerprint, content) };
+    const others = origins.filter((one) => one !== origin);
+    const step = stepOf(view, 'origins', { base: null, origins: base64([...others, pinned]) });
+    if ((await this.context.commit(step)) < 0) return false;
+    const detail = `the guest has put back what it had before event ${last.seq} (merged)`;
+    const seq = this.#parts.store.events.add({ kind: 'undone', path: view.path, detail });
+    this.#parts.store.events.markUndone(last.seq, seq);
+    record(this.context, view, 'U', detail, seq, false);
+    return true;
   }
 
   /** The guest has removed the object; a conflict about it is over. */
@@ -263,8 +291,10 @@ export class Reconciler {
     const base = view.base.object;
     if (done.outcome !== 'pending' && base !== null && base.content !== null) {
       const { ctimeSec, ctimeNsec } = base.stat;
-      // A fingerprint as young as the clock's granularity may hide a later change.
-      if (Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) > 100) {
+      // A fingerprint as young as the clock's granularity may hide a later change; and while it was read, the file
+      // may have come to be another.
+      const still = readBase(this.#parts.branches, view.basePath).fingerprint === view.base.fingerprint;
+      if (still && Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) > 100) {
         store.hashes.set(view.base.fingerprint, base.content);
       }
     }
@@ -274,20 +304,24 @@ export class Reconciler {
     }
     const now = await viewOf(this.#assessContext, view.path, view.basePath);
     const stat = now.overlay.object?.stat ?? null;
-    this.#tell(view.path, stat, done.retryMs, view.base.fingerprint);
+    if (stat === null) this.#parts.verdict(view.path, null);
+    else this.#tell(view.path, stat, done, view.base.fingerprint);
   }
 
-  #tell(path: string, stat: Stat | null, retryMs: number | null, fingerprint = ''): void {
-    if (stat === null) {
-      this.#parts.verdict(path, null);
-      return;
-    }
+  /** Tells the serving thread what holds until either side moves or the time has come; without sides, for that time. */
+  #tell(
+    path: string,
+    stat: Pick<Stat, 'ino' | 'ctimeSec' | 'ctimeNsec'> | null,
+    { retryMs, writer = false }: Pick<Outcome, 'retryMs' | 'writer'>,
+    fingerprint = '',
+  ): void {
     this.#parts.verdict(path, {
-      overlayIno: stat.ino,
-      overlayCtimeSec: stat.ctimeSec,
-      overlayCtimeNsec: stat.ctimeNsec,
+      overlayIno: stat?.ino ?? 0,
+      overlayCtimeSec: stat?.ctimeSec ?? 0,
+      overlayCtimeNsec: stat?.ctimeNsec ?? 0,
       fingerprint,
       retryMs: retryMs ?? Number.POSITIVE_INFINITY,
+      writer,
     });
   }
 }

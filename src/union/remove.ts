@@ -3,10 +3,9 @@
 
 import { readNames } from '../branch/listing.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory, isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
+import { isDirectory, S_IFCHR } from '../lib/stat.ts';
 import {
   AT_REMOVEDIR,
-  AT_SYMLINK_NOFOLLOW,
   O_CLOEXEC,
   O_DIRECTORY,
   O_NOFOLLOW,
@@ -15,11 +14,11 @@ import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
-import { close, openat, reopen } from '../sys/file.ts';
+import { close, openat } from '../sys/file.ts';
 import { mknodat, renameat2, unlinkat } from '../sys/names.ts';
-import { statx } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { listDirectory } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
@@ -175,37 +174,8 @@ export function emptyAndRemove(union: Union, temp: string): number {
   return 0;
 }
 
-const childStat = newStat();
-
 /** 1: nothing in it that a guest sees; 0: something; or a negative errno. */
 export function isEmpty(union: Union, node: Node): number {
-  const dir = node.dir;
-  if (dir === null) return -E.ENOTDIR;
-  const hidden = new Set<string>();
-  let shown = 0;
-  if (dir.hasOverlay) {
-    const pathFd = overlayDirFd(union, node);
-    if (pathFd < 0) return pathFd;
-    const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fd;
-    readNames(fd, (name) => {
-      if (statx(fd, name, AT_SYMLINK_NOFOLLOW, childStat) < 0) return;
-      if (isWhiteoutDevice(childStat)) hidden.add(name);
-      else shown += 1;
-    });
-    close(fd);
-  }
-  if (shown > 0) return 0;
-  if (dir.opaque) return 1;
-  for (const part of dir.parts) {
-    const pathFd = partFd(union, node, part);
-    if (pathFd < 0) continue;
-    const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fd;
-    readNames(fd, (name) => {
-      if (!hidden.has(name)) shown += 1;
-    });
-    close(fd);
-  }
-  return shown > 0 ? 0 : 1;
+  const entries = listDirectory(union, node);
+  return typeof entries === 'number' ? entries : entries.length === 0 ? 1 : 0;
 }

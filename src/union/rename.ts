@@ -14,7 +14,7 @@ import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
 import { addOrigin, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
-import { find, forgetPlace, instantiate } from './lookup.ts';
+import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
@@ -121,9 +121,8 @@ function move(
     if (target !== null && target.dir === null) dropObject(target);
     return error;
   }
-  forgetPlace(union, to.parent, to.name);
-  union.table.link(source, to.parent, to.name);
-  union.table.unlink(source, from.parent, from.name);
+  union.table.attach(source, to.parent, to.name);
+  union.table.leave(source, from.parent, from.name);
   moved(source, from, to);
   return 0;
 }
@@ -216,9 +215,11 @@ function moveAlong(
   if (leaves)
     notes.push({ kind: 'whiteout', path: fromPath, time, ...(left === null ? {} : { origin: left }) });
   const error = publish(union, 'rename', notes, () =>
-    source.dir
-      ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
-      : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
+    withIds(union, from, to, false, () =>
+      source.dir
+        ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
+        : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
+    ),
   );
   if (error < 0) return error;
   if (source.dir !== null) {
@@ -226,6 +227,15 @@ function moveAlong(
     union.host.renamed();
   }
   return leaves ? leaveWhiteout(union, fromFd, from.name, left) : 0;
+}
+
+/** Handles lead to what is moved, wherever a crash leaves it. */
+function withIds(union: Union, from: Side, to: Side, swap: boolean, move: () => number): number {
+  const at = ({ parent, name }: Side) => ({ parent: parent.id, name });
+  const end = union.table.identity?.moving(at(from), at(to), swap);
+  const error = move();
+  end?.(error >= 0);
+  return error;
 }
 
 /** One rename; it leaves a whiteout in the same step where the base has the name. */
@@ -318,15 +328,15 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   if (error < 0) return error;
   const notes = [...noteTaken(to, takenTo), ...noteTaken(from, takenFrom)];
   error = publish(union, 'exchange', notes, () =>
-    renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE),
+    withIds(union, from, to, true, () => renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE)),
   );
   if (error < 0) return error;
   settleDirectory(union, source, toFd, to);
   settleDirectory(union, target, fromFd, from);
-  union.table.unlink(target, to.parent, to.name);
-  union.table.link(source, to.parent, to.name);
-  union.table.unlink(source, from.parent, from.name);
-  union.table.link(target, from.parent, from.name);
+  union.table.leave(target, to.parent, to.name);
+  union.table.attach(source, to.parent, to.name);
+  union.table.leave(source, from.parent, from.name);
+  union.table.attach(target, from.parent, from.name);
   moved(source, from, to);
   moved(target, to, from);
   return 0;

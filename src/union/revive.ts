@@ -1,37 +1,56 @@
 // Finding an object again by a NodeId that the kernel, or this process, has forgotten: what an NFS server's
-// handles come down to. The identity log knows the places; the way there is walked as by look-ups.
+// handles come down to. The identity log knows the places; the way there is walked as by look-ups, and what lies
+// there must be the object that was meant.
 import { E } from '../lib/errno.ts';
-import { lookup } from './lookup.ts';
-import { type Node, ROOT_ID } from './node.ts';
+import { isMarked, lookup } from './lookup.ts';
+import type { Node } from './node.ts';
 import type { Union } from './union.ts';
 
 /** Fills union.entry with the object of `id`; -ESTALE where it is gone. */
 export function revive(union: Union, id: number): number {
-  const node = nodeById(union, id, 0);
+  const node = find(union, id, 0);
   return typeof node === 'number' ? node : 0;
+}
+
+/**
+ * The node of an id that the kernel knows. One whose object has been replaced while it was open goes over to what
+ * is there now, once nobody has it open any more.
+ */
+export function current(union: Union, id: number): Node | undefined {
+  const node = union.table.get(id);
+  if (!node || node.dir !== null || node.names.length > 0 || node.handles.size > 0 || node.busy) return node;
+  if (!union.table.identity?.get(node.id)) return node;
+  const now = fromPlaces(union, node.id, 0, node);
+  if (typeof now === 'number') return node;
+  union.table.retire(node, now);
+  return now;
 }
 
 /** Deeper than any path can be. */
 const DEEPEST = 4096;
 
-function nodeById(union: Union, id: number, depth: number): Node | number {
-  const known = union.table.get(id);
-  if (id === ROOT_ID && known) return known;
-  const identity = union.table.identity;
-  const entry = identity?.get(id);
+function find(union: Union, id: number, depth: number): Node | number {
+  return union.table.get(id) ?? fromPlaces(union, id, depth, null);
+}
+
+/** `replaced`: the node that has the id, and is at none of its places any more. */
+function fromPlaces(union: Union, id: number, depth: number, replaced: Node | null): Node | number {
+  const entry = union.table.identity?.get(id);
   if (!entry || depth > DEEPEST) return -E.ESTALE;
-  for (const { parent, name } of [...entry.places].reverse()) {
-    const above = union.table.get(parent) ?? nodeById(union, parent, depth + 1);
+  for (const { parent, name, mark } of [...entry.places].reverse()) {
+    const above = find(union, parent, depth + 1);
     if (typeof above === 'number') continue;
-    if (lookup(union, above, name) < 0) continue;
+    if (lookup(union, above, name) < 0) {
+      union.table.release(above);
+      continue;
+    }
     const { node } = union.entry;
-    if (node.type !== entry.type) continue;
     if (node.id === id) return node;
-    if (node.dir !== null) continue;
-    // The base has replaced the object since: the old handle leads to what is there now.
-    const alias = union.table.alias(id, node.type, { parent: above, name }, node);
-    union.entry.node = alias;
-    return alias;
+    // Another id has come to be the one of what is there: the base has replaced it while it was open.
+    const same = node.type === entry.type && node.dir === null && isMarked(union, node, above, name, mark);
+    if (same && replaced === null) union.table.alias(id, node);
+    if (same) return node;
+    union.table.release(node);
   }
   return -E.ESTALE;
 }

@@ -23,24 +23,26 @@ export function scatter(union: Union, parent: Node, name: string, target: string
   if (parentFd < 0) return parentFd;
   const fd = openat(parentFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return fd;
-  const error = moveAll(union, fd, into);
+  const error = moveAll(union, fd, union.table.identity?.at({ parent: parent.id, name }) ?? [], into);
   close(fd);
   forgetPlace(union, parent, name);
   return error;
 }
 
-function moveAll(union: Union, fromFd: number, into: Node): number {
+/** `ids`: those of the directory, for the handles of what lies in it. */
+function moveAll(union: Union, fromFd: number, ids: readonly number[], into: Node): number {
   const names: string[] = [];
   readNames(fromFd, (name) => names.push(name));
   for (const name of names) {
-    const error = moveOne(union, fromFd, name, into);
+    const error = moveOne(union, fromFd, ids, name, into);
     if (error < 0) return error;
   }
   if (into.dir) into.dir.version += 1;
   return 0;
 }
 
-function moveOne(union: Union, fromFd: number, name: string, into: Node): number {
+function moveOne(union: Union, fromFd: number, ids: readonly number[], name: string, into: Node): number {
+  const { identity } = union.table;
   const error = find(union, into, name);
   if (error < 0) return error;
   const { state, stat } = union.found;
@@ -48,7 +50,11 @@ function moveOne(union: Union, fromFd: number, name: string, into: Node): number
     const made = ensureOverlayDir(union, into);
     if (made < 0) return made;
     const toFd = overlayDirFd(union, into);
-    return toFd < 0 ? toFd : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
+    if (toFd < 0) return toFd;
+    const ends = ids.map((id) => identity?.moving({ parent: id, name }, { parent: into.id, name }, false));
+    const moved = renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
+    for (const end of ends) end?.(moved >= 0);
+    return moved;
   }
   // Two directories become one; anything else stays behind.
   if ((state !== IN_BASE && state !== IN_OVERLAY) || !isDirectory(stat.mode)) return 0;
@@ -59,7 +65,8 @@ function moveOne(union: Union, fromFd: number, name: string, into: Node): number
   if (typeof node === 'number') return node;
   const fd = openat(fromFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return fd;
-  const moved = moveAll(union, fd, node);
+  const beneath = ids.flatMap((id) => identity?.at({ parent: id, name }) ?? []);
+  const moved = moveAll(union, fd, beneath, node);
   close(fd);
   return moved;
 }

@@ -100,13 +100,18 @@ export class SeenVersions {
    * opened; null: nobody did.
    */
   of(path: string, tid: number): Seen | null {
+    return this.by(path, tid) ?? this.#byPath.get(path)?.newest ?? null;
+  }
+
+  /** The newest version that the writing process has opened; null: none. */
+  by(path: string, tid: number): Seen | null {
     const entry = this.#byPath.get(path);
     if (!entry) return null;
     const tgid = tgidOf(tid);
     const own = entry.readers.filter(
       (one) => one.tid === tid || one.tid === tgid || (tgid !== 0 && tgidOf(one.tid) === tgid),
     );
-    if (own.length === 0) return entry.newest;
+    if (own.length === 0) return null;
     return own.map((one) => one.founded).reduce((a, b) => (b.order > a.order ? b : a));
   }
 

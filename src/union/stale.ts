@@ -3,7 +3,7 @@
 // LOOKUP and GETATTR start a look; OPEN waits for it. What came of the last look is a verdict, which holds
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
-import { type Compared, type Found, IN_OVERLAY, type Node, type Verdict } from './node.ts';
+import { type Compared, type Found, type Handle, IN_OVERLAY, type Node, type Verdict } from './node.ts';
 import { isPinned, isRacy, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -64,6 +64,7 @@ function isStale(union: Union, node: Node, basePath: string, fingerprint: string
 }
 
 function holds(verdict: Verdict & { until: number }, fingerprint: string, stat: Stat): boolean {
+  if (verdict.overlayIno === 0) return performance.now() < verdict.until;
   return (
     verdict.fingerprint === fingerprint &&
     verdict.overlayIno === stat.ino &&
@@ -103,6 +104,22 @@ export function awaitIfStale(union: Union, node: Node, parent: Node, name: strin
 
 /** Takes note of what came of a look; null: nothing is known any more. */
 export function setVerdict(union: Union, path: string, verdict: Verdict | null): void {
-  if (verdict === null) union.verdicts.delete(path);
+  if (verdict === null || (verdict.writer && !isWritten(union, path))) union.verdicts.delete(path);
   else union.verdicts.set(path, { ...verdict, until: performance.now() + verdict.retryMs });
+}
+
+/** Whether somebody has the file at a path open for writing. */
+function isWritten(union: Union, path: string): boolean {
+  let node: Node | undefined = union.table.root;
+  for (const name of path.split('/')) node = node && union.table.child(node, name);
+  return node !== undefined && [...node.handles].some((handle) => handle.writable);
+}
+
+/** An open file is closed: what waited for its writer need not wait for its time. */
+export function noLongerWritten(union: Union, { node, writable }: Handle): void {
+  if (!writable || union.verdicts.size === 0) return;
+  for (const { parent, name } of node.names) {
+    const path = pathAt(parent, name);
+    if (path !== null && union.verdicts.get(path)?.writer) union.verdicts.delete(path);
+  }
 }

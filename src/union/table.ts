@@ -4,8 +4,10 @@ import type { Stat } from '../lib/stat.ts';
 import { S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
-import type { DirState, Handle, HandleId, Name, Node, NodeId } from './node.ts';
+import { markOf } from './mark.ts';
+import type { DirState, Handle, HandleId, Node, NodeId } from './node.ts';
 import { ROOT_ID } from './node.ts';
+import { pathOf } from './place.ts';
 
 /** Where new NodeIds come from: the next one of a block that is reserved durably. */
 export type MintNodeId = () => number;
@@ -29,6 +31,8 @@ export function newDirState(): DirState {
 export class NodeTable {
   readonly root: Node;
   readonly #nodes = new Map<number, Node>();
+  /** Further ids of nodes, from old handles: of objects that these have replaced. Their references count there, too. */
+  readonly #aliases = new Map<number, { node: Node; lookups: number }>();
   /** Non-directories by inode number: [0] the overlay's, [1 + layer] the base's. */
   readonly #objects: Map<number, Node>[] = [];
   readonly #handles = new Map<number, Handle>();
@@ -43,7 +47,8 @@ export class NodeTable {
     this.#mint = mint;
     this.identity = identity;
     for (let i = 0; i <= layers; i++) this.#objects.push(new Map());
-    this.root = this.#make(ROOT_ID, S_IFDIR);
+    this.root = this.draft(S_IFDIR);
+    this.#register(this.root, ROOT_ID);
     this.root.lookups = 1;
   }
 
@@ -60,16 +65,17 @@ export class NodeTable {
   }
 
   get(id: number): Node | undefined {
-    return this.#nodes.get(id);
+    return this.#nodes.get(id) ?? this.#aliases.get(id)?.node;
   }
 
   handle(id: number): Handle | undefined {
     return this.#handles.get(id);
   }
 
-  #make(id: number, type: number): Node {
-    const node: Node = {
-      id: id as NodeId,
+  /** A node without an id: what it shows has to be said, and then `enter`, or `createUnnamed`. */
+  draft(type: number): Node {
+    return {
+      id: 0 as NodeId,
       type,
       lookups: 0,
       names: [],
@@ -86,59 +92,108 @@ export class NodeTable {
       cachedAt: null,
       busy: null,
     };
+  }
+
+  #register(node: Node, id: number): void {
+    node.id = id as NodeId;
     this.#nodes.set(id, node);
-    return node;
   }
 
-  /** A new node at a place. For a non-directory `show` must follow. */
-  create(type: number, parent: Node, name: string): Node {
-    const known = this.identity?.at(parent.id, name, type) ?? 0;
-    // One that is in use shows another object: the base has replaced it, and who has it open keeps it.
-    const id = known !== 0 && !this.#nodes.has(known) ? known : this.#mint();
+  /** Gives a new node its place, and the id that its object had there before, if `isSame` says so of the mark. */
+  enter(node: Node, parent: Node, name: string, isSame: (mark: string) => boolean): void {
     const before = this.child(parent, name);
-    if (before) this.#leave(before, parent, name);
-    const node = this.#make(id, type);
-    this.link(node, parent, name);
-    return node;
+    if (before) this.leave(before, parent, name);
+    const known = this.#knownId(node, parent, name, isSame);
+    this.#register(node, known === 0 ? this.#mint() : known);
+    this.#attach(node, parent, name);
+    if (known === 0) this.#remember(node, parent, name);
   }
 
-  /** A node by the id that an old handle has, for what another node shows, too. It is found by its id alone. */
-  alias(id: number, type: number, place: Name, of: Node): Node {
-    const node = this.#make(id, type);
-    node.names.push(place);
-    node.layer = of.layer;
-    node.ino = of.ino;
-    node.btimeSec = of.btimeSec;
-    node.btimeNsec = of.btimeNsec;
-    return node;
+  #knownId(node: Node, parent: Node, name: string, isSame: (mark: string) => boolean): number {
+    if (this.identity === null) return 0;
+    const at = { parent: parent.id, name };
+    for (const id of [...this.identity.at(at)].reverse()) {
+      // One that is in use shows what was here before: who has that open keeps it.
+      if (this.get(id)) continue;
+      const same = this.identity.get(id)?.type === node.type && isSame(this.identity.markAt(id, at));
+      if (same) return id;
+      this.identity.unlink(id, at);
+    }
+    return 0;
+  }
+
+  #remember(node: Node, parent: Node, name: string): void {
+    const mark = this.identity === null ? '' : markOf(node, parent, name);
+    this.identity?.link(node.id, node.type, { parent: parent.id, name, mark });
   }
 
   /** A new non-directory without a place (O_TMPFILE). `show` and a handle must follow. */
   createUnnamed(type: number): Node {
-    return this.#make(this.#mint(), type);
+    const node = this.draft(type);
+    this.#register(node, this.#mint());
+    return node;
+  }
+
+  /** One more id for what a node shows: an old handle has it. */
+  alias(id: number, node: Node): void {
+    this.#aliases.set(id, { node, lookups: 0 });
+  }
+
+  /** The object of a node has been replaced, and nobody has it open: its ids are those of the new one now. */
+  retire(node: Node, by: Node): void {
+    let { lookups } = node;
+    for (const alias of this.#aliases.values()) {
+      if (alias.node !== node) continue;
+      alias.node = by;
+      lookups -= alias.lookups;
+    }
+    this.#aliases.set(node.id, { node: by, lookups });
+    by.lookups += node.lookups;
+    node.lookups = 0;
+    this.#dropIfUnused(node);
+  }
+
+  /** Counts the reference that the kernel gets by a reply with this id. */
+  refer(node: Node, id: number): void {
+    node.lookups += 1;
+    const alias = this.#aliases.get(id);
+    if (alias) alias.lookups += 1;
   }
 
   child(parent: Node, name: string): Node | undefined {
     return parent.dir?.children.get(name);
   }
 
-  /** Records that `node` is found at this place too; whoever was there loses the place. */
+  /** Records that `node` is found at this place too; whoever was there is so no more. */
   link(node: Node, parent: Node, name: string): void {
-    const before = parent.dir?.children.get(name);
+    if (this.child(parent, name) === node) return;
+    this.attach(node, parent, name);
+    this.#remember(node, parent, name);
+  }
+
+  /** The same, where the identity log knows already. */
+  attach(node: Node, parent: Node, name: string): void {
+    const before = this.child(parent, name);
     if (before === node) return;
-    if (before) this.unlink(before, parent, name);
+    if (before) this.leave(before, parent, name);
+    // A directory above an old place may have gone since.
+    for (let old = node.names[0]; old && pathOf(old.parent) === null; old = node.names[0]) node.names.shift();
+    this.#attach(node, parent, name);
+  }
+
+  #attach(node: Node, parent: Node, name: string): void {
     parent.dir?.children.set(name, node);
     node.names.push({ parent, name });
-    this.identity?.link(node.id, node.type, parent.id, name);
   }
 
-  /** Forgets a place of a node; a node without places and references goes when the kernel forgets it. */
+  /** What was at this place has been removed: no id leads there any more. */
   unlink(node: Node, parent: Node, name: string): void {
-    this.identity?.unlink(node.id, parent.id, name);
-    this.#leave(node, parent, name);
+    this.identity?.vacate({ parent: parent.id, name });
+    this.leave(node, parent, name);
   }
 
-  #leave(node: Node, parent: Node, name: string): void {
+  /** A place shows another object than this node; ids lead to that one. A node without places and references goes. */
+  leave(node: Node, parent: Node, name: string): void {
     if (parent.dir?.children.get(name) === node) parent.dir.children.delete(name);
     const at = node.names.findIndex((place) => place.parent === parent && place.name === name);
     if (at >= 0) node.names.splice(at, 1);
@@ -176,8 +231,11 @@ export class NodeTable {
   }
 
   forget(id: number, count: number): void {
-    const node = this.#nodes.get(id);
+    const node = this.get(id);
     if (!node) return;
+    const alias = this.#aliases.get(id);
+    if (alias) alias.lookups -= count;
+    if (alias && alias.lookups <= 0) this.#aliases.delete(id);
     node.lookups -= count;
     this.#dropIfUnused(node);
   }
@@ -229,17 +287,4 @@ export class NodeTable {
     else if (fd >= 0) close(fd);
     this.#dropIfUnused(node);
   }
-}
-
-/** Path of a node from the root of the union; null when it has no place any more. */
-export function pathOf(node: Node): string | null {
-  let path = '';
-  let current = node;
-  while (current.id !== ROOT_ID) {
-    const place = current.names[0];
-    if (!place) return null;
-    path = path === '' ? place.name : `${place.name}/${path}`;
-    current = place.parent;
-  }
-  return path;
 }

@@ -196,16 +196,16 @@ function fromBase(union: Union, parent: Node, name: string, basePath: string): V
 
 /**
  * Before a copy is written to: a writer who has read an older version than its origin sets the origin back to
- * that, so that what came between is merged and not reverted. 0, WAIT or a negative errno; `out` tells what the
- * origin was before.
+ * that, so that what came between is merged and not reverted. `reads`: it will read what is there now, so what
+ * others have read says nothing. 0, WAIT or a negative errno; `out` tells what the origin was before.
  */
-export function ageOrigin(union: Union, node: Node, callerPid: number, out: Taken): number {
+export function ageOrigin(union: Union, node: Node, callerPid: number, reads: boolean, out: Taken): number {
   const place = node.names[0];
   if (!place || node.layer >= 0 || (place.parent.dir?.parts.length ?? 0) === 0) return 0;
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
   if (path === null || basePath === null) return 0;
-  const seen = union.seen.of(path, callerPid);
+  const seen = reads ? union.seen.by(path, callerPid) : union.seen.of(path, callerPid);
   if (seen === null) return 0;
   const error = find(union, place.parent, place.name);
   if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;

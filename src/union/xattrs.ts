@@ -1,6 +1,6 @@
 // Extended attributes as a guest sees them. What belongs to the branch (overlayfs's and Kasane's own) is out of
 // reach: a guest's own trusted.overlay.* and user.overlay.* are kept under an escaped name, as overlayfs does,
-// and *.kasane.* is refused and hidden.
+// and *.kasane.* is refused and hidden, as is what fuse-overlayfs left behind.
 import { splitNames } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { getxattr, listxattr, removexattr, setxattr } from '../sys/xattr.ts';
@@ -10,7 +10,7 @@ import { locate } from './locate.ts';
 import type { Node } from './node.ts';
 import type { Union } from './union.ts';
 
-const own = /^(?:trusted|user)\.kasane\./;
+const own = /^(?:(?:trusted|user)\.kasane|user\.fuseoverlayfs)\./;
 const overlayfs = /^((?:trusted|user)\.overlay\.)(.*)$/s;
 
 /** The name under which a guest's attribute is kept; null: not for guests. */

@@ -4,8 +4,10 @@ import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
+import { newStat } from '../lib/stat.ts';
 import { AT_FDCWD, RENAME_EXCHANGE } from '../sys/constants.ts';
 import { renameat2 } from '../sys/names.ts';
+import { statx, utimensat } from '../sys/stat.ts';
 
 /** A latin1 path as node:fs wants it. */
 export function bytesOf(path: string): Buffer {
@@ -61,7 +63,7 @@ export function replaceFile(dir: string, name: string, content: string | Uint8Ar
   syncDirectory(dir);
 }
 
-/** As replaceFile, by way of a file that is there already; both must be, else nothing happens. */
+/** As replaceFile, by way of a file that is there and stays; both must be there, else nothing happens. */
 export function exchangeFile(dir: string, spare: string, name: string, content: string): void {
   let fd: number;
   try {
@@ -78,16 +80,24 @@ export function exchangeFile(dir: string, spare: string, name: string, content: 
   } finally {
     fs.closeSync(fd);
   }
-  fs.rmSync(bytesOf(`${dir}/${spare}`), { force: true });
 }
 
-/** Makes a directory of the state, 0700; one that is there is taken as it is. */
+/**
+ * Makes a directory of the state, 0700; one that is there is taken as it is. The directory above keeps its times,
+ * for it may be the overlay's root, which the guest sees.
+ */
 export function makeDirectory(path: string): void {
+  const above = path.slice(0, path.lastIndexOf('/')) || '/';
+  const stat = newStat();
+  const known = statx(AT_FDCWD, above, 0, stat);
   try {
     fs.mkdirSync(bytesOf(path), { mode: 0o700 });
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
+    return;
   }
+  const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = stat;
+  if (known === 0) utimensat(AT_FDCWD, above, atimeSec, atimeNsec, mtimeSec, mtimeNsec);
 }
 
 /** Names in a directory, latin1; none when it is not there. */

@@ -161,11 +161,11 @@ export async function foldFile(
   const bytes = readIfThere(`${stateDir}/${name}`);
   if (bytes === null) return nothing;
   const { records: found, id, torn } = readJournal(bytes);
-  const records = sift(found);
   const key = keys.meta('folded');
   const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
   const ids = Array.isArray(folded) ? (folded as string[]) : [];
   if (ids.includes(id)) return nothing;
+  const records = sift(found);
   const result = await foldRecords(target, records);
   if (id !== '') target.records.write(key, { ids: [...ids, id].slice(-FOLDED_KEPT) });
   return { ...result, count: records.length, torn };

@@ -135,8 +135,8 @@ export class FormatFile {
   }
 
   /**
-   * The last write of a session. An overlay is often removed as soon as it is unmounted, so no name may come
-   * into being here: one that is gone stays gone.
+   * The last write of a session. An overlay is often removed as soon as it is unmounted, and whoever does that
+   * must not be met by names that come or go.
    */
   finish(patch: Partial<Format>): void {
     if (!this.#writable) return;

@@ -14,12 +14,12 @@ import { errnoOf, makeDirectory } from './files.ts';
 import { dropJournalFile, type FoldResult, foldFile, foldRecords, journalFiles } from './fold.ts';
 import { bootId, FormatFile, moveAside, NumberBlock, readFormat } from './format.ts';
 import { GroupCommit } from './group-commit.ts';
-import type { JournalRecord } from './journal.ts';
+import { type JournalRecord, journalName } from './journal.ts';
 import { lockStore, type StoreLock } from './lock.ts';
 import { type Origin, pathHash } from './origin.ts';
 import { DamageList, RecordStore } from './record-store.ts';
 import { markIndex, type OpenedIndex, openIndex, openIndexReadOnly } from './recover.ts';
-import type { BaseRecord } from './types.ts';
+import type { BaseRecord, PathRecord } from './types.ts';
 import {
   type Books,
   type CheckCounts,
@@ -58,8 +58,9 @@ export interface Recovered {
   uncleanBoot: boolean;
   /** Records that were replayed. */
   journal: number;
-  /** The last of them. */
+  /** The last of them, as far as they have come true. */
   lastRecords: readonly JournalRecord[];
+  /** A journal was damaged, or gone: what it told must be learnt from the origins. */
   torn: boolean;
   /** The index was gone or unusable, or has not been rebuilt since: rebuild() every origin, then rebuildDone(). */
   indexMissing: boolean;
@@ -150,6 +151,8 @@ export class Store {
       this.recovered.journal += count;
       this.recovered.torn ||= torn;
     }
+    // A session begins with one, so that there is none after a crash of the machine or by somebody's hand only.
+    this.recovered.torn ||= !this.recovered.clean && !names.includes(journalName);
     await this.flush();
     // A journal that stays would be taken for folded while the worker goes on writing to it.
     if (this.readOnly) return;
@@ -198,8 +201,7 @@ export class Store {
     const origin = origins.find((candidate) => candidate.path === own) ?? origins[0];
     if (origin === undefined) return;
     const old = this.paths.get(path);
-    const agrees = old?.fingerprint && hashFingerprint(old.fingerprint) === origin.fingerprint;
-    if (agrees && (old.state === 'W') === whiteout && (old.state === 'U') === (origin.pin !== null)) return;
+    if (old !== null && agrees(old, origin, whiteout)) return;
     const needs = [origin.content, origin.pin?.content].filter((hash) => hash !== undefined && hash !== '');
     this.paths.put({
       path,
@@ -226,20 +228,21 @@ export class Store {
   }
 
   /**
-   * Folds a journal file that the worker has closed, and unlinks it once that is durable. Calls go one after
-   * another.
+   * Folds a journal file that the worker has closed, and unlinks it once that is durable, unless it is to be
+   * kept (the next start drops it). Calls go one after another.
    */
-  foldJournal(name: string): Promise<FoldResult> {
-    const fold = () => this.#foldFile(name);
+  foldJournal(name: string, keep = false): Promise<FoldResult> {
+    const fold = () => this.#foldFile(name, keep);
     const folding = this.#folding.then(fold, fold);
     this.#folding = folding;
     return folding;
   }
 
-  async #foldFile(name: string): Promise<FoldResult> {
+  async #foldFile(name: string, keep: boolean): Promise<FoldResult> {
     const { torn, ...result } = await foldFile(this.#books, this.stateDir, name);
     if (torn) this.#log.warn(`${name}: a part of it could not be read`);
     await this.flush();
+    if (keep) return result;
     try {
       dropJournalFile(this.stateDir, name);
     } catch (error) {
@@ -363,4 +366,12 @@ async function openLocked(options: StoreOptions): Promise<Store> {
     lock.release();
     throw error;
   }
+}
+
+/** Whether a record says nothing that the origin contradicts. */
+function agrees(record: PathRecord, origin: Origin, whiteout: boolean): boolean {
+  const { state, fingerprint, baseSeen } = record;
+  if ((state === 'W') !== whiteout || (state === 'U') !== (origin.pin !== null)) return false;
+  if (fingerprint !== null) return hashFingerprint(fingerprint) === origin.fingerprint;
+  return state !== 'C' || baseSeen === origin.fingerprint;
 }

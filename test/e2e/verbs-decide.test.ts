@@ -157,6 +157,33 @@ describe('resolve', () => {
     ),
   );
 
+  mountTest('decides what the base has deleted meanwhile', () =>
+    withGuest({ files: { 'etc/a.conf': text(), 'etc/b.conf': text() } }, async (guest) => {
+      const a = await overlap(guest, 'etc/a.conf');
+      await overlap(guest, 'etc/b.conf');
+      await guest.changeBase(() => {
+        fs.rmSync(`${guest.base}/etc/a.conf`);
+        fs.rmSync(`${guest.base}/etc/b.conf`);
+      });
+      await ends(guest, 1, 'reconcile', guest.mnt);
+      expect(await guest.conflictList()).toEqual(['etc/a.conf deleted', 'etc/b.conf deleted']);
+      expect(await guest.conflicts()).toMatchObject([{ id: a.id, rev: 2 }, { rev: 2 }]);
+      await ends(guest, 0, 'resolve', guest.at('etc/a.conf'), '--take', 'overlay');
+      await ends(guest, 0, 'resolve', guest.at('etc/b.conf'), '--take', 'base');
+      expect(await guest.read('etc/a.conf')).toBe(guestText);
+      expect(await guest.exists('etc/b.conf')).toBe(false);
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.read('etc/a.conf')).toBe(guestText);
+      await ends(guest, 0, 'undo', guest.at('etc/b.conf'));
+      expect(await guest.read('etc/b.conf')).toBe(guestText);
+      expect(await guest.conflictList()).toEqual(['etc/b.conf deleted']);
+      // The guest may decide it, too.
+      await guest.mount.sh('rm etc/b.conf; ls etc');
+      await ends(guest, 0, 'reconcile', guest.mnt);
+      expect(await guest.conflictList()).toEqual([]);
+    }),
+  );
+
   mountTest('decides symlinks, binary files and what has become a directory', () =>
     withGuest({ files: { 'etc/bin': 'a\0b', 'etc/x': 'x\n' } }, async (guest) => {
       await guest.changeBase(() => fs.symlinkSync('old', `${guest.base}/etc/link`));

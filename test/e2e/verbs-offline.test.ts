@@ -109,6 +109,20 @@ describe('an overlay that is not mounted', () => {
     }),
   );
 
+  mountTest('whose index is lost is known again by its origins', () =>
+    withPast(async ({ overlay }) => {
+      fs.rmSync(`${overlay}/.kasane/index`, { recursive: true });
+      const status = await json(0, 'status', overlay);
+      expect(status.notes).toMatchObject([expect.stringContaining('rebuilt')]);
+      expect(status.counts).toMatchObject({ copies: 2, conflicts: 0 });
+      await say(1, 'reconcile', overlay);
+      const [conflict] = await json(1, 'conflicts', overlay);
+      expect(conflict).toMatchObject({ path: 'etc/b', kind: 'text' });
+      expect(conflict.id).toBeGreaterThan(1);
+      expect(await json(0, 'check', overlay)).toMatchObject({ damage: 0, findings: [] });
+    }),
+  );
+
   mountTest('tells what was left in work/, and looks at what Kasane has never seen', () =>
     withPast(async ({ overlay, dir }) => {
       fs.writeFileSync(`${overlay}/.kasane/work/left`, '');

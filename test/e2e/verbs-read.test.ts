@@ -1,6 +1,8 @@
 // `status`, `show`, `diff`, `log`, `check`, `conflicts` and the events of a mount, by the command line.
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
+import { connectVerbs } from '../../src/control/client.ts';
+import { runtimePaths } from '../../src/control/registry.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk } from '../lib/run.ts';
 import { type Guest, text, withGuest } from '../lib/versioning.ts';
@@ -195,6 +197,29 @@ describe('diff and log', () => {
         undoable: false,
       });
       expect(await guest.mount.sh('wc -l < .kasane/events')).toBe('4\n');
+    }),
+  );
+});
+
+describe('events', () => {
+  mountTest('those there are, and with follow those that come', () =>
+    withFile(async (guest) => {
+      const { socket } = runtimePaths(guest.mnt);
+      await guest.mount.write(FILE, text({ 15: 'guest' }));
+      const had: string[] = [];
+      await connectVerbs(socket).events({ from: 0, follow: false }, ({ kind }) => void had.push(kind));
+      expect(had).toEqual(['copy-up']);
+      const came: string[] = [];
+      const enough = new Error('enough');
+      const following = connectVerbs(socket).events({ from: 1, follow: true }, ({ kind }) => {
+        came.push(kind);
+        if (kind === 'merged') throw enough;
+      });
+      const ended = expect(following).rejects.toThrow('enough');
+      await guest.update(FILE, text({ 3: 'base' }));
+      await guest.read(FILE);
+      await ended;
+      expect(came).toEqual(['copy-up', 'merged']);
     }),
   );
 });

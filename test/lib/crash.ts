@@ -2,7 +2,7 @@
 // overlay is sound, and nothing is left in work/.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-import { kasane, type Layers, type Mount, startMount } from './kasane.ts';
+import { kasane, type Layers, type Mount, mainFile, startMount } from './kasane.ts';
 import { waitUntil } from './run.ts';
 import { diffTrees, readTree, type Tree } from './tree.ts';
 
@@ -21,7 +21,7 @@ export async function crashAt(
   });
   try {
     // Whatever the script says: its connection ends in the midst of it.
-    await mount.sh(script).catch(() => '');
+    await mount.sh(script, [], { env: { KASANE_MAIN: mainFile } }).catch(() => '');
     const died = await waitUntil(() => hasEnded(mount), 10_000);
     if (!died) throw new Error(`the daemon did not come to ${point}\n${mount.log()}`);
     expect(await mount.ended).toBe(null);

@@ -10,7 +10,7 @@ import { pathOperations } from './differential-ops.mjs';
 
 const load = (dist, file) => import(pathToFileURL(`${dist}/sys/${file}`).href);
 
-/** Two trees, a model of the second, and open handles in both. */
+/** One tree or two (then the second is the one to go by), a model of it, and open handles in both. */
 async function openWorld({ dist, union, plain, report }) {
   const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'creds.js', 'constants.js'];
   const modules = await Promise.all(files.map((file) => load(dist, file)));
@@ -23,10 +23,7 @@ async function openWorld({ dist, union, plain, report }) {
     sys,
     E,
     stat: newStat(),
-    sides: [
-      { name: 'union', index: 0, root: open(union) },
-      { name: 'plain', index: 1, root: open(plain) },
-    ],
+    sides: [union, plain].filter(Boolean).map((path, index) => ({ index, root: open(path) })),
     model: new Map(),
     files: Array.from({ length: 6 }, () => null),
     dirs: Array.from({ length: 3 }, () => null),
@@ -45,10 +42,11 @@ function scan(world) {
   const { sys, sides, stat } = world;
   const first = world.model.size === 0;
   const found = new Map([['', { type: 'dir', base: true }]]);
+  const { root } = sides.at(-1);
   const walk = (path) => {
-    for (const name of listNames(world, sides[1].root, path) ?? []) {
+    for (const name of listNames(world, root, path) ?? []) {
       const child = path === '' ? name : `${path}/${name}`;
-      sys.statx(sides[1].root, child, sys.AT_SYMLINK_NOFOLLOW, stat);
+      sys.statx(root, child, sys.AT_SYMLINK_NOFOLLOW, stat);
       const type = typeOf(stat.mode);
       found.set(child, { type, base: first || (world.model.get(child)?.base ?? false) });
       if (type === 'dir') walk(child);
@@ -153,11 +151,12 @@ class Different extends Error {}
 /** Runs one step on both sides and compares; the plain side's result. Throws Different. */
 function stepOn(world, step) {
   const results = world.sides.map((side) => step.run(side));
-  note(world, `${step.text} -> ${world.errno(results[1].r)}`);
+  note(world, `${step.text} -> ${world.errno(results.at(-1).r)}`);
   return compared(world, step.text, results);
 }
 
 function compared(world, text, results) {
+  if (results.length === 1) return results[0];
   const [left, right] = results.map((result) => resultText(world, result));
   if (left !== right) throw new Different(`${text}: ${left} in the union, ${right} in the plain tree`);
   const [u, p] = results;
@@ -203,7 +202,7 @@ function runOperations(world, operations, ops) {
 function closeHandles(world) {
   for (const slots of [world.files, world.dirs]) {
     for (const [i, slot] of slots.entries()) {
-      if (slot !== null) for (const fd of slot.fds) world.sys.close(fd);
+      if (slot !== null) for (const fd of slot.fds) if (fd >= 0) world.sys.close(fd);
       slots[i] = null;
     }
   }

@@ -21,7 +21,7 @@ const NO_SLOT = { r: 0 };
 /** Opens on both sides into a slot that is emptied before. */
 function openInto(world, slots, random, tools, path, flags, mode) {
   const at = random.below(slots.length);
-  if (slots[at] !== null) for (const fd of slots[at].fds) world.sys.close(fd);
+  for (const fd of slots[at]?.fds ?? []) if (fd >= 0) world.sys.close(fd);
   slots[at] = null;
   const fds = [-1, -1];
   const text = `open ${show(path)} flags ${flags.toString(8)} as handle ${at}`;

@@ -290,16 +290,17 @@ const rename = (world, random, tools) => {
   const call = (side) => who.as(() => plainly(sys.renameat2(side.root, from, side.root, to, flags)));
   const isBase = (path) => world.model.get(path)?.type === 'dir' && world.model.get(path).base;
   const same = sameFile(world, from, to);
-  const union = call(sides[0]);
+  const results = [call(sides[0])];
   const exchange = flags === sys.RENAME_EXCHANGE;
-  if (union.r === -E.EXDEV && (isBase(from) || (exchange && isBase(to)))) {
+  if (results[0].r === -E.EXDEV && (isBase(from) || (exchange && isBase(to)))) {
     tools.allow();
     tools.note(`${text} -> EXDEV`);
     return exchange ? { r: 0 } : moveAsMv(world, tools, from, to);
   }
-  const plain = call(sides[1]);
+  if (sides.length > 1) results.push(call(sides[1]));
+  const plain = results.at(-1);
   tools.note(`${text} -> ${world.errno(plain.r)}`);
-  tools.compared(text, [union, plain]);
+  tools.compared(text, results);
   if (plain.r >= 0 && !same) {
     if (exchange) swapped(world, from, to);
     else moved(world, from, to);
@@ -311,9 +312,10 @@ const rename = (world, random, tools) => {
 function sameFile(world, from, to) {
   if (from === to) return true;
   const { sys, stat, sides } = world;
-  if (sys.statx(sides[1].root, from, sys.AT_SYMLINK_NOFOLLOW, stat) < 0) return false;
+  const { root } = sides.at(-1);
+  if (sys.statx(root, from, sys.AT_SYMLINK_NOFOLLOW, stat) < 0) return false;
   const { ino } = stat;
-  return sys.statx(sides[1].root, to, sys.AT_SYMLINK_NOFOLLOW, stat) === 0 && stat.ino === ino;
+  return sys.statx(root, to, sys.AT_SYMLINK_NOFOLLOW, stat) === 0 && stat.ino === ino;
 }
 
 /** What mv does where rename gives EXDEV, as steps on both sides. */
@@ -476,7 +478,7 @@ const acl = (world, random, tools) => {
 /** Mostly one that is there. */
 const removexattr = (world, random, tools) => {
   const path = existing(world, random, 'file', 'dir');
-  const list = xattrsOf(world, world.sides[1].root, path);
+  const list = xattrsOf(world, world.sides.at(-1).root, path);
   const there = Array.isArray(list)
     ? list.map((one) => one.split('=')[0]).filter((one) => !one.startsWith('system.'))
     : [];

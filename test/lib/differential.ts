@@ -105,8 +105,8 @@ function startChild(timeout: number): Child {
   return { ask, stop };
 }
 
-/** Files of all sizes, a hole, names that are no UTF-8, links, modes, owners, attributes, and old times. No hard links. */
-async function makeBase({ base, dir }: Layers): Promise<void> {
+/** Into `base`, and a copy into `plain`: files of all sizes, a hole, names that are no UTF-8, links, modes, owners, attributes, and old times. No hard links. */
+export async function makeBase({ base, dir }: Layers): Promise<void> {
   const script = `
     cd "$1"
     mkdir -p a/b/c d/e a/f h 'x y'
@@ -192,6 +192,24 @@ async function inPieces(
     await child.stop();
     await mounted.umount();
   }
+}
+
+/**
+ * Random operations on one tree, such as a mount of another union file system, with nothing to compare. Returns
+ * the counts.
+ */
+export async function workload(tree: string, seed: number, count: number): Promise<Total> {
+  const list = fc.array(operation, { minLength: count, maxLength: count, size: 'max' });
+  const [operations = []] = fc.sample(list, { seed, numRuns: 1 });
+  const total: Total = { ok: 0, failed: 0, allowed: 0, mix: {} };
+  const child = startChild(60_000);
+  try {
+    await child.ask('open', { dist: path.join(repository, 'dist'), union: null, plain: tree, report: null });
+    add(total, await child.ask<RunReply>('run', { ops: operations }));
+  } finally {
+    await child.stop();
+  }
+  return total;
 }
 
 async function sameTrees(child: Child, when: string): Promise<void> {

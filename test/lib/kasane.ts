@@ -67,9 +67,11 @@ export async function startMount(spec: MountSpec): Promise<Mount> {
     const now = mountAt(spec.mountPoint);
     return now !== null && (before === null || now.minor !== before.minor);
   };
-  const ready = () => mounted() || child.exitCode !== null || child.signalCode !== null;
+  // The socket comes after the mount, and then the line that says so.
+  const serves = () => mounted() && log.includes(`, pid ${child.pid}`);
+  const ready = () => serves() || child.exitCode !== null || child.signalCode !== null;
   const inTime = await waitUntil(ready, spec.timeout ?? 20_000);
-  if (!inTime || !mounted()) {
+  if (!inTime || !serves()) {
     await stop();
     const how = inTime ? `ended with ${child.exitCode ?? child.signalCode}` : 'did not serve in time';
     throw new Error(`kasane mount ${how}: ${log.trim()}`);

@@ -67,6 +67,7 @@ export function snapshot(dir: string): Map<string, string> {
 export class BaseWatch {
   readonly #dir: string;
   #known: Map<string, string>;
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(dir: string) {
     this.#dir = dir;
@@ -80,10 +81,17 @@ export class BaseWatch {
     if (moved.length > 0) throw new Error(`the base was written to: ${moved.join(', ')}`);
   }
 
-  async changing(work: () => Promise<unknown> | unknown): Promise<void> {
-    this.check();
-    await work();
-    this.#known = snapshot(this.#dir);
+  /** One change at a time. */
+  changing(work: () => Promise<unknown> | unknown): Promise<void> {
+    const run = this.#last.then(async () => {
+      this.check();
+      await work();
+      this.#known = snapshot(this.#dir);
+    });
+    this.#last = run.catch(() => {
+      // Whoever asked is told.
+    });
+    return run;
   }
 }
 
@@ -174,10 +182,6 @@ export function text(changes: Record<number, string> = {}): string {
   const lines = Array.from({ length: 20 }, (_, i) => changes[i + 1] ?? `line ${i + 1}`);
   return `${lines.join('\n')}\n`;
 }
-
-/** What stands at a line that the base or the guest has changed. */
-export const BASE_LINE = 3;
-export const GUEST_LINE = 15;
 
 /** Stops a tool in the middle: it runs `script` (a shell command) and goes on when `between` is done. */
 export interface Gate {
