@@ -136,6 +136,8 @@ export function uniqueOf(view: DataView): number {
 }
 
 function isDying(pid: number): boolean {
+  // Outside our pid namespace: nothing is known of it.
+  if (pid === 0) return false;
   try {
     const status = fs.readFileSync(`/proc/${pid}/status`, 'latin1');
     const pending = [...status.matchAll(/^(?:SigPnd|ShdPnd):\t([0-9a-f]+)/gm)];

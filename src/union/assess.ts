@@ -124,7 +124,9 @@ export async function assess(
 ): Promise<Assessed> {
   const merged: { value: Assessed['merged'] } = { value: null };
   let look = lookOf(context, view, conditions, pinned, merged);
-  let decision: Decision = isCurrent(view) ? { do: 'current' } : decide(look);
+  // A member of a set is judged once more together with the others, by contents.
+  const shortcut = look.policy.set === null && isCurrent(view);
+  let decision: Decision = shortcut ? { do: 'current' } : decide(look);
   if (decision.do === 'pending' && decision.reason === 'hashing') {
     await loadContents(context, view);
     look = lookOf(context, view, conditions, pinned, merged);

@@ -148,7 +148,7 @@ export function noteHidden(context: CarryContext, view: View): void {
 }
 
 /** Nothing to be done but to note that this version of the base is the origin. */
-async function renewOrigin(
+export async function renewOrigin(
   context: CarryContext,
   view: View,
   kind: 'current' | 'merged',

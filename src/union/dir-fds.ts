@@ -9,7 +9,10 @@ import type { Union } from './union.ts';
 export function overlayDirFd(union: Union, node: Node): number {
   const dir = node.dir;
   if (!dir) return -E.ENOTDIR;
-  if (dir.overlayFd >= 0) return dir.overlayFd;
+  if (dir.overlayFd >= 0) {
+    union.fds.used(node);
+    return dir.overlayFd;
+  }
   if (!dir.hasOverlay) return -E.ENOENT;
   const path = pathOf(node);
   if (path === null) return -E.ENOENT;
@@ -22,7 +25,10 @@ export function overlayDirFd(union: Union, node: Node): number {
 
 /** O_PATH descriptor of a directory of the base; negative errno (ENOENT: it has gone meanwhile). */
 export function partFd(union: Union, node: Node, part: DirPart): number {
-  if (part.fd >= 0) return part.fd;
+  if (part.fd >= 0) {
+    union.fds.used(node);
+    return part.fd;
+  }
   const layer = union.layers[part.layer];
   if (!layer) return -E.ENOENT;
   const fd = openDirectoryBeneath(layer.rootFd, part.path);

@@ -1,5 +1,6 @@
 // A directory of the base has become something else: a symlink to another directory (usrmerge), or a file.
-import { baseName, escapeName } from '../lib/names.ts';
+import * as fs from 'node:fs';
+import { escapeName } from '../lib/names.ts';
 import type { View } from './assess.ts';
 import { type AGAIN, type CarryContext, failed, type Outcome, outcome, stepOf } from './carrying.ts';
 import { keepSides } from './keeping.ts';
@@ -15,7 +16,7 @@ export async function displace(
   view: View,
   toTarget: boolean,
 ): Promise<Outcome | typeof AGAIN> {
-  const { store, branches } = context;
+  const { branches } = context;
   const target = toTarget ? linkedDirectory(branches, view) : null;
   if (target !== null) {
     const moved = await context.commit(stepOf(view, 'scatter', { noWriter: false, target }));
@@ -24,27 +25,49 @@ export async function displace(
     view.overlay = readOverlay(branches, view.path, view.basePath);
   }
   const left: string[] = [];
-  for await (const entry of walkOverlay(branches.overlay, view.path))
-    if (entry.kind !== 'dir') left.push(entry.path);
-  const temp = `${Date.now().toString(36)}-${baseName(view.path)}`;
-  const result = await context.commit(
-    stepOf(view, 'displace', {
-      noWriter: false,
-      temp,
-      displacedFd: context.displacedFd,
-    }),
-  );
-  if (result < 0) return failed(context, view, result);
-  const detail = `${target === null ? 'the base has something else here now' : `its entries are in ${target} now`}`;
-  if (left.length === 0) {
-    store.events.add({ kind: 'merged', path: view.path, detail });
-    store.paths.delete(view.path);
-    await store.flush();
-    return outcome('merged', detail);
+  for await (const entry of walkOverlay(branches.overlay, view.path)) {
+    if (entry.kind === 'object') left.push(entry.path);
   }
-  const names = left.slice(0, 20).map(escapeName).join(', ');
-  const reason = `${left.length} files of the guest found no place and lie in displaced/${escapeName(temp)}: ${names}`;
-  const base = (await keepSides(store, branches, view)).base;
+  const detail =
+    target === null ? 'the base has something else here now' : `its entries are in ${target} now`;
+  return left.length === 0
+    ? removeEmpty(context, view, detail)
+    : putAside(context, view, `${left.length} files of the guest found no place: ${some(left)}`);
+}
+
+const NAMED = 20;
+
+function some(paths: readonly string[]): string {
+  return `${paths.slice(0, NAMED).map(escapeName).join(', ')}${paths.length > NAMED ? ' …' : ''}`;
+}
+
+/** Moves what is left to displaced/NAME; 0 or a negative errno. */
+function moveAside(context: CarryContext, view: View, name: string): Promise<number> {
+  return context.commit(
+    stepOf(view, 'displace', { noWriter: false, temp: name, displacedFd: context.displacedFd }),
+  );
+}
+
+async function removeEmpty(
+  context: CarryContext,
+  view: View,
+  detail: string,
+): Promise<Outcome | typeof AGAIN> {
+  const { store } = context;
+  const name = `empty-${context.tempName()}`;
+  const result = await moveAside(context, view, name);
+  if (result < 0) return failed(context, view, result);
+  fs.rmSync(Buffer.from(`${store.stateDir}/displaced/${name}`, 'latin1'), { recursive: true, force: true });
+  store.events.add({ kind: 'merged', path: view.path, detail });
+  store.paths.delete(view.path);
+  await store.flush();
+  return outcome('merged', detail);
+}
+
+/** A conflict, with what found no place in displaced/ID. */
+async function putAside(context: CarryContext, view: View, reason: string): Promise<Outcome | typeof AGAIN> {
+  const { store, branches } = context;
+  const { base } = await keepSides(store, branches, view);
   const found = store.conflicts.open({
     kind: 'type',
     path: view.path,
@@ -57,7 +80,14 @@ export async function displace(
     origin: null,
     baseFingerprint: view.base.fingerprint,
   });
-  store.events.add({ kind: 'conflict', path: view.path, detail: reason, conflict: found.id });
+  const result = await moveAside(context, view, String(found.id));
+  if (result < 0) {
+    store.conflicts.close(found.id, { how: 'withdrawn', take: '', seq: 0 });
+    return failed(context, view, result);
+  }
+  const detail = `${reason}; they lie in displaced/${found.id}`;
+  store.conflicts.update(found.id, { reason: detail }, false);
+  store.events.add({ kind: 'conflict', path: view.path, detail, conflict: found.id });
   await store.flush();
-  return outcome('conflict', reason);
+  return outcome('conflict', detail);
 }

@@ -13,7 +13,7 @@ export class FdCache {
     return this.#open.size;
   }
 
-  /** Called after a descriptor of `node` was opened; closes those of the node that was opened longest ago. */
+  /** Called after a descriptor of `node` was opened; closes those of the node that was used longest ago. */
   opened(node: Node): void {
     this.#open.delete(node);
     this.#open.add(node);
@@ -23,9 +23,11 @@ export class FdCache {
     closeAll(oldest);
   }
 
-  dropped(node: Node): void {
+  /** Called when a descriptor that is open is used: it is not the next to go. */
+  used(node: Node): void {
+    if (this.#open.size < MOST_OPEN / 2) return;
     this.#open.delete(node);
-    closeAll(node);
+    this.#open.add(node);
   }
 
   clear(): void {

@@ -3,6 +3,7 @@
 // the same object there, made on the spot without any copying. When the overlay has all the names, the link in
 // links/ goes. A merge replaces one name at a time, and parts the names then.
 import { readNames } from '../branch/listing.ts';
+import { E } from '../lib/errno.ts';
 import { isRegular, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
@@ -50,7 +51,12 @@ export function loadHardLinks(union: Union): number {
 export function keepHardLink(union: Union, layer: number, base: Stat, temp: string): number {
   const key = keyOf(union, layer, base);
   const file = `${key}+${base.nlink}`;
-  const error = linkat(union.workFd, temp, union.linksFd, file, 0);
+  let error = linkat(union.workFd, temp, union.linksFd, file, 0);
+  if (error === -E.EEXIST) {
+    // Left over from a copy-up that was not finished.
+    unlinkat(union.linksFd, file, 0);
+    error = linkat(union.workFd, temp, union.linksFd, file, 0);
+  }
   if (error < 0) return error;
   const known = statx(union.linksFd, file, AT_SYMLINK_NOFOLLOW, union.stat);
   if (known < 0) return known;

@@ -40,7 +40,7 @@ export interface JobContext {
 const CHUNK = 1024 * 1024;
 /** One copy_file_range: so much that the pool thread is not held for seconds. */
 const COPY_STEP = 64 * CHUNK;
-/** Files above this are not hashed: they are compared by fingerprint alone. */
+/** Files above this are not hashed when they are copied up; a later look finds no ancestor then. */
 const HASH_LIMIT = 256 * CHUNK;
 const TRIES = 3;
 
@@ -110,8 +110,13 @@ interface Content {
 }
 
 /** Reads up to `size` bytes from the start; a negative errno. Hashes, and keeps the bytes if asked to. */
-export async function readContent(fd: number, size: number, keep: boolean): Promise<Content | number> {
-  if (size > HASH_LIMIT) return { hash: '', bytes: null };
+export async function readContent(
+  fd: number,
+  size: number,
+  keep: boolean,
+  limit = HASH_LIMIT,
+): Promise<Content | number> {
+  if (size > limit) return { hash: '', bytes: null };
   const hash = hash128Stream();
   const parts: Buffer[] = [];
   let offset = 0;

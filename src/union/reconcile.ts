@@ -10,8 +10,8 @@ import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import type { StoredEvent } from '../versions/types.ts';
-import { type Assessed, assess, loadContents, type View, viewOf } from './assess.ts';
-import { carryOut, noteHidden } from './carry-out.ts';
+import { type Assessed, assess, isCurrent, loadContents, type View, viewOf } from './assess.ts';
+import { carryOut, noteHidden, renewOrigin } from './carry-out.ts';
 import { AGAIN, base64, type CarryContext, type Outcome, record, stepOf } from './carrying.ts';
 import type { Verdict } from './node.ts';
 import { isPinned, originFor, pinOf } from './origin-list.ts';
@@ -106,15 +106,26 @@ export class Reconciler {
       if (view.overlay.state !== 'object') return this.#absent(view, options);
       if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished();
       if (!options.dryRun && (await this.#pinIfPutBack(view))) continue;
-      const { assessed, waitMs } = await this.#assess(view, options);
-      if (options.dryRun) return planned(assessed);
-      const done = await carryOut(this.context, assessed, waitMs);
+      const done = isCurrent(view) ? await this.#keep(view, options) : await this.#decide(view, options);
       if (done === AGAIN) continue;
+      if (options.dryRun) return done;
       await this.#settled(view, done);
       return done;
     }
     this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
     return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+  }
+
+  /** Nothing has moved, whatever was thought of it before. */
+  async #keep(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN> {
+    if (options.dryRun) return { outcome: 'current', detail: '', retryMs: null };
+    return renewOrigin(this.context, view, 'current');
+  }
+
+  async #decide(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN> {
+    const found = await this.#assessUnlessMoving(view, options);
+    if (found === null) return AGAIN;
+    return options.dryRun ? planned(found.assessed) : carryOut(this.context, found.assessed, found.waitMs);
   }
 
   /** Wholly or not at all. */
@@ -127,15 +138,24 @@ export class Reconciler {
   ): Promise<Outcome> {
     let own: Outcome = { outcome: 'current', detail: '', retryMs: null };
     for (let attempt = 0; attempt < TRIES; attempt++) {
-      const found: { assessed: Assessed; waitMs: number }[] = [];
-      for (const member of members) {
-        const view = await viewOf(this.#assessContext, member, basePathOf(member, path, basePath));
-        if (view.overlay.state === 'object') found.push(await this.#assess(view, options));
-        else if (member === path) own = await this.#absent(view, options);
+      const views = await this.#viewsOf(members, path, basePath);
+      const absent = views.filter((view) => view.overlay.state !== 'object');
+      for (const view of absent) if (view.path === path) own = this.#absent(view, options);
+      const present = views.filter((view) => view.overlay.state === 'object');
+      if (present.every(isCurrent)) {
+        for (const view of present) await this.#keep(view, options);
+        return own;
       }
+      const found: { assessed: Assessed; waitMs: number }[] = [];
+      for (const view of present) {
+        const one = await this.#assessUnlessMoving(view, options);
+        if (one !== null) found.push(one);
+      }
+      if (found.length < present.length) continue;
       const decisions = decideSet(
         kind,
         found.map(({ assessed }) => assessed.look),
+        absent.some((view) => view.overlay.state === 'whiteout'),
       );
       let again = false;
       for (const [i, one] of found.entries()) {
@@ -153,6 +173,14 @@ export class Reconciler {
     }
     this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
     return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+  }
+
+  async #viewsOf(members: readonly string[], path: string, basePath: string): Promise<View[]> {
+    const views: View[] = [];
+    for (const member of members) {
+      views.push(await viewOf(this.#assessContext, member, basePathOf(member, path, basePath)));
+    }
+    return views;
   }
 
   /**
@@ -188,6 +216,19 @@ export class Reconciler {
   get #assessContext() {
     const { branches, store, osTree } = this.#parts;
     return { branches, store, osTree };
+  }
+
+  /** null: a side changed while it was read. */
+  async #assessUnlessMoving(
+    view: View,
+    options: LookOptions,
+  ): Promise<{ assessed: Assessed; waitMs: number } | null> {
+    try {
+      return await this.#assess(view, options);
+    } catch (error) {
+      if (error instanceof FsError && error.errno === E.EAGAIN) return null;
+      throw error;
+    }
   }
 
   async #assess(view: View, options: LookOptions): Promise<{ assessed: Assessed; waitMs: number }> {

@@ -4,10 +4,10 @@
 import { readNames } from '../branch/listing.ts';
 import { isOpaque } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory, newStat } from '../lib/stat.ts';
+import { isDirectory, isWhiteoutDevice, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
-import { renameat2 } from '../sys/names.ts';
+import { renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
@@ -46,6 +46,9 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   const error = find(union, into, name);
   if (error < 0) return error;
   const { state, stat } = union.found;
+  const own = newStat();
+  if (statx(fromFd, name, AT_SYMLINK_NOFOLLOW, own) < 0) return 0;
+  if (isWhiteoutDevice(own)) return moveWhiteout(union, fromFd, name, into, state);
   if (state === NONE) {
     const made = ensureOverlayDir(union, into);
     if (made < 0) return made;
@@ -58,8 +61,7 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   }
   // Two directories become one; anything else stays behind.
   if ((state !== IN_BASE && state !== IN_OVERLAY) || !isDirectory(stat.mode)) return 0;
-  const own = newStat();
-  if (statx(fromFd, name, AT_SYMLINK_NOFOLLOW, own) < 0 || !isDirectory(own.mode)) return 0;
+  if (!isDirectory(own.mode)) return 0;
   if (isOpaque(union.overlay, fromFd, name)) return 0;
   const node = instantiate(union, into, name);
   if (typeof node === 'number') return node;
@@ -69,4 +71,13 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   const moved = moveAll(union, fd, beneath, node);
   close(fd);
   return moved;
+}
+
+/** What the guest has removed stays removed where the base has it now; elsewhere there is nothing to hide. */
+function moveWhiteout(union: Union, fromFd: number, name: string, into: Node, state: number): number {
+  if (state !== IN_BASE) return unlinkat(fromFd, name, 0);
+  const made = ensureOverlayDir(union, into);
+  if (made < 0) return made;
+  const toFd = overlayDirFd(union, into);
+  return toFd < 0 ? toFd : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
 }

@@ -27,6 +27,7 @@ import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { readContent } from './job-runner.ts';
 import { originFor } from './origin-list.ts';
+import { stillShows, witnessOf } from './witness.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
 /** An object of a branch, as it was when it was read. */
@@ -237,11 +238,13 @@ export async function fillContent(found: Found, open: () => number, keep: boolea
   if (!isRegular(found.stat.mode)) return;
   if (found.content !== null && (!keep || found.bytes !== null)) return;
   const fd = open();
-  if (fd < 0) throw new FsError(-fd, 'a side cannot be opened');
+  if (fd < 0) throw new FsError(isAbsent(fd) ? E.EAGAIN : -fd, 'a side cannot be opened');
+  const witness = witnessOf(found.stat);
   try {
-    const content = await readContent(fd, found.stat.size, keep);
+    const content = await readContent(fd, found.stat.size, keep, Number.POSITIVE_INFINITY);
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
-    found.content = content.hash === '' ? null : content.hash;
+    if (!stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');
+    found.content = content.hash;
     found.bytes = content.bytes;
   } finally {
     close(fd);

@@ -5,7 +5,11 @@ import type { RecordStore } from './record-store.ts';
 import { checks, keys, prefixes, rangesOfTree } from './records.ts';
 import type { NewEvent, StoredEvent } from './types.ts';
 
+/** Changes of the base within this time belong together. */
+const EPOCH_MS = 1000;
+
 export class EventLog {
+  #bumped = Number.NEGATIVE_INFINITY;
   readonly #records: RecordStore;
   readonly #format: FormatFile;
   readonly #numbers: NumberBlock;
@@ -30,7 +34,12 @@ export class EventLog {
 
   /** The new epoch; durable when it returns. */
   bumpEpoch(): number {
-    this.#format.write({ epoch: this.#format.now.epoch + 1 });
+    const now = performance.now();
+    // One update of the base changes many files: that is one epoch, and one write to the disk.
+    if (now - this.#bumped > EPOCH_MS) {
+      this.#bumped = now;
+      this.#format.write({ epoch: this.#format.now.epoch + 1 });
+    }
     return this.#format.now.epoch;
   }
 

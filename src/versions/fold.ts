@@ -36,7 +36,7 @@ export async function foldRecords(
 ): Promise<FoldResult> {
   const events: StoredEvent[] = [];
   // On a full disk it fails here, before anything is written, and not halfway.
-  target.events.ensure(records.length);
+  target.events.ensure(2 * records.length);
   for (const [at, record] of records.entries()) {
     // Not in one piece: this thread has other work.
     if (at % YIELD_EVERY === YIELD_EVERY - 1) await new Promise(setImmediate);
@@ -47,6 +47,7 @@ export async function foldRecords(
         : target.events.record({ kind, path: record.path, detail: detailOf(record), time: record.time });
     if (event !== null) events.push(event);
     await foldOne(target, record, event?.seq ?? 0);
+    if (record.kind === 'whiteout' || record.kind === 'removed') closeRemoved(target, record.path, events);
   }
   return { events, paths: [...new Set(records.map((record) => record.path))] };
 }
@@ -60,6 +61,16 @@ const eventOf: Record<JournalRecord['kind'], EventKind | null> = {
   removed: null,
   content: null,
 };
+
+/** Who removes what is in conflict has decided. One about what was displaced never had an object. */
+function closeRemoved({ conflicts, events }: FoldTarget, path: string, told: StoredEvent[]): void {
+  const open = conflicts.of(path);
+  if (open === null || open.overlay === null) return;
+  const detail = 'the guest has removed the file';
+  const event = events.record({ kind: 'resolved', path, conflict: open.id, detail });
+  conflicts.close(open.id, { how: 'removed', take: '', seq: event.seq });
+  told.push(event);
+}
 
 function detailOf(record: JournalRecord): string {
   if (record.kind === 'taken') return 'the name was taken by another object';

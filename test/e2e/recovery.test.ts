@@ -24,9 +24,7 @@ async function used(layers: Layers, crash: boolean): Promise<void> {
   const files = { merge: text(), clash: text(), gone: text(), still: text() };
   writeFiles(layers.base, files);
   const mount = await startMount({ ...layers, mountPoint: layers.mnt });
-  await mount.sh(
-    `sed -i '3s/.*/guest/' merge clash still; rm gone; echo own > own; sync`,
-  );
+  await mount.sh(`sed -i '3s/.*/guest/' merge clash still; rm gone; echo own > own; sync`);
   if (crash) await mount.kill();
   else expect(await mount.umount()).toBe(0);
   await updateFile(`${layers.base}/merge`, updateText, 'replace');
@@ -120,13 +118,15 @@ for (const [what, spoil] of [
   );
 }
 
-mountTest('after a crash of the machine the origins are looked through, whatever is left of the journal', () =>
-  withLayers(async (layers) => {
-    await used(layers, true);
-    new FormatFile(state(layers), readFormat(state(layers)).format, true).write({ bootId: 'another boot' });
-    fs.rmSync(`${state(layers)}/journal`);
-    await recovers(layers, /the machine went down with the mount: looking through the origins/);
-  }),
+mountTest(
+  'after a crash of the machine the origins are looked through, whatever is left of the journal',
+  () =>
+    withLayers(async (layers) => {
+      await used(layers, true);
+      new FormatFile(state(layers), readFormat(state(layers)).format, true).write({ bootId: 'another boot' });
+      fs.rmSync(`${state(layers)}/journal`);
+      await recovers(layers, /the machine went down with the mount: looking through the origins/);
+    }),
 );
 
 mountTest('a damaged record of the index keeps nothing else from going on, and check names it', () =>

@@ -46,6 +46,8 @@ function scan(world) {
   const walk = (path) => {
     for (const name of listNames(world, root, path) ?? []) {
       const child = path === '' ? name : `${path}/${name}`;
+      // Where another program shows Kasane's own directory, nobody is to touch it.
+      if (child === '.kasane') continue;
       sys.statx(root, child, sys.AT_SYMLINK_NOFOLLOW, stat);
       const type = typeOf(stat.mode);
       found.set(child, { type, base: first || (world.model.get(child)?.base ?? false) });

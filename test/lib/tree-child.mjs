@@ -22,7 +22,7 @@ function attributes() {
   const options = {
     cwd: root.toString(),
     maxBuffer: 1 << 30,
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'latin1',
   };
   const args = ['-h', '-R', '-P', '-d', '-m', '-', '-e', 'hex', '--absolute-names', '.'];

@@ -1,5 +1,5 @@
-// Child of handles.ts: takes file handles of paths and opens them again, as an NFS server does. One question in
-// JSON on standard input, the answer on standard output.
+// Child of calls.ts: system calls that neither Node nor a common program makes. One question in JSON on standard
+// input, the answer on standard output.
 import * as fs from 'node:fs';
 import koffi from 'koffi';
 
@@ -10,6 +10,8 @@ const MOST = 128;
 const libc = koffi.load(null);
 const nameToHandle = libc.func('int name_to_handle_at(int, const char *, void *, void *, int)');
 const openByHandle = libc.func('int open_by_handle_at(int, void *, int)');
+const renameat2 = libc.func('int renameat2(int, const char *, int, const char *, unsigned int)');
+const linkat = libc.func('int linkat(int, const char *, int, const char *, int)');
 const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
 const failure = () => ({ error: errnoNames.get(koffi.errno()) ?? String(koffi.errno()) });
 
@@ -58,8 +60,7 @@ function open({ mnt, handles, contents }) {
   });
 }
 
-/** Opens a handle, writes to it or reads it, and renames or makes nothing: for what is done through old handles. */
-function write({ mnt, handle, content }) {
+function append({ mnt, handle, content }) {
   const mountFd = fs.openSync(mnt, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
   const fd = openHandle(mountFd, handle, fs.constants.O_WRONLY | fs.constants.O_APPEND);
   if (fd < 0) return failure();
@@ -68,7 +69,44 @@ function write({ mnt, handle, content }) {
   return {};
 }
 
-const questions = { take, open, write };
+function rename({ from, to, flags }) {
+  return renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) < 0 ? failure() : {};
+}
+
+const O_TMPFILE = 0o20200000;
+const AT_SYMLINK_FOLLOW = 0x400;
+
+/** Makes a file without a name, writes to it, and gives it the names one after another. */
+function unnamed({ dir, content, names, exclusive, mode }) {
+  const flags = O_TMPFILE | fs.constants.O_RDWR | (exclusive ? fs.constants.O_EXCL : 0);
+  const fd = fs.openSync(dir, flags, mode ?? 0o644);
+  fs.writeSync(fd, content);
+  const before = fs.fstatSync(fd);
+  const results = names.map((name) =>
+    linkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0
+      ? failure().error
+      : 'linked',
+  );
+  fs.writeSync(fd, 'more\n');
+  const { ino, nlink, size } = fs.fstatSync(fd);
+  const bytes = Buffer.alloc(size);
+  fs.readSync(fd, bytes, 0, size, 0);
+  return {
+    before: before.nlink,
+    mode: before.mode & 0o7777,
+    ino,
+    nlink,
+    content: bytes.toString('latin1'),
+    results,
+  };
+}
+
+const questions = { take, open, append, rename, unnamed };
 const [name, argument] = JSON.parse(fs.readFileSync(0, 'utf8'));
-fs.writeSync(1, '');
-process.stdout.write(JSON.stringify(questions[name](argument)));
+let answer;
+try {
+  answer = questions[name](argument);
+} catch (error) {
+  answer = { error: error.code ?? error.message };
+}
+process.stdout.write(JSON.stringify(answer));
