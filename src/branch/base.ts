@@ -23,6 +23,8 @@ export interface BaseLayer {
   readonly index: number;
   /** The host's path, an inner name. */
   readonly path: string;
+  /** It is reached through a private, read-only mount: no request could write to it. */
+  readonly isPrivate: boolean;
   /** O_PATH descriptor of the root. */
   rootFd: number;
   /** Device and inode number of the root: another pair under the same path is another tree. */
@@ -43,6 +45,7 @@ const LONGEST = 4095;
  */
 export function openBaseLayer(index: number, path: string, privileged: boolean): BaseLayer {
   let fd = privileged ? privateReadOnlyClone(path) : -E.EPERM;
+  const isPrivate = fd >= 0;
   if (fd === -E.EPERM || fd === -E.ENOSYS || fd === -E.EINVAL) {
     fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
   }
@@ -56,6 +59,7 @@ export function openBaseLayer(index: number, path: string, privileged: boolean):
   return {
     index,
     path,
+    isPrivate,
     rootFd: fd,
     devMajor: stat.devMajor,
     devMinor: stat.devMinor,

@@ -33,8 +33,7 @@ export function addMergeFile(program: Command, context: Context): void {
         const binary = [ancestor, overlay, base].find((_, i) => (inputs[i] as Buffer).includes(0));
         if (binary !== undefined)
           throw new FsError(E.EBADMSG, `${shown(binary)}: binary: it holds a NUL byte`);
-        const { mergeText } = await import('../merge/index.ts');
-        const { conflict, out } = mergeText(...inputs);
+        const { conflict, out } = await merge(inputs, opts.as ?? overlay);
         if (opts.write) replaceFile(overlay, out);
         if (opts.json) {
           context.io.json({
@@ -47,6 +46,26 @@ export function addMergeFile(program: Command, context: Context): void {
         return conflict ? EXIT.conflicts : EXIT.ok;
       }),
     );
+}
+
+/**
+ * As the file at `path` is merged in a mount: formats that take a merge by record are a conflict when both sides
+ * changed, and what does not parse any more is one, too; the result is the overlay's file then.
+ */
+async function merge(
+  inputs: readonly [Buffer, Buffer, Buffer],
+  path: string,
+): Promise<{ conflict: boolean; out: Buffer }> {
+  const { mergeText } = await import('../merge/index.ts');
+  const { isRecordFormat } = await import('../merge/policy.ts');
+  const { checkMerged } = await import('../merge/checks.ts');
+  const [ancestor, overlay, base] = inputs;
+  const name = path.replace(/^\/+/, '');
+  const merged = mergeText(ancestor, overlay, base);
+  const bothChanged = !overlay.equals(ancestor) && !base.equals(ancestor) && !overlay.equals(base);
+  const refused =
+    bothChanged && (isRecordFormat(name) || checkMerged(name, merged.out, [overlay, base]) !== null);
+  return merged.conflict || !refused ? merged : { conflict: true, out: overlay };
 }
 
 function readInput(typed: string): Buffer {

@@ -155,3 +155,11 @@ export function submountNotes(bases: readonly string[]): string[] {
   }
   return notes;
 }
+
+/** Whether the bases are guarded by a private read-only mount; one sentence where they are not. */
+export function protectionNotes(layers: readonly BaseLayer[]): string[] {
+  if (layers.every((layer) => layer.isPrivate)) return [];
+  return [
+    'the base is reached by plain descriptors, opened for reading: a private read-only mount takes root and Linux 5.12',
+  ];
+}

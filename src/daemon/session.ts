@@ -36,6 +36,7 @@ import {
   type OpenBranches,
   openLayers,
   openState,
+  protectionNotes,
   rememberBases,
   stateDirOf,
   submountNotes,
@@ -147,7 +148,7 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#wakeFd = eventfd();
-    notes.push(...submountNotes(options.bases));
+    notes.push(...submountNotes(options.bases), ...protectionNotes(branches.layers));
     const doubt = this.#judgeBase();
     this.#reconciler = this.#newReconciler();
     if (doubt !== null) this.#reconciler.baseState = 'unaccepted';

@@ -21,15 +21,15 @@ export interface StatusVerbs {
 export function statusVerbs(context: MountContext): StatusVerbs {
   const { store } = context;
   const surveyor = new Surveyor(context);
-  let states: { seq: number; counts: Record<PathState, number> } | null = null;
+  let states: { changes: number; counts: Record<PathState, number> } | null = null;
   let sizes: { at: number; value: Sizes } | null = null;
 
   const countStates = async () => {
-    const seq = store.events.last;
-    if (states?.seq === seq) return states.counts;
+    const { changes } = store.paths;
+    if (states?.changes === changes) return states.counts;
     const counts: Record<PathState, number> = { C: 0, P: 0, K: 0, X: 0, U: 0, W: 0 };
     for await (const record of store.paths.under('')) counts[record.state] += 1;
-    states = { seq, counts };
+    states = { changes, counts };
     return counts;
   };
   const sizesNow = async () => {

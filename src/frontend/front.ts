@@ -84,8 +84,12 @@ export function parkUntilDone(front: Front): number {
   const work = front.union.waiting as PendingWork;
   const token = server.park();
   onResult(work, (result) => {
-    if (result < 0) server.answer(token, result);
-    else server.rerun(token);
+    if (result >= 0) {
+      server.rerun(token);
+      return;
+    }
+    front.opening.delete(uniqueOf(token.view));
+    server.answer(token, result);
   });
   return PARK;
 }

@@ -8,6 +8,7 @@ import { mayKeepSetgid } from './caller.ts';
 import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
+import { refuseMetacopy } from './metacopy.ts';
 import type { Handle, Node } from './node.ts';
 import { IN_OVERLAY } from './node.ts';
 import { noticeIfStale } from './stale.ts';
@@ -104,6 +105,9 @@ function truncate(
   handle: Handle | null,
 ): number {
   node.dataSynced = false;
+  const known = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, union.stat);
+  const refused = known < 0 || size === 0 ? known : refuseMetacopy(union, dirFd, name, union.stat);
+  if (refused < 0) return refused;
   if (handle?.writable && handle.layer < 0) return truncateFd(union, handle.fd, size, false);
   const fd = name === '' ? reopen(dirFd, O_WRONLY) : openat(dirFd, name, O_WRONLY);
   if (fd < 0) return fd;

@@ -24,9 +24,11 @@ import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { locate } from './locate.ts';
 import { find } from './lookup.ts';
+import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
+import { firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
@@ -69,7 +71,11 @@ export function open(
   }
   const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
   if (fd < 0) return fd;
-  const moved = showOpened(union, node, fd);
+  const moved =
+    firstError(
+      () => showOpened(union, node, fd),
+      () => (node.layer < 0 ? refuseMetacopy(union, fd, '', union.stat) : 0),
+    ) ?? 0;
   if (moved < 0) {
     close(fd);
     return moved;

@@ -6,6 +6,8 @@ import type { PathRecord, VersionRef } from './types.ts';
 
 /** What is known of the paths that do not simply follow the base. */
 export class PathIndex {
+  /** Grows with each change of any record. */
+  changes = 0;
   readonly #records: RecordStore;
 
   constructor(records: RecordStore) {
@@ -17,10 +19,12 @@ export class PathIndex {
   }
 
   put(record: PathRecord): void {
+    this.changes += 1;
     this.#records.write(keys.path(record.path), record);
   }
 
   delete(path: string): void {
+    this.changes += 1;
     this.#records.delete(keys.path(path));
   }
 

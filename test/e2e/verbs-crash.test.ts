@@ -66,8 +66,7 @@ describe('a daemon that dies in a resolution', () => {
   ] as const) {
     mountTest(`after it (${take}): it is recorded, and can be undone`, () =>
       onLayers(async (layers) => {
-        const point = 'commit-after-rename';
-        await dying(layers, point, (mnt) => ['resolve', `${mnt}/etc/a`, '--take', take]);
+        await dying(layers, 'commit-after-rename', (mnt) => ['resolve', `${mnt}/etc/a`, '--take', take]);
         await withMount(layers, async (mount) => {
           expect(await mount.read('etc/a')).toBe(content);
           await say(0, 'conflicts', mount.dir);

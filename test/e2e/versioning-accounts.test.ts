@@ -28,7 +28,8 @@ const withUser = (name: Name) => first[name] + (added[name] ?? '');
 
 const files = {
   ...Object.fromEntries(names.map((name) => [`etc/${name}`, first[name]])),
-  'etc/login.defs': 'UID_MIN 1000\nUID_MAX 60000\nGID_MIN 1000\nGID_MAX 60000\nENCRYPT_METHOD SHA512\n',
+  'etc/login.defs':
+    'UID_MIN 1000\nUID_MAX 60000\nGID_MIN 1000\nGID_MAX 60000\nENCRYPT_METHOD SHA512\nUSERGROUPS_ENAB yes\n',
   'etc/pam.d/passwd': 'password required pam_unix.so\n',
   'etc/pam.d/other': 'password required pam_unix.so\n',
 };

@@ -1,0 +1,91 @@
+// What POSIX and Linux promise of a directory, rule by rule: on any directory, so that a plain one proves that
+// the rules are right, and one of a mount that they hold there.
+import { spawn } from 'node:child_process';
+import * as path from 'node:path';
+import * as readline from 'node:readline';
+import { afterAll, beforeAll, describe } from 'vitest';
+import { tracked } from './cleanup.ts';
+// @ts-expect-error: plain JavaScript, for the child
+import { rules } from './conformance-rules.mjs';
+import { mainFile } from './kasane.ts';
+import { type Needs, testNeeding } from './needs.ts';
+
+const LIMIT = 60_000;
+
+interface Child {
+  call: (call: string, dir: string, rule?: string) => Promise<void>;
+  stop: () => Promise<void>;
+}
+
+function startChild(): Child {
+  const file = path.join(import.meta.dirname, 'conformance-child.mjs');
+  const child = spawn(process.execPath, [file, path.dirname(mainFile)], {
+    cwd: '/',
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let answered: ((error: Error | null) => void) | null = null;
+  readline.createInterface({ input: child.stdout }).on('line', (line) => {
+    const { error } = JSON.parse(line) as { error?: string };
+    answered?.(error === undefined ? null : new Error(error));
+  });
+  const ended = new Promise<void>((resolve) => {
+    child.on('close', () => {
+      answered?.(new Error('the child has ended'));
+      resolve();
+    });
+  });
+  const call = (name: string, dir: string, rule?: string) =>
+    new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+        reject(new Error(`${rule ?? name} did not return within ${LIMIT} ms`));
+      }, LIMIT);
+      answered = (error) => {
+        clearTimeout(timer);
+        answered = null;
+        if (error === null) resolve();
+        else reject(error);
+      };
+      child.stdin.write(`${JSON.stringify({ call: name, dir, rule })}\n`);
+    });
+  const stop = tracked(async () => {
+    child.kill('SIGKILL');
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 2000))]);
+  });
+  return { call, stop };
+}
+
+async function once(call: string, dir: string): Promise<void> {
+  const child = startChild();
+  try {
+    await child.call(call, dir);
+  } finally {
+    await child.stop();
+  }
+}
+
+/** Makes in a directory what the rules find there. */
+export function populate(dir: string): Promise<void> {
+  return once('populate', dir);
+}
+
+/** Has everything beneath a union's directory copied up. */
+export function copyUpAll(dir: string): Promise<void> {
+  return once('touchAll', dir);
+}
+
+/** A test for each rule, in the populated directory that `makeDirectory` gives. Needs root. */
+export function conformance(name: string, makeDirectory: () => Promise<string> | string, needs: Needs = {}): void {
+  describe(name, () => {
+    let child: Child;
+    let dir: string;
+    beforeAll(async () => {
+      dir = await makeDirectory();
+      child = startChild();
+    });
+    afterAll(() => child?.stop());
+    for (const rule of rules as { name: string }[]) {
+      testNeeding({ root: true, ...needs }, rule.name, () => child.call('rule', dir, rule.name));
+    }
+  });
+}
