@@ -22,6 +22,8 @@ export interface Overlay {
   readonly impure: string;
   readonly redirect: string;
   readonly metacopy: string;
+  /** Overlayfs's own origin: a handle of what was copied up. */
+  readonly copied: string;
   readonly origin: string;
 }
 
@@ -46,6 +48,7 @@ export function openOverlay(path: string, privileged: boolean): Overlay {
     impure: `${prefix}overlay.impure`,
     redirect: `${prefix}overlay.redirect`,
     metacopy: `${prefix}overlay.metacopy`,
+    copied: `${prefix}overlay.origin`,
     origin: `${prefix}kasane.origin`,
   };
 }
@@ -102,6 +105,16 @@ export function setOpaque(overlay: Overlay, dirFd: number, name: string): number
 export function isImpure(overlay: Overlay, dirFd: number): boolean {
   const value = getxattr(dirFd, '', overlay.impure);
   return typeof value !== 'number' && value.length === 1 && value[0] === 0x79;
+}
+
+/**
+ * Marks a directory before a whiteout comes into it. Overlayfs looks for whiteouts in the listings of merged
+ * directories, and of others that have an origin of its own kind ('' says: unknown); where the base's directory
+ * is hidden or gone it would list a name that is not there.
+ */
+export function noteWhiteouts(overlay: Overlay, dirFd: number): number {
+  const value = getxattr(dirFd, '', overlay.copied);
+  return typeof value === 'number' ? setxattr(dirFd, '', overlay.copied, Buffer.alloc(0), 0) : 0;
 }
 
 export function setImpure(overlay: Overlay, dirFd: number): number {

@@ -62,7 +62,7 @@ export function addMount(program: Command, context: Context): void {
       }
       for (const list of (opts.o as string[] | undefined) ?? []) words.push(...parseOptionList(list));
       const options = parseMountOptions({ words, mountPoint, source: null, cwd: workingDirectory() });
-      return mount(context, options, opts.json === true);
+      return mount(context, options, opts.json === true ? 'json' : 'line');
     }),
   );
 }
@@ -83,7 +83,8 @@ export function isMountHelperForm(args: readonly string[], verbs: readonly strin
 }
 
 export async function mountHelper(context: Context, args: readonly string[]): Promise<ExitCode> {
-  return mount(context, parseMountHelper(args, workingDirectory()), false);
+  // mount(8) says nothing when all is well, and `mount -a` calls it at every boot.
+  return mount(context, parseMountHelper(args, workingDirectory()), 'nothing');
 }
 
 /** Pure; throws FsError EINVAL. */
@@ -102,13 +103,17 @@ export function parseMountHelper(args: readonly string[], cwd: string): MountOpt
   return parseMountOptions({ words, mountPoint, source, cwd });
 }
 
-async function mount(context: Context, asked: MountOptions, json: boolean): Promise<ExitCode> {
+async function mount(
+  context: Context,
+  asked: MountOptions,
+  tells: 'line' | 'json' | 'nothing',
+): Promise<ExitCode> {
   const { io } = context;
   const { options, notes } = await validateMount(asked, thisHost());
   for (const note of notes) io.err(`kasane: mount: ${note}`);
   const tell = (pid: number, more: readonly string[], log: string) => {
     for (const note of more) io.err(`kasane: mount: ${note}`);
-    if (json) {
+    if (tells === 'json') {
       io.json({
         mountPoint: shown(options.mountPoint),
         bases: options.bases.map(shown),
@@ -117,7 +122,7 @@ async function mount(context: Context, asked: MountOptions, json: boolean): Prom
         log,
         notes: [...notes, ...more],
       });
-    } else {
+    } else if (tells === 'line') {
       const whom = `base ${options.bases.map(shown).join(':')}, overlay ${shown(options.overlay)}`;
       io.out(`${shown(options.mountPoint)}: ${whom}, pid ${pid}, log ${log}\n`);
     }

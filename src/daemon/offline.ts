@@ -132,7 +132,7 @@ class Offline {
         store.setBases(baseRecords(layers));
         if (context.doubt === null) return;
         context.doubt = null;
-        reconciler.baseState = 'accepted';
+        await reconciler.acceptBase();
         store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
         await store.flush();
       },

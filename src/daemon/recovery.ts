@@ -13,6 +13,7 @@ import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { OpenBranches } from './branches.ts';
+import { retakeAncestor } from './retake.ts';
 import { applyRuling, hasHappened, isRuling } from './ruling.ts';
 
 /** Whether what the journal announced has come true. */
@@ -72,15 +73,20 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   for (const line of recovered.indexDamaged) notes.push(line);
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
-  const { created, indexMissing, uncleanBoot, torn } = recovered;
-  if (created || indexMissing || uncleanBoot || torn) {
+  const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
+  if (created || indexMissing || uncleanBoot || torn || formatDamaged) {
     const why = uncleanBoot ? 'the machine went down with the mount' : torn ? 'the journal is damaged' : '';
     if (why !== '') log.warn(`${why}: looking through the origins in the overlay`);
-    const count = await rebuild(store, branches);
+    const count = await rebuild(store, branches, log);
     store.rebuildDone();
     if (indexMissing || (created && count > 0)) {
       notes.push(`the index was missing and has been rebuilt from ${count} origins in the overlay`);
       store.events.add({ kind: 'rebuilt', path: '', detail: `${count} origins` });
+    }
+  } else {
+    for (const path of recovered.paths) {
+      const entry = entryAt(branches.overlay, path);
+      if (entry !== null) await retakeAncestor(store, branches, entry, log);
     }
   }
   const finished = await finishIntents(store, branches);
@@ -90,12 +96,13 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
 }
 
 /** A record for each origin, and for nothing else; one that agrees with it already stays. */
-async function rebuild(store: Store, branches: OpenBranches): Promise<number> {
+async function rebuild(store: Store, branches: OpenBranches, log: Log): Promise<number> {
   const found = new Set<string>();
   for await (const entry of walkOverlay(branches.overlay)) {
     if (entry.origins.length === 0) continue;
     found.add(entry.path);
     store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
+    await retakeAncestor(store, branches, entry, log);
   }
   const gone: string[] = [];
   for await (const { path } of store.paths.under('')) if (!found.has(path)) gone.push(path);

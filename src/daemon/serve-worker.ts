@@ -114,12 +114,23 @@ class Host implements UnionHost {
     done?.(reply);
   }
 
+  /** A mistake of ours costs whoever waits an error, and never the answer. */
+  orEio(what: string, work: () => number): number {
+    try {
+      return work();
+    } catch (error) {
+      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.log.error(`${what}: ${detail.replace(/\s*\n\s*/g, ' | ')}`);
+      return -E.EIO;
+    }
+  }
+
   finish(id: number, result: JobResult | null): void {
     const running = this.#running.get(id);
     if (!running) return;
     this.#running.delete(id);
     const { work, finished } = running;
-    work.result = finished && result ? finished(result) : finished ? finished(emptyResult) : 0;
+    work.result = finished === null ? 0 : this.orEio(work.kind, () => finished(result ?? emptyResult));
     for (const waiting of work.waiting.splice(0)) waiting(work.result);
   }
 }
@@ -233,7 +244,11 @@ function serve(port: MessagePort, start: WorkerStart): void {
 
 function drain(port: MessagePort, host: Host, front: Front, mint: Mint, start: WorkerStart): void {
   for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
-    take(got.message as ToWorker, host, front, mint, start);
+    const message = got.message as ToWorker;
+    host.orEio(`message ${message.kind}`, () => {
+      take(message, host, front, mint, start);
+      return 0;
+    });
   }
 }
 
@@ -253,7 +268,11 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       setVerdict(union, message.path, message.verdict);
       return;
     case 'commit':
-      host.send({ kind: 'committed', id: message.id, result: commit(union, message.request) });
+      host.send({
+        kind: 'committed',
+        id: message.id,
+        result: host.orEio('commit', () => commit(union, message.request)),
+      });
       return;
     case 'rotate':
       host.send({ kind: 'rotated', id: message.id, name: union.journal.rotate() });

@@ -16,6 +16,7 @@ import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
 import { openMount, unmount } from '../fuse/device.ts';
 import { defaultWishes } from '../fuse/init.ts';
+import { exportNote } from '../guest/nfs-export.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
@@ -149,6 +150,7 @@ class Session {
     this.notes = notes;
     this.#wakeFd = eventfd();
     notes.push(...submountNotes(options.bases), ...protectionNotes(branches.layers));
+    if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
     const doubt = this.#judgeBase();
     this.#reconciler = this.#newReconciler();
     if (doubt !== null) this.#reconciler.baseState = 'unaccepted';
@@ -479,7 +481,7 @@ class Session {
     this.#store.setBases(baseRecords(this.#branches.layers));
     if (this.#context.doubt === null) return;
     this.#context.doubt = null;
-    this.#reconciler.baseState = 'accepted';
+    await this.#reconciler.acceptBase();
     this.#store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
     this.#link.send({ kind: 'accepted', accepted: true });
     await this.#store.flush();

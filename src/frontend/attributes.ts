@@ -22,6 +22,7 @@ import { UTIME_NOW, UTIME_OMIT } from '../sys/constants.ts';
 import { fstatfs, newStatfs } from '../sys/file.ts';
 import { type Change, getattr, setattr } from '../union/attributes.ts';
 import type { Node } from '../union/node.ts';
+import { revisit } from '../union/revive.ts';
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../union/xattrs.ts';
 import { getattrControl, isControl, setattrControl } from './control-files.ts';
 import { type Front, nodeOf, resultOf } from './front.ts';
@@ -39,7 +40,7 @@ export function attributeHandlers(front: Front): Handlers {
     LISTXATTR: (r) =>
       withNode(front, r, (node) => {
         const { size } = readers.getxattr_in(r.view, HEADER);
-        return sized(r, size, listAttributes(front.union, node));
+        return sized(r, size, listAttributes(front.union, node, r.uid === 0));
       }),
     SETXATTR: (r) => withNode(front, r, (node) => doSetxattr(front, r, node)),
     REMOVEXATTR: (r) =>
@@ -61,7 +62,7 @@ function doGetattr(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return getattrControl(front, r.nodeId);
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
-  const error = getattr(front.union, node);
+  const error = front.exported ? revisit(front.union, node) : getattr(front.union, node);
   if (error < 0) return error;
   return writeAttrOut(r, front.attrValid, front.union.entry.stat, front.union.entry.ino);
 }

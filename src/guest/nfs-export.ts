@@ -20,16 +20,20 @@ function quoted(path: string): string {
   return `"${path.replace(/["\\]/g, (c) => `\\${c}`)}"`;
 }
 
+/** When files are merged, for who may not know what his clients do. */
+export function exportNote(nfs4Only: boolean): string {
+  return nfs4Only
+    ? 'exported: files are merged while they are in use, so all clients must speak NFSv4'
+    : 'exported: files are merged at mount and by kasane reconcile only, for an NFSv3 client writes without opening';
+}
+
 export function nfsExportText({ mountPoint, nfs4Only, missing }: NfsExport): string {
   const path = escapeName(mountPoint);
   const id = exportId(mountPoint);
   const protocols = nfs4Only ? '4' : '3, 4';
-  const merging = nfs4Only
-    ? 'Clients must speak NFSv4: files are merged while they are in use.'
-    : 'Files are merged at mount and by `kasane reconcile` only, for an NFSv3 client writes without opening.';
   return `${[
     `# NFS export of ${path}, for NFS-Ganesha with FSAL_VFS (packages nfs-ganesha, nfs-ganesha-vfs, rpcbind).`,
-    `# ${merging}`,
+    `# ${exportNote(nfs4Only)}`,
     ...missing.map((line) => `# Missing: ${line}`),
     `# For the kernel's server, a line of exports(5) instead:`,
     `#   ${path} CLIENT(rw,no_root_squash,no_subtree_check,fsid=${id})`,

@@ -22,7 +22,7 @@ export function getattr(union: Union, node: Node): number {
   const error = statNode(union, node, union.entry.stat);
   if (error < 0) return error;
   const place = node.names[0];
-  if (place && node.dir === null && node.layer < 0 && (place.parent.dir?.parts.length ?? 0) > 0) {
+  if (place && node.dir === null && node.layer < 0) {
     if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {
       if (union.found.stat.ino === node.ino) noticeIfStale(union, node, place.parent, place.name);
     }

@@ -280,10 +280,15 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   if (entry.stat !== stat) copyStat(stat, entry.stat);
   entry.ino = objectIno(union, node, entry.stat);
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
+  // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
+  if (node.dir === null && node.layer >= 0 && node.names.length === 0 && entry.stat.nlink > 0)
+    entry.stat.nlink -= 1;
   // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
   if (node.dir?.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
     entry.stat.nlink = 1;
   }
+  // Removed, and still open somewhere.
+  if (node.dir !== null && node.names.length === 0 && node.id !== ROOT_ID) entry.stat.nlink = 0;
   return 0;
 }
 

@@ -89,7 +89,7 @@ export function open(
 
 function settleBeforeOpen(union: Union, node: Node): number {
   const place = node.names[0];
-  if (!place || node.layer >= 0 || (place.parent.dir?.parts.length ?? 0) === 0) return 0;
+  if (!place || node.layer >= 0) return 0;
   const error = find(union, place.parent, place.name);
   if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;
   return awaitIfStale(union, node, place.parent, place.name);

@@ -4,6 +4,7 @@ import { type Origin, pathHash } from '../versions/origin.ts';
 
 /** The origin that holds for a path of the base; void are those that were carried here by a rename. */
 export function originFor(list: readonly Origin[], basePath: string): Origin | null {
+  if (list.length === 0) return null;
   const hash = pathHash(basePath);
   return list.find((origin) => origin.path === hash) ?? null;
 }

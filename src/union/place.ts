@@ -24,6 +24,22 @@ export function pathAt(parent: Node, name: string): string | null {
   return dir === null ? null : joinPath(dir, name);
 }
 
+/**
+ * The base's path that an origin at this place is of: also where the base's directory has gone. null when the
+ * directory has been removed.
+ */
+export function originPathAt(parent: Node, name: string): string | null {
+  const here = basePathAt(parent, name);
+  if (here !== null || parent.id === ROOT_ID) return here ?? name;
+  const place = parent.names[0];
+  if (!place) return null;
+  const redirect = parent.dir?.redirect ?? null;
+  const dir = redirect?.startsWith('/')
+    ? redirect.slice(1)
+    : originPathAt(place.parent, redirect ?? place.name);
+  return dir === null ? null : joinPath(dir, name);
+}
+
 /** Where the base has (or would have) a name; null where no layer has the directory. */
 export function basePathAt(parent: Node, name: string): string | null {
   const part = parent.dir?.parts[0];

@@ -55,6 +55,8 @@ export class Reconciler {
   readonly #queues = new Map<string, Promise<unknown>>();
   baseState: Conditions['baseState'] = 'accepted';
   #vanishedChecked = Number.NEGATIVE_INFINITY;
+  /** Had gone from the base when a person accepted it. */
+  readonly #excused = new Set<string>();
 
   constructor(parts: ReconcilerParts) {
     this.context = parts;
@@ -104,7 +106,7 @@ export class Reconciler {
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const view = await viewOf(this.#assessContext, path, basePath);
       if (view.overlay.state !== 'object') return this.#absent(view, options);
-      if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished();
+      if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished(view.path);
       if (!options.dryRun && (await this.#pinIfPutBack(view))) continue;
       const done = isCurrent(view) ? await this.#keep(view, options) : await this.#decide(view, options);
       if (done === AGAIN) continue;
@@ -187,21 +189,38 @@ export class Reconciler {
    * A base file is gone. When the base itself is, or many at once, this is no update but the wrong base (or none,
    * between umount and mount): nothing is taken for deleted then.
    */
-  async #doubtIfVanished(): Promise<void> {
+  async #doubtIfVanished(missed: string): Promise<void> {
     const now = performance.now();
-    if (this.baseState !== 'accepted' || now - this.#vanishedChecked < VANISHED_CHECK_MS) return;
+    if (this.baseState !== 'accepted' || this.#excused.has(missed)) return;
+    if (now - this.#vanishedChecked < VANISHED_CHECK_MS) return;
     this.#vanishedChecked = now;
-    const { branches, store } = this.#parts;
+    const { branches } = this.#parts;
     let known = 0;
     let gone = 0;
-    for await (const record of store.paths.under('')) {
-      if (record.baseSeen === '') continue;
+    for await (const path of this.#knownPaths()) {
+      if (this.#excused.has(path)) continue;
       known += 1;
-      if (readBase(branches, record.path).object === null) gone += 1;
+      if (readBase(branches, path).object === null) gone += 1;
     }
     const many = gone >= VANISHED_LEAST && gone > known * VANISHED_PART;
     if (many) this.#parts.doubt(`${gone} of ${known} known files have gone from it at once`);
     else if (branches.layers.some((layer) => isGone(layer))) this.#parts.doubt('it is gone or empty');
+  }
+
+  /** A person takes the base as it is: what has gone from it by now, has. */
+  async acceptBase(): Promise<void> {
+    this.#excused.clear();
+    for await (const path of this.#knownPaths()) {
+      if (readBase(this.#parts.branches, path).object === null) this.#excused.add(path);
+    }
+    this.baseState = 'accepted';
+  }
+
+  /** What the base had when it was last looked at. */
+  async *#knownPaths(): AsyncGenerator<string> {
+    for await (const record of this.#parts.store.paths.under('')) {
+      if (record.baseSeen !== '') yield record.path;
+    }
   }
 
   /** What the overlay has beneath a directory, for a set that is all of it. */

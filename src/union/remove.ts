@@ -2,6 +2,7 @@
 // what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
 
 import { readNames } from '../branch/listing.ts';
+import { noteWhiteouts } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory, S_IFCHR } from '../lib/stat.ts';
 import {
@@ -27,6 +28,11 @@ import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { leavingVersion, rememberLeft } from './take.ts';
 import { type Union, waitFor } from './union.ts';
+
+/** Before a whiteout comes into a directory of the overlay. */
+export function expectWhiteout(union: Union, dirFd: number): number {
+  return tolerate(noteWhiteouts(union.overlay, dirFd), !union.config.privileged);
+}
 
 /** Makes a whiteout in work/ under the given name; 0 or a negative errno. */
 export function makeWhiteout(union: Union, temp: string, origin: Origin | null): number {
@@ -106,6 +112,8 @@ function putWhiteout(
 ): number {
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
+  const noted = expectWhiteout(union, dirFd);
+  if (noted < 0) return noted;
   const left = leavingVersion(union, parent, name, callerPid);
   if (typeof left === 'number') return left;
   const origin = left?.origin ?? null;

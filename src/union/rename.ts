@@ -20,7 +20,7 @@ import { writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
-import { dropObject, emptyAndRemove, isEmpty, keepObject, makeWhiteout } from './remove.ts';
+import { dropObject, emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWhiteout } from './remove.ts';
 import { leavingVersion, rememberLeft, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
@@ -166,6 +166,8 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
+  const expected = leaves ? expectWhiteout(union, fromFd) : 0;
+  if (expected < 0) return expected;
   const leaving = leaves ? leavingVersion(union, from.parent, from.name, target.callerPid) : null;
   if (typeof leaving === 'number') return leaving;
   const way = { fromFd, toFd, fromPath, path, leaves };

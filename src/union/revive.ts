@@ -2,8 +2,9 @@
 // handles come down to. The identity log knows the places; the way there is walked as by look-ups, and what lies
 // there must be the object that was meant.
 import { E } from '../lib/errno.ts';
+import { getattr } from './attributes.ts';
 import { isMarked, lookup } from './lookup.ts';
-import type { Node } from './node.ts';
+import { type Node, ROOT_ID } from './node.ts';
 import type { Union } from './union.ts';
 
 /** Fills union.entry with the object of `id`; -ESTALE where it is gone. */
@@ -24,6 +25,18 @@ export function current(union: Union, id: number): Node | undefined {
   if (typeof now === 'number') return node;
   union.table.retire(node, now);
   return now;
+}
+
+/**
+ * GETATTR for who comes by a handle: -ESTALE where the object is gone. Of a directory, too, that the base has removed
+ * or replaced: nobody asks for it by name.
+ */
+export function revisit(union: Union, node: Node): number {
+  const place = node.dir === null || node.id === ROOT_ID ? null : node.names[0];
+  if (place === undefined) return -E.ESTALE;
+  const error = place === null ? getattr(union, node) : lookup(union, place.parent, place.name);
+  if (error === -E.ENOENT) return -E.ESTALE;
+  return error === 0 && union.entry.node !== node ? -E.ESTALE : error;
 }
 
 /** Deeper than any path can be. */

@@ -6,7 +6,7 @@ import { isDirectory, type Stat } from '../lib/stat.ts';
 import { type Compared, type Found, type Handle, IN_OVERLAY, type Node, type Verdict } from './node.ts';
 import { isPinned, isRacy, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
-import { basePathAt, pathAt } from './place.ts';
+import { originPathAt, pathAt } from './place.ts';
 import { type Union, waitFor } from './union.ts';
 
 function sameSides(compared: Compared, found: Found): boolean {
@@ -31,7 +31,7 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
   const found = union.found;
   if (found.state !== IN_OVERLAY) return null;
   if (node.compared && sameSides(node.compared, found)) return node.compared;
-  const basePath = basePathAt(parent, name);
+  const basePath = originPathAt(parent, name);
   if (basePath === null) return null;
   const { stat, baseStat, inBase } = found;
   const layer = inBase ? (parent.dir?.parts[found.part]?.layer ?? 0) : 0;
@@ -92,14 +92,14 @@ function wanting(union: Union, node: Node, parent: Node, name: string): string |
 /** LOOKUP and GETATTR: a stale object is looked at in the background. */
 export function noticeIfStale(union: Union, node: Node, parent: Node, name: string): void {
   const path = wanting(union, node, parent, name);
-  if (path !== null) union.host.noticed(path, basePathAt(parent, name) ?? path);
+  if (path !== null) union.host.noticed(path, originPathAt(parent, name) ?? path);
 }
 
 /** OPEN: 0, or WAIT while a merge is being computed (the host keeps the limit, and answers then). */
 export function awaitIfStale(union: Union, node: Node, parent: Node, name: string): number {
   const path = wanting(union, node, parent, name);
   if (path === null) return 0;
-  return waitFor(union, union.host.look(path, basePathAt(parent, name) ?? path));
+  return waitFor(union, union.host.look(path, originPathAt(parent, name) ?? path));
 }
 
 /** Takes note of what came of a look; null: nothing is known any more. */

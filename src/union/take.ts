@@ -17,7 +17,7 @@ import { find } from './lookup.ts';
 import { type DirPart, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { newOrigin, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
-import { basePathAt, pathAt } from './place.ts';
+import { originPathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Seen } from './seen.ts';
 import { type Union, waitFor } from './union.ts';
@@ -48,7 +48,7 @@ export function takeName(
   out.origin = null;
   let error = find(union, parent, name);
   if (error < 0) return error;
-  const basePath = basePathAt(parent, name);
+  const basePath = originPathAt(parent, name);
   if (basePath === null) return 0;
   if (union.found.inBase) {
     const set = copyUpSet(union, parent, name, callerPid);
@@ -100,7 +100,7 @@ export function leavingVersion(
   name: string,
   callerPid: number,
 ): Version | null | number {
-  const basePath = basePathAt(parent, name);
+  const basePath = originPathAt(parent, name);
   if (basePath === null) return null;
   const version = versionFor(union, parent, name, basePath, callerPid);
   if (version === null || typeof version === 'number') return version;
@@ -201,9 +201,9 @@ function fromBase(union: Union, parent: Node, name: string, basePath: string): V
  */
 export function ageOrigin(union: Union, node: Node, callerPid: number, reads: boolean, out: Taken): number {
   const place = node.names[0];
-  if (!place || node.layer >= 0 || (place.parent.dir?.parts.length ?? 0) === 0) return 0;
+  if (!place || node.layer >= 0) return 0;
   const path = pathAt(place.parent, place.name);
-  const basePath = basePathAt(place.parent, place.name);
+  const basePath = originPathAt(place.parent, place.name);
   if (path === null || basePath === null) return 0;
   const seen = reads ? union.seen.by(path, callerPid) : union.seen.of(path, callerPid);
   if (seen === null) return 0;

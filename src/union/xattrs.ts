@@ -38,8 +38,8 @@ export function getAttribute(union: Union, node: Node, attr: string): Buffer | n
   return getxattr(at.dirFd, at.name, name);
 }
 
-/** LISTXATTR: names with a NUL each, or a negative errno. */
-export function listAttributes(union: Union, node: Node): Buffer | number {
+/** LISTXATTR: names with a NUL each, or a negative errno. Those of trusted.* are for root's eyes. */
+export function listAttributes(union: Union, node: Node, isRoot: boolean): Buffer | number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
   const list = listxattr(at.dirFd, at.name);
@@ -47,7 +47,7 @@ export function listAttributes(union: Union, node: Node): Buffer | number {
   let text = '';
   for (const attr of splitNames(list)) {
     const name = inner(attr);
-    if (name !== null) text += `${name}\0`;
+    if (name !== null && (isRoot || !name.startsWith('trusted.'))) text += `${name}\0`;
   }
   return Buffer.from(text, 'latin1');
 }

@@ -26,6 +26,7 @@ import {
   checkBooks,
   collectAncestors,
   dropOldHashes,
+  dropTornAncestors,
   type EmitItem,
   forgetHistory,
   type GcResult,
@@ -58,6 +59,8 @@ export interface Recovered {
   uncleanBoot: boolean;
   /** Records that were replayed. */
   journal: number;
+  /** What they were about. */
+  paths: string[];
   /** The last of them, as far as they have come true. */
   lastRecords: readonly JournalRecord[];
   /** A journal was damaged, or gone: what it told must be learnt from the origins. */
@@ -143,12 +146,14 @@ export class Store {
   /** Loads conflicts and replays the journals; part of openStore. */
   async load(): Promise<void> {
     this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
+    if (this.recovered.uncleanBoot && !this.readOnly) await dropTornAncestors(this.#books);
     const names = journalFiles(this.stateDir);
     for (const name of names) {
-      const { count, torn } = await foldFile(this.#books, this.stateDir, name, (records) =>
+      const { count, torn, paths } = await foldFile(this.#books, this.stateDir, name, (records) =>
         this.#believe(records),
       );
       this.recovered.journal += count;
+      this.recovered.paths.push(...paths);
       this.recovered.torn ||= torn;
     }
     // A session begins with one, so that there is none after a crash of the machine or by somebody's hand only.
@@ -339,6 +344,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       clean: read.clean,
       uncleanBoot: found === 'whole' && !read.clean && read.bootId !== boot,
       journal: 0,
+      paths: [],
       lastRecords: [],
       torn: false,
       indexMissing: false,

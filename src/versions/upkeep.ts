@@ -105,6 +105,22 @@ export async function collectAncestors(
   return result;
 }
 
+/**
+ * After the machine went down: what no record names had perhaps not reached the disk. What did not is dropped,
+ * so that it is taken again. Call before the journals are replayed: they may name contents that were not synced.
+ */
+export async function dropTornAncestors(books: Books): Promise<number> {
+  const named = await liveHashes(books);
+  for (const hash of await historyHashes(books)) named.add(hash);
+  let torn = 0;
+  for (const hash of [...books.ancestors.list()]) {
+    if (named.has(hash) || (await books.ancestors.verify(hash)) !== 'damaged') continue;
+    await books.ancestors.remove(hash);
+    torn += 1;
+  }
+  return torn;
+}
+
 async function damagedRecords(records: RecordStore): Promise<number> {
   let damaged = 0;
   for await (const [key, bytes] of records.index.range({ from: '', to: '\xff' })) {

@@ -6,15 +6,22 @@ import { mountTest } from '../lib/needs.ts';
 
 const commands = ['setfattr', 'getfattr', 'setfacl'];
 
-for (const [seed, where] of [
-  [1, 'disk'],
-  [2, 'memory'],
-  [3, 'disk'],
+for (const [seed, where, hardLinks] of [
+  [1, 'disk', false],
+  [2, 'memory', true],
+  [3, 'disk', true],
 ] as const) {
+  const base = hardLinks ? 'a base with hard links' : 'a base without hard links';
   mountTest(
-    `random operations come to the same on a union and on a plain tree (seed ${seed}, ${where})`,
+    `random operations come to the same on a union and on a plain tree (seed ${seed}, ${where}, ${base})`,
     async () => {
-      const { ok, failed } = await differential(seed, { runs: 1, operations: 1500, pieces: 3, where });
+      const { ok, failed } = await differential(seed, {
+        runs: 1,
+        operations: 1500,
+        pieces: 3,
+        where,
+        hardLinks,
+      });
       expect(ok).toBeGreaterThan(failed);
     },
     { commands, timeout: 120_000 },

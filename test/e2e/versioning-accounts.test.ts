@@ -59,8 +59,8 @@ const raw = (guest: Guest) => Object.fromEntries(names.map((name) => [name, gues
 
 interface Tool {
   commands: readonly string[];
-  /** Between its reading and its (first) renaming, `between` happens. */
-  use: (guest: Guest, between: () => Promise<void>) => Promise<unknown>;
+  /** Between its reading and its (first) renaming, `between` happens, if it is to. */
+  use: (guest: Guest, between: (() => Promise<void>) | null) => Promise<unknown>;
   /** The files that it changes. */
   changes: readonly Name[];
   /** What to look for in the first of them. */
@@ -69,8 +69,20 @@ interface Tool {
 
 /** Holds a tool up at its first rename, and does `between` as soon as the new file is there. */
 function slowly(command: readonly string[], temporary: string, input = ''): Tool['use'] {
-  const inject = ['-e', 'trace=rename,renameat,renameat2', '-e', 'inject=rename:delay_enter=1500000:when=1'];
+  const inject = ['-e', 'trace=rename,renameat,renameat2', '-e', 'inject=rename:delay_enter=1000000:when=1'];
   return async (guest, between) => {
+    if (between === null) {
+      const alone = [
+        '--mount',
+        'sh',
+        '-ec',
+        'mount --bind "$0" /etc; exec "$@"',
+        guest.at('etc'),
+        ...command,
+      ];
+      await runOk('unshare', alone, { input });
+      return;
+    }
     const bound = 'mount --bind "$0" /etc; exec strace "$@"';
     const args = ['--mount', 'sh', '-ec', bound, guest.at('etc'), '-f', '-qq', '-o', '/dev/null', ...inject];
     const tool = runOk('unshare', [...args, ...command], { input, timeout: 30_000 });
@@ -110,7 +122,11 @@ const tools: Record<string, Tool> = {
       const edit = 'sed -i "s/^www:x:33:33:/&web/" "$1"; touch -d "+2 seconds" "$1"';
       fs.writeFileSync(`${guest.dir}/editor`, `#!/bin/sh\n${gate.script}\n${edit}\n`);
       fs.chmodSync(`${guest.dir}/editor`, 0o755);
-      await throughGate(gate, between, inEtc(guest, 'EDITOR="$1" vipw', [`${guest.dir}/editor`]));
+      await throughGate(
+        gate,
+        between ?? (async () => {}),
+        inEtc(guest, 'EDITOR="$1" vipw', [`${guest.dir}/editor`]),
+      );
     },
     changes: ['passwd'],
     mark: 'www:x:33:33:web:',
@@ -124,7 +140,7 @@ for (const [name, tool] of Object.entries(tools)) {
       await withAccounts(async (guest) => {
         await seen(guest);
         await addUserToBase(guest);
-        await tool.use(guest, async () => {});
+        await tool.use(guest, null);
         const now = await seen(guest);
         for (const file of names) expect(now[file]).toContain(added[file] ?? '');
         expect(now[tool.changes[0] as Name]).toContain(tool.mark);
@@ -134,7 +150,7 @@ for (const [name, tool] of Object.entries(tools)) {
         await withAccounts(async (guest) => {
           await seen(guest);
           const update = () => addUserToBase(guest);
-          await tool.use(guest, moment === 'between' ? update : async () => {});
+          await tool.use(guest, moment === 'between' ? update : null);
           const left = raw(guest);
           expect(left[tool.changes[0] as Name]).toContain(tool.mark);
           if (moment === 'after') await update();

@@ -53,7 +53,8 @@ function open({ mnt, handles, contents }) {
     try {
       return describe(fd, contents);
     } catch (error) {
-      return { error: error.code };
+      // Node has no name for ESTALE.
+      return { error: errnoNames.get(-error.errno) };
     } finally {
       fs.closeSync(fd);
     }

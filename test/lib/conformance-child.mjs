@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
 import { pathToFileURL } from 'node:url';
-import { rules } from './conformance-rules.mjs';
+import { ruleSets } from './conformance-rules.mjs';
 
 /** Everything of sys/ as one object, and what the rules need of libc beyond it. */
 async function loadSystem(dist) {
@@ -19,8 +19,10 @@ async function loadSystem(dist) {
   const munmap = sys.native('munmap', 'int', ['uintptr_t', 'size_t']);
   const msync = sys.native('msync', 'int', ['uintptr_t', 'size_t', 'int']);
   const fcntl = sys.native('fcntl', 'int', ['int', 'int', 'uintptr_t']);
-  const bytesAt = (address, length) => Buffer.from(koffi.view(BigInt(address), length));
-  return { ...sys, newStat, E, mmap, munmap, msync, fcntl, bytesAt };
+  // Places in a listing may be beyond what a number holds.
+  const seekTo = sys.native('lseek', 'int64_t', ['int', 'int64_t', 'int']);
+  const viewAt = (address, length) => Buffer.from(koffi.view(BigInt(address), length));
+  return { ...sys, newStat, E, mmap, munmap, msync, fcntl, seekTo, viewAt };
 }
 
 /** What a rule is given. Paths are absolute, as strings (latin1 for the functions of sys/). */
@@ -70,8 +72,7 @@ function contextFor(sys, dir) {
       assert.ok(typeof result === 'number' && result < 0, `no ${errno}, but success`);
       assert.equal(names.get(result), errno);
     },
-    rename: (from, to, flags = 0) =>
-      sys.renameat2(sys.AT_FDCWD, c.at(from), sys.AT_FDCWD, c.at(to), flags),
+    rename: (from, to, flags = 0) => sys.renameat2(sys.AT_FDCWD, c.at(from), sys.AT_FDCWD, c.at(to), flags),
     setxattr: (name, attr, value, flags = 0) =>
       sys.setxattr(sys.AT_FDCWD, c.at(name), attr, Buffer.from(value), flags),
     getxattr: (name, attr) => {
@@ -101,44 +102,53 @@ function asUser(uid, gid, groups, work) {
   }
 }
 
-const slot = (rule) => `r${rules.indexOf(rule)}`;
-
-/** A directory for each rule, with what it finds there. */
-function populate(sys, dir) {
-  for (const rule of rules) {
-    const own = `${dir}/${slot(rule)}`;
+/** A directory for each rule of a set, with what it finds there. */
+function populate(sys, set, dir) {
+  for (const [i, rule] of ruleSets[set].entries()) {
+    const own = `${dir}/r${i}`;
     fs.mkdirSync(own);
     process.umask(0o022);
     rule.before?.(contextFor(sys, own));
   }
 }
 
+/** Every path beneath a directory, in latin1, the directory first. */
+function pathsBeneath(dir) {
+  const entries = fs.readdirSync(Buffer.from(dir, 'latin1'), { withFileTypes: true, encoding: 'buffer' });
+  const found = [dir];
+  for (const entry of entries) {
+    const path = `${dir}/${entry.name.toString('latin1')}`;
+    if (entry.isDirectory()) found.push(...pathsBeneath(path));
+    else found.push(path);
+  }
+  return found;
+}
+
 /** Brings everything in a union's directory into its overlay, and changes nothing. */
 function touchAll(sys, dir) {
   const stat = sys.newStat();
-  for (const name of ['.', ...fs.readdirSync(dir, { recursive: true })]) {
-    const path = `${dir}/${name}`;
+  for (const path of pathsBeneath(dir)) {
     sys.statx(sys.AT_FDCWD, path, sys.AT_SYMLINK_NOFOLLOW, stat);
     const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = stat;
     const error = sys.utimensat(sys.AT_FDCWD, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec);
-    if (error < 0) throw new Error(`${name} cannot be touched: ${error}`);
+    if (error < 0) throw new Error(`${path} cannot be touched: ${error}`);
   }
 }
 
-async function carryOut(sys, name, dir) {
-  const rule = rules.find((one) => one.name === name);
+async function carryOut(sys, set, name, dir) {
+  const i = ruleSets[set].findIndex((one) => one.name === name);
   process.umask(0o022);
-  await rule.run(contextFor(sys, `${dir}/${slot(rule)}`));
+  await ruleSets[set][i].run(contextFor(sys, `${dir}/r${i}`));
 }
 
 const sys = await loadSystem(process.argv[2]);
 for await (const line of readline.createInterface({ input: process.stdin })) {
-  const { call, rule, dir } = JSON.parse(line);
+  const { call, set, rule, dir } = JSON.parse(line);
   let answer = {};
   try {
-    if (call === 'populate') populate(sys, dir);
+    if (call === 'populate') populate(sys, set, dir);
     else if (call === 'touchAll') touchAll(sys, dir);
-    else await carryOut(sys, rule, dir);
+    else await carryOut(sys, set, rule, dir);
   } catch (error) {
     answer = { error: `${error.message}\n${String(error.stack).split('\n').slice(1, 6).join('\n')}` };
   }

@@ -3,8 +3,14 @@
 // conformance-child.mjs.
 import { dataRules } from './conformance-data.mjs';
 import { directoryRules } from './conformance-directories.mjs';
+import { longRules } from './conformance-long.mjs';
 import { metadataRules } from './conformance-metadata.mjs';
 import { nameRules } from './conformance-names.mjs';
+import { randomRules } from './conformance-random.mjs';
 import { rightsRules } from './conformance-rights.mjs';
 
-export const rules = [...nameRules, ...directoryRules, ...rightsRules, ...dataRules, ...metadataRules];
+export const ruleSets = {
+  short: [...nameRules, ...directoryRules, ...rightsRules, ...dataRules, ...randomRules, ...metadataRules],
+  /** What takes minutes. */
+  long: longRules,
+};

@@ -6,14 +6,17 @@ import * as readline from 'node:readline';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { tracked } from './cleanup.ts';
 // @ts-expect-error: plain JavaScript, for the child
-import { rules } from './conformance-rules.mjs';
+import { ruleSets } from './conformance-rules.mjs';
 import { mainFile } from './kasane.ts';
 import { type Needs, testNeeding } from './needs.ts';
 
-const LIMIT = 60_000;
+export type RuleSet = 'short' | 'long';
+
+/** Milliseconds for one rule. */
+const limits = { short: 60_000, long: 600_000 };
 
 interface Child {
-  call: (call: string, dir: string, rule?: string) => Promise<void>;
+  call: (call: string, set: RuleSet, dir: string, rule?: string) => Promise<void>;
   stop: () => Promise<void>;
 }
 
@@ -34,19 +37,19 @@ function startChild(): Child {
       resolve();
     });
   });
-  const call = (name: string, dir: string, rule?: string) =>
+  const call = (name: string, set: RuleSet, dir: string, rule?: string) =>
     new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {
         child.kill('SIGKILL');
-        reject(new Error(`${rule ?? name} did not return within ${LIMIT} ms`));
-      }, LIMIT);
+        reject(new Error(`${rule ?? name} did not return within ${limits[set]} ms`));
+      }, limits[set]);
       answered = (error) => {
         clearTimeout(timer);
         answered = null;
         if (error === null) resolve();
         else reject(error);
       };
-      child.stdin.write(`${JSON.stringify({ call: name, dir, rule })}\n`);
+      child.stdin.write(`${JSON.stringify({ call: name, set, dir, rule })}\n`);
     });
   const stop = tracked(async () => {
     child.kill('SIGKILL');
@@ -55,27 +58,32 @@ function startChild(): Child {
   return { call, stop };
 }
 
-async function once(call: string, dir: string): Promise<void> {
+async function once(call: string, set: RuleSet, dir: string): Promise<void> {
   const child = startChild();
   try {
-    await child.call(call, dir);
+    await child.call(call, set, dir);
   } finally {
     await child.stop();
   }
 }
 
 /** Makes in a directory what the rules find there. */
-export function populate(dir: string): Promise<void> {
-  return once('populate', dir);
+export function populate(dir: string, set: RuleSet = 'short'): Promise<void> {
+  return once('populate', set, dir);
 }
 
 /** Has everything beneath a union's directory copied up. */
 export function copyUpAll(dir: string): Promise<void> {
-  return once('touchAll', dir);
+  return once('touchAll', 'long', dir);
 }
 
 /** A test for each rule, in the populated directory that `makeDirectory` gives. Needs root. */
-export function conformance(name: string, makeDirectory: () => Promise<string> | string, needs: Needs = {}): void {
+export function conformance(
+  name: string,
+  makeDirectory: () => Promise<string> | string,
+  needs: Needs = {},
+  set: RuleSet = 'short',
+): void {
   describe(name, () => {
     let child: Child;
     let dir: string;
@@ -84,8 +92,9 @@ export function conformance(name: string, makeDirectory: () => Promise<string> |
       child = startChild();
     });
     afterAll(() => child?.stop());
-    for (const rule of rules as { name: string }[]) {
-      testNeeding({ root: true, ...needs }, rule.name, () => child.call('rule', dir, rule.name));
+    for (const { name: rule } of ruleSets[set] as { name: string }[]) {
+      const body = () => child.call('rule', set, dir, rule);
+      testNeeding({ root: true, ...needs }, rule, body, limits[set] + 5000);
     }
   });
 }

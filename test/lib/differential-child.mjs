@@ -11,7 +11,7 @@ import { pathOperations } from './differential-ops.mjs';
 const load = (dist, file) => import(pathToFileURL(`${dist}/sys/${file}`).href);
 
 /** One tree or two (then the second is the one to go by), a model of it, and open handles in both. */
-async function openWorld({ dist, union, plain, report }) {
+async function openWorld({ dist, union, plain, countsLinks, report }) {
   const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'creds.js', 'constants.js'];
   const modules = await Promise.all(files.map((file) => load(dist, file)));
   const sys = Object.assign({}, ...modules);
@@ -22,6 +22,7 @@ async function openWorld({ dist, union, plain, report }) {
   const world = {
     sys,
     E,
+    countsLinks,
     stat: newStat(),
     sides: [union, plain].filter(Boolean).map((path, index) => ({ index, root: open(path) })),
     model: new Map(),
@@ -96,7 +97,7 @@ function describe(world, side, path) {
   const name = path === '' ? '.' : path;
   const error = sys.statx(side.root, name, sys.AT_SYMLINK_NOFOLLOW, stat);
   if (error < 0) return { error: world.errno(error) };
-  const entry = describeStat(stat);
+  const entry = describeStat(world, stat);
   const copy = { ...stat };
   entry.xattrs = xattrsOf(world, side.root, name);
   if (entry.type === 'link') entry.target = sys.readlinkat(side.root, name);

@@ -43,7 +43,7 @@ export function listEntries(world, dirFd, path) {
 }
 
 /** What must be equal of an object's attributes; the times as strings. */
-export function describeStat(s) {
+export function describeStat(world, s) {
   const type = typeOf(s.mode);
   const plain = type !== 'dir';
   return {
@@ -51,7 +51,8 @@ export function describeStat(s) {
     mode: (s.mode & 0o7777).toString(8),
     uid: s.uid,
     gid: s.gid,
-    ...(plain ? { size: s.size, nlink: s.nlink } : {}),
+    ...(plain ? { size: s.size } : {}),
+    ...(plain && world.countsLinks ? { nlink: s.nlink } : {}),
     ...(type === 'char' ? { rdev: `${s.rdevMajor}:${s.rdevMinor}` } : {}),
     mtime: s.mtimeSec < OLD ? `${s.mtimeSec}.${s.mtimeNsec}` : 'now',
   };

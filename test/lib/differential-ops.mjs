@@ -508,7 +508,7 @@ const readdir = (world, random, tools) => {
 
 function statResult(world, r) {
   if (r < 0) return { r };
-  return { r: 0, stat: describeStat(world.stat), ofIno: { ...world.stat } };
+  return { r: 0, stat: describeStat(world, world.stat), ofIno: { ...world.stat } };
 }
 
 const stat = (world, random, tools) => {

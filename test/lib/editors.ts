@@ -7,10 +7,17 @@ import { expect } from 'vitest';
 import { type Agent, startAgent } from './agent.ts';
 import { mountTest } from './needs.ts';
 import { runOk, sh } from './run.ts';
-import { type Guest, makeGate, text, throughGate, type UpdateKind, withGuest } from './versioning.ts';
+import {
+  BASE_LINE,
+  GUEST_LINE,
+  type Guest,
+  makeGate,
+  text,
+  throughGate,
+  type UpdateKind,
+  withGuest,
+} from './versioning.ts';
 
-const BASE_LINE = 3;
-const GUEST_LINE = 15;
 const moments = ['before', 'between', 'after'] as const;
 
 /** Changes the guest's line of a file; `between` happens after it has read and before it writes. */

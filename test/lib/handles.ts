@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { call } from './calls.ts';
 import { type Layers, type Mount, startMount, withLayers } from './kasane.ts';
-import { runOk, sh, sleep } from './run.ts';
+import { runOk, sleep } from './run.ts';
 import { BaseWatch, type Guest, guestOf, writeFiles } from './versioning.ts';
 
 /** What a handle opens; or the name of the errno. */
@@ -55,14 +55,13 @@ export type Handles = Record<string, string>;
 export interface ExportedGuest extends Guest {
   layers: Layers;
   take: (...names: string[]) => Promise<Handles>;
-  /** Content of what a handle opens: of a file its bytes, of a directory its names, else its errno or type. */
-  open: (handle: string) => Promise<string>;
+  /** Content of what each handle opens: of a file its bytes, of a directory its names, else its errno or type. */
+  openAll: (handles: Handles) => Promise<Record<string, string>>;
   forget: () => Promise<void>;
   /** Unmounts, does what is to be done meanwhile, and mounts again. */
   restart: (meanwhile?: () => Promise<unknown> | unknown) => Promise<void>;
   /** The same after kill -9. */
   crash: (meanwhile?: () => Promise<unknown> | unknown) => Promise<void>;
-  sh: (script: string) => Promise<string>;
 }
 
 export interface ExportSpec {
@@ -86,21 +85,23 @@ export function withExport<T>(spec: ExportSpec, body: (guest: ExportedGuest) => 
         const handles = await takeHandles(layers.mnt, names);
         return Object.fromEntries(names.map((name, i) => [name, handles[i] as string]));
       },
-      open: async (handle) => shown((await openHandles(layers.mnt, [handle]))[0] as Opened),
+      openAll: async (handles) => {
+        const found = await openHandles(layers.mnt, Object.values(handles));
+        return Object.fromEntries(Object.keys(handles).map((name, i) => [name, shown(found[i] as Opened)]));
+      },
       forget: () => forgetAll(layers.mnt),
       restart: async (meanwhile) => {
         await mount.umount();
         await meanwhile?.();
         mount = await start();
-        Object.assign(guest, { ...guestOf(mount, watch, layers.dir), sh: guest.sh });
+        Object.assign(guest, guestOf(mount, watch, layers.dir));
       },
       crash: async (meanwhile) => {
         await mount.kill();
         await meanwhile?.();
         mount = await start();
-        Object.assign(guest, { ...guestOf(mount, watch, layers.dir), sh: guest.sh });
+        Object.assign(guest, guestOf(mount, watch, layers.dir));
       },
-      sh: (script) => sh(script, [], { cwd: layers.mnt }),
     };
     try {
       const result = await body(guest);

@@ -27,7 +27,15 @@ export interface Image {
  */
 export async function makeLoopImage(
   dir: string,
-  spec: { fs: ImageType; name?: string; sizeMiB?: number; from?: string; options?: string },
+  spec: {
+    fs: ImageType;
+    name?: string;
+    sizeMiB?: number;
+    from?: string;
+    options?: string;
+    /** For mkfs.erofs. */
+    mkfs?: readonly string[];
+  },
 ): Promise<Image> {
   const name = spec.name ?? spec.fs;
   const file = `${dir}/${name}.img`;
@@ -35,7 +43,7 @@ export async function makeLoopImage(
   await fs.mkdir(mountPoint, { recursive: true });
   if (spec.fs === 'erofs') {
     if (spec.from === undefined) throw new Error('an EROFS image needs a directory to be made from');
-    await runOk('mkfs.erofs', ['--quiet', file, spec.from], { timeout: 60_000 });
+    await runOk('mkfs.erofs', ['--quiet', ...(spec.mkfs ?? []), file, spec.from], { timeout: 60_000 });
   } else {
     await sh('truncate -s "$2"M "$1"', [file, String(spec.sizeMiB ?? 320)]);
     const quiet = { ext4: ['-q', '-F'], xfs: ['-q', '-f'], btrfs: ['-q', '-f'] }[spec.fs];

@@ -33,7 +33,7 @@ export interface Guest {
   /** Updates a file of the base. */
   update: (name: string, content: string, kind?: UpdateKind) => Promise<void>;
   /** Whatever else is done to the base. */
-  changeBase: (work: () => Promise<unknown> | unknown) => Promise<void>;
+  changeBase: (work: () => Promise<unknown> | unknown, unchecked?: boolean) => Promise<void>;
   conflicts: () => Promise<OpenConflict[]>;
   /** Paths in conflict with their kinds, sorted: `etc/passwd record`. */
   conflictList: () => Promise<string[]>;
@@ -81,10 +81,10 @@ export class BaseWatch {
     if (moved.length > 0) throw new Error(`the base was written to: ${moved.join(', ')}`);
   }
 
-  /** One change at a time. */
-  changing(work: () => Promise<unknown> | unknown): Promise<void> {
+  /** One change at a time. `unchecked`: the tree may be another by now. */
+  changing(work: () => Promise<unknown> | unknown, unchecked = false): Promise<void> {
     const run = this.#last.then(async () => {
-      this.check();
+      if (!unchecked) this.check();
       await work();
       this.#known = snapshot(this.#dir);
     });
@@ -140,7 +140,7 @@ export function guestOf(mount: Mount, watch: BaseWatch, dir: string): Guest {
     exists: async (name) => (await mount.sh('[ -e "$1" ] && echo yes || echo no', [at(name)])) === 'yes\n',
     update: (name, content, kind = 'replace') =>
       watch.changing(() => updateFile(path.join(base, name), content, kind)),
-    changeBase: (work) => watch.changing(work),
+    changeBase: (work, unchecked) => watch.changing(work, unchecked),
     conflicts: () => openConflicts(mount, mount.dir),
     conflictList: async () =>
       (await openConflicts(mount, mount.dir)).map((one) => `${one.path} ${one.kind}`).sort(),
@@ -182,6 +182,10 @@ export function text(changes: Record<number, string> = {}): string {
   const lines = Array.from({ length: 20 }, (_, i) => changes[i + 1] ?? `line ${i + 1}`);
   return `${lines.join('\n')}\n`;
 }
+
+/** Where the base changes it, and where the guest does. */
+export const BASE_LINE = 3;
+export const GUEST_LINE = 15;
 
 /** Stops a tool in the middle: it runs `script` (a shell command) and goes on when `between` is done. */
 export interface Gate {

@@ -31,6 +31,7 @@ describe('the store', () => {
           clean: true,
           uncleanBoot: false,
           journal: 0,
+          paths: [],
           lastRecords: [],
           torn: false,
           indexMissing: false,

@@ -1,0 +1,384 @@
+// The daemon as a process: what ps shows, how it ends, what it logs, and what a guest cannot reach through it.
+import { spawn } from 'node:child_process';
+import * as fs from 'node:fs';
+import * as readline from 'node:readline';
+import { describe, expect } from 'vitest';
+import { startAgent } from '../lib/agent.ts';
+import { tracked } from '../lib/cleanup.ts';
+import {
+  daemonOf,
+  kasane,
+  type Layers,
+  mainFile,
+  startMount,
+  stopBackground,
+  withLayers,
+  withMount,
+} from '../lib/kasane.ts';
+import { mountAt, takeDown } from '../lib/mounts.ts';
+import { mountTest, testNeeding } from '../lib/needs.ts';
+import { isAlive, run, runOk, sh, waitUntil } from '../lib/run.ts';
+import { withBaseUntouched } from '../lib/tree.ts';
+
+const words = (pid: number) => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+
+/** The line of the mount in mountinfo. */
+const mountLine = (mnt: string) =>
+  fs
+    .readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .find((line) => line.split(' ')[4] === mnt) ?? '';
+
+const simple = (layers: Layers) => fs.writeFileSync(`${layers.base}/f`, 'base\n');
+
+mountTest('the command line names base, overlay and mount point, and status names the process', () =>
+  withLayers(async (layers) => {
+    simple(layers);
+    const { base, overlay, mnt } = layers;
+    expect(await kasane(['mount', '--base', base, '--overlay', overlay, mnt])).toMatchObject({ code: 0 });
+    try {
+      const pid = daemonOf(mnt) as number;
+      expect(words(pid).slice(-5)).toEqual(['--base', base, '--overlay', overlay, mnt]);
+      expect(await runOk('ps', ['-o', 'args=', '-p', String(pid)])).toContain(`--overlay ${overlay} ${mnt}`);
+      expect(JSON.parse((await kasane(['status', '--json', mnt])).stdout).pid).toBe(pid);
+      expect(await runOk('cat', [`${mnt}/.kasane/status`])).toContain(`\npid ${pid}\n`);
+      const listed = JSON.parse((await kasane(['list', '--json'])).stdout) as { mountPoint: string }[];
+      expect(listed.find((one) => one.mountPoint === mnt)).toMatchObject({ overlay, pid, state: 'alive' });
+    } finally {
+      await stopBackground(mnt);
+    }
+    expect((await kasane(['list'])).stdout).not.toContain(mnt);
+  }),
+);
+
+describe('it ends', () => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    mountTest(`with 0 and nothing mounted at ${signal}, and what was written is kept`, () =>
+      withLayers(async (layers) => {
+        simple(layers);
+        await withBaseUntouched(layers.base, async () => {
+          const mount = await startMount({ ...layers, mountPoint: layers.mnt });
+          await mount.sh('echo guest >> f; echo guest > new');
+          process.kill(mount.pid, signal);
+          expect(await mount.ended).toBe(0);
+          expect(mountAt(layers.mnt)).toBe(null);
+          expect(mount.log()).toContain(`${signal}: unmounting`);
+          await withMount(layers, async (again) =>
+            expect(await again.sh('cat f new')).toBe('base\nguest\nguest\n'),
+          );
+        });
+        expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0 });
+      }),
+    );
+  }
+
+  mountTest('at SIGTERM as soon as the last file is closed, if the mount is busy', () =>
+    withLayers(async (layers) => {
+      simple(layers);
+      const mount = await startMount({ ...layers, mountPoint: layers.mnt });
+      const agent = startAgent();
+      const fd = await agent.call<number>('openSync', `${layers.mnt}/f`, 'r+');
+      process.kill(mount.pid, 'SIGTERM');
+      expect(await waitUntil(() => mountAt(layers.mnt) === null)).toBe(true);
+      await agent.call('writeSync', fd, 'late\n');
+      expect(isAlive(mount.pid)).toBe(true);
+      await agent.call('closeSync', fd);
+      expect(await mount.ended).toBe(0);
+      await agent.stop();
+      expect(fs.readFileSync(`${layers.overlay}/f`, 'utf8')).toBe('late\n');
+    }),
+  );
+
+  for (const [who, command] of [
+    ['umount(8)', ['umount']],
+    ['a lazy umount', ['umount', '-l']],
+    ['fusermount3', ['fusermount3', '-u']],
+    ['kasane umount', [process.execPath, mainFile, 'umount']],
+  ] as const) {
+    mountTest(`with 0 after ${who}`, () =>
+      withLayers(async (layers) => {
+        simple(layers);
+        const mount = await startMount({ ...layers, mountPoint: layers.mnt });
+        await mount.sh('echo guest >> f');
+        const [program, ...args] = command;
+        expect(await run(program, [...args, layers.mnt])).toMatchObject({ code: 0, stderr: '' });
+        expect(await mount.ended).toBe(0);
+        expect(mount.log()).toMatch(/unmounted\n$/);
+        expect(mountAt(layers.mnt)).toBe(null);
+      }),
+    );
+  }
+});
+
+mountTest('a mistake of its own costs a request an error, and nobody else anything', () =>
+  withLayers(async (layers) => {
+    for (const name of ['a', 'b', 'c']) fs.writeFileSync(`${layers.base}/${name}`, 'base\n');
+    // Removing: while the request is handled. Copying up: while the result of a job is taken.
+    for (const [step, script, text] of [
+      ['whiteout-before-rename:1:throw', 'rm a', 'base\n'],
+      ['copy-up-before-rename:1:throw', 'echo guest >> b', 'base\nguest\n'],
+    ] as const) {
+      await withMount({ ...layers, env: { KASANE_FAIL: step } }, async (mount) => {
+        const failed = await run('bash', ['-c', script], { cwd: layers.mnt });
+        expect(failed.stderr).toMatch(/Input\/output error/);
+        expect(await mount.sh('cat c; echo x > d; cat d')).toBe('base\nx\n');
+        expect(mount.log()).toMatch(/ error serve: .*fail point/);
+        // The second time it works.
+        await mount.sh(script);
+        if (script === 'rm a') expect((await run('cat', [`${layers.mnt}/a`])).code).toBe(1);
+        else expect(await mount.read('b')).toBe(text);
+        expect(await mount.umount()).toBe(0);
+      });
+    }
+    expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0 });
+  }),
+);
+
+mountTest('--debug traces each request in a line that can be read', () =>
+  withLayers(async (layers) => {
+    simple(layers);
+    await withMount({ ...layers, options: ['--debug'] }, async (mount) => {
+      await mount.sh('cat f; echo guest > new; mv new newer; cat none || true; chmod 600 newer');
+      for (const line of [
+        /LOOKUP node=1 uid=0 gid=0 pid=\d+ "f"/,
+        /OPEN node=\d+ /,
+        /READ node=\d+ .*size=\d+/,
+        /CREATE node=1 .*"new"/,
+        /WRITE node=\d+ .*size=6/,
+        /RENAME2? node=1 .*"new".*"newer"/,
+        /SETATTR node=\d+ /,
+        /LOOKUP .*ENOENT/,
+      ]) {
+        expect(mount.log()).toMatch(line);
+      }
+      expect(mount.log()).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z debug serve: /m);
+    });
+  }),
+);
+
+mountTest('by default it mounts nosuid and nodev, and otherwise where that is asked for', () =>
+  withLayers(async (layers) => {
+    fs.mkdirSync(`${layers.base}/d`);
+    await withMount(layers, async (mount) => {
+      expect(mountLine(layers.mnt)).toMatch(/ rw,nosuid,nodev,[^ ]* .*fuse\.kasane kasane /);
+      expect(mountLine(layers.mnt)).toMatch(/default_permissions,allow_other/);
+      await mount.sh('mknod null c 1 3');
+      expect((await run('cat', [`${layers.mnt}/null`])).stderr).toContain('Permission denied');
+    });
+    await withMount({ ...layers, options: ['-o', 'suid,dev,noexec,noatime,fsname=web1'] }, async (mount) => {
+      expect(mountLine(layers.mnt)).toMatch(/ rw,noexec,noatime .*fuse\.kasane web1 /);
+      await mount.sh('cat null');
+    });
+    await withMount({ ...layers, options: ['-o', 'ro'] }, async (mount) => {
+      expect(mountLine(layers.mnt)).toMatch(/ ro,nosuid,nodev/);
+      expect((await run('touch', [`${layers.mnt}/x`])).stderr).toContain('Read-only file system');
+      expect(await mount.sh('ls')).toBe('d\nnull\n');
+    });
+  }),
+);
+
+testNeeding(
+  { root: true, fuse: true, commands: ['mount.fuse3', 'unshare'] },
+  'mount -t fuse.kasane mounts, as from fstab, and umount ends the daemon that stays behind',
+  () =>
+    withLayers(async (layers) => {
+      simple(layers);
+      const { base, overlay, mnt, dir } = layers;
+      const bin = `${dir}/bin`;
+      fs.mkdirSync(bin);
+      fs.writeFileSync(`${bin}/kasane`, `#!/bin/sh\nexec ${process.execPath} ${mainFile} "$@"\n`, {
+        mode: 0o755,
+      });
+      // mount.fuse3 looks in the usual places only, so one of them is another directory for the time being.
+      const script = `
+        mount --bind "$1" /usr/local/bin
+        mount -t fuse.kasane -o "base=$2,overlay=$3,settle=1,noatime,fsname=guest1" guest1 "$4"
+        findmnt -n -o FSTYPE,SOURCE,OPTIONS "$4"
+        cat "$4/f" "$4/.kasane/status"
+        pid=$(sed -n 's/^pid //p' "$4/.kasane/status")
+        umount "$4"
+        for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
+        ! kill -0 "$pid" 2>/dev/null
+        ! mount -t fuse.kasane -o "base=$2" x "$4"
+      `;
+      const enter = ['--mount', '--propagation', 'private', 'bash', '-euc', script, 'bash'];
+      const done = await run('unshare', [...enter, bin, base, overlay, mnt]);
+      expect({ code: done.code, err: done.stderr }).toEqual({
+        code: 0,
+        err: expect.stringMatching(/^kasane: mount: no overlay[^\n]*\n$/),
+      });
+      expect(done.stdout).toMatch(/^fuse\.kasane guest1 .*noatime.*\n/);
+      expect(done.stdout).toContain('\nbase\n');
+      expect(done.stdout).toContain(`\noverlay ${overlay}\n`);
+    }),
+  60_000,
+);
+
+mountTest(
+  'a guest reaches neither the attributes of overlayfs and Kasane, nor whiteouts, nor Kasane’s directory',
+  () =>
+    withLayers(async (layers) => {
+      fs.mkdirSync(`${layers.base}/d`);
+      fs.writeFileSync(`${layers.base}/d/f`, 'base\n');
+      await withMount(layers, async (mount) => {
+        const { mnt, overlay } = layers;
+        await mount.sh('echo guest >> d/f; mkdir own');
+        const kept = await runOk('getfattr', ['-d', '-m', '-', '-e', 'hex', `${overlay}/d/f`]);
+        expect(kept).toContain('trusted.kasane.origin=');
+        // Its own attributes of such names are the guest's own, and change nothing.
+        await mount.sh(`
+        setfattr -n trusted.overlay.opaque -v y d
+        setfattr -n trusted.overlay.redirect -v /etc own
+        test "$(getfattr --only-values -n trusted.overlay.opaque d)" = y
+        test "$(ls d)" = f
+        test "$(getfattr --absolute-names -d -m - d | grep -c overlay)" = 1
+        test -z "$(getfattr -d -m - d/f)"
+        setfattr -x trusted.overlay.opaque d
+      `);
+        for (const prefix of ['trusted', 'user']) {
+          const name = `${prefix}.kasane.origin`;
+          const set = await run('setfattr', ['-n', name, '-v', 'x', `${mnt}/d/f`]);
+          expect(set.stderr).toContain('Operation not permitted');
+          expect((await run('getfattr', ['-n', name, `${mnt}/d/f`])).stderr).toContain('No such attribute');
+          expect((await run('setfattr', ['-x', name, `${mnt}/d/f`])).stderr).toContain('No such attribute');
+        }
+        expect(await runOk('getfattr', ['-d', '-m', '-', '-e', 'hex', `${overlay}/d/f`])).toBe(kept);
+        expect((await run('mknod', [`${mnt}/w`, 'c', '0', '0'])).stderr).toContain('Operation not permitted');
+        expect((await run('mknod', [`${mnt}/d/f`, 'c', '0', '0'])).code).toBe(1);
+        expect(await mount.sh('ls -a')).toBe('.\n..\nd\nown\n');
+        expect(fs.statSync(`${overlay}/.kasane`).mode & 0o777).toBe(0o700);
+        // What stands at that name is the control directory, and nothing comes to it or goes from it.
+        for (const script of [
+          'cat .kasane/format',
+          'ls .kasane/index',
+          'rm -r .kasane',
+          'rmdir .kasane',
+          'mv .kasane k',
+          'mv own .kasane',
+          'mv -T own .kasane/own',
+          'ln d/f .kasane/f',
+          'touch .kasane/new',
+          'mkdir .kasane',
+          'chmod 777 .kasane',
+          'echo x > .kasane/status',
+          'ln -s d .kasane',
+        ]) {
+          expect((await run('bash', ['-c', script], { cwd: mnt })).code, script).not.toBe(0);
+        }
+        expect(fs.existsSync(`${overlay}/.kasane/format`)).toBe(true);
+        expect(await mount.sh('cat d/f')).toBe('base\nguest\n');
+      });
+    }),
+);
+
+const USER = 65534;
+
+/**
+ * A Kasane of an ordinary user, in a mount namespace of its own with a device that anybody may open; `as` runs a
+ * bash script there, by default as that user.
+ */
+async function withUsersMount(
+  layers: Layers,
+  body: (as: (script: string, uid?: number) => ReturnType<typeof run>) => Promise<void>,
+): Promise<void> {
+  const script = `
+    mkdir -p "$1/dev"; mount -t tmpfs none "$1/dev"; mknod -m 666 "$1/dev/fuse" c 10 229
+    mount --bind "$1/dev/fuse" /dev/fuse; umount -l "$1/dev"
+    export KASANE_RUNTIME_DIR="$1/run"
+    shift; exec setpriv --reuid=${USER} --regid=${USER} --clear-groups "$@"
+  `;
+  const enter = ['--mount', '--propagation', 'private', 'bash', '-euc', script, 'bash', layers.dir];
+  const command = [process.execPath, mainFile, 'mount', '--foreground', '--settle', '0'];
+  const args = ['--base', layers.base, '--overlay', layers.overlay, layers.mnt];
+  const child = spawn('unshare', [...enter, ...command, ...args], {
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let log = '';
+  child.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
+  const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const stop = tracked(async () => {
+    child.kill('SIGTERM');
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 5000))]);
+    child.kill('SIGKILL');
+  });
+  const as = (what: string, uid = USER) =>
+    run('nsenter', [
+      `--target=${child.pid}`,
+      '--mount',
+      'setpriv',
+      `--reuid=${uid}`,
+      `--regid=${uid}`,
+      '--clear-groups',
+      'env',
+      `KASANE_RUNTIME_DIR=${layers.dir}/run`,
+      ...['bash', '-euc', what, 'bash', layers.mnt, mainFile],
+    ]);
+  try {
+    const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    const first = await Promise.race([lines.next(), ended.then(() => null)]);
+    if (first === null || first.done) throw new Error(`it did not serve: ${log}`);
+    await body(as);
+    const done = await as(`${process.execPath} "$2" umount "$1"`);
+    expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
+    expect(await ended).toBe(0);
+  } finally {
+    await stop();
+  }
+}
+
+mountTest(
+  'an ordinary user mounts through fusermount3, with what an ordinary user may write',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay, mnt, dir } = layers;
+      await sh('cd "$1"; mkdir -p d/e; for f in a b d/c d/e/g; do echo base > $f; done; ln -s a l', [base]);
+      await sh('chown -R 65534:65534 "$@"; mkdir "$3/run"; chown 65534 "$3/run"', [overlay, mnt, dir]);
+      await withBaseUntouched(base, async () => {
+        await withUsersMount(layers, async (as) => {
+          const work = `
+            cd "$1"
+            echo guest >> a; rm b; mkdir new; echo x > new/f; mv d/c d/moved; chmod 700 d/e; ln -sf b l
+            rm -r d/e; mkdir d/e; echo y > d/e/only
+            test "$(stat -c %U:%G a new/f)" = $'nobody:nogroup\\nnobody:nogroup'
+            ${process.execPath} "$2" status "$1" | grep -q '^copies '
+          `;
+          expect(await as(work)).toMatchObject({ code: 0, stderr: '' });
+          expect((await as('cat "$1/a"', 0)).stderr).toContain('Permission denied');
+          expect((await as('chown 0 "$1/a"')).stderr).toContain('Operation not permitted');
+          expect((await as('setfattr -n user.kasane.origin -v x "$1/a"')).code).not.toBe(0);
+          expect((await as('setfattr -n user.mine -v x "$1/a"; getfattr -d "$1/a"')).stdout).toContain(
+            'user.mine',
+          );
+        });
+        expect(await runOk('getfattr', ['-d', '-m', '-', `${overlay}/a`])).toContain('user.kasane.origin=');
+        expect(await runOk('getfattr', ['-d', '-m', '-', `${overlay}/d/e`])).toContain(
+          'user.overlay.opaque="y"',
+        );
+        expect(await runOk('stat', ['-c', '%F %t:%T', `${overlay}/b`])).toBe('character special file 0:0\n');
+        await withUsersMount(layers, async (as) => {
+          const seen = await as(
+            'cd "$1"; find . | sort | tr "\\n" " "; cat a d/moved d/e/only new/f; readlink l',
+          );
+          expect(seen.stdout).toBe(
+            '. ./a ./d ./d/e ./d/e/only ./d/moved ./l ./new ./new/f base\nguest\nbase\ny\nx\nb\n',
+          );
+        });
+      });
+    }),
+  { commands: ['fusermount3', 'unshare', 'nsenter', 'setpriv', 'getfattr'] },
+);
+
+mountTest('a daemon in the background logs to the file that it is given', () =>
+  withLayers(async (layers) => {
+    simple(layers);
+    const { base, overlay, mnt, dir } = layers;
+    const args = ['mount', '--base', base, '--overlay', overlay, '--log', `${dir}/log`, mnt];
+    expect(await kasane(args)).toMatchObject({ code: 0 });
+    const pid = daemonOf(mnt) as number;
+    await takeDown(mnt);
+    expect(await waitUntil(() => !isAlive(pid))).toBe(true);
+    expect(fs.readFileSync(`${dir}/log`, 'utf8')).toMatch(/info main: \S+\/mnt: unmounted\n$/);
+    expect(fs.statSync(`${dir}/log`).mode & 0o777).toBe(0o600);
+  }),
+);

@@ -1,0 +1,77 @@
+// strace on a running daemon, to count its system calls thread by thread, or to kill it at the N-th call of a
+// kind: a crash at a place that nobody has thought of, without the daemon's help.
+import { type ChildProcess, spawn } from 'node:child_process';
+import * as fs from 'node:fs';
+import { tracked } from './cleanup.ts';
+import { waitUntil } from './run.ts';
+
+/** Who calls: the serving worker, the main thread, or the pool of threads that do its blocking work. */
+export const threadGroups = ['worker', 'main', 'pool'] as const;
+export type ThreadGroup = (typeof threadGroups)[number];
+
+const POLL = '7';
+
+/** Thread ids of an idle daemon: its worker is the one that polls. */
+export function threadsOf(pid: number): Record<ThreadGroup, number[]> {
+  const tids = fs.readdirSync(`/proc/${pid}/task`).map(Number);
+  const isPolling = (tid: number) =>
+    fs.readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'latin1').split(' ')[0] === POLL;
+  const worker = tids.filter((tid) => tid !== pid && isPolling(tid));
+  return { worker, main: [pid], pool: tids.filter((tid) => tid !== pid && !worker.includes(tid)) };
+}
+
+export interface Tracer {
+  /** Lets go of the daemon, if it lives. */
+  stop: () => Promise<void>;
+}
+
+async function attach(tids: readonly number[], args: readonly string[]): Promise<Tracer> {
+  const child = spawn('strace', [...args, ...tids.flatMap((tid) => ['-p', String(tid)])], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  const attached = () => (said.match(/ attached/g)?.length ?? 0) >= tids.length;
+  const stop = tracked(() => stopTracer(child));
+  if (!(await waitUntil(() => attached() || child.exitCode !== null, 10_000, 2)) || !attached()) {
+    await stop();
+    throw new Error(`strace did not attach: ${said}`);
+  }
+  return { stop };
+}
+
+async function stopTracer(child: ChildProcess): Promise<void> {
+  const over = () => child.exitCode !== null || child.signalCode !== null;
+  if (!over()) child.kill('SIGINT');
+  if (await waitUntil(over, 5000, 2)) return;
+  child.kill('SIGKILL');
+  await waitUntil(over, 5000);
+}
+
+/** Kills the process when one of the threads is about to make its N-th call of that kind. */
+export function killAt(tids: readonly number[], call: string, n: number): Promise<Tracer> {
+  const quiet = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=KILL:when=${n}`, '-o', '/dev/null'];
+  return attach(tids, quiet);
+}
+
+/** Writes the calls of those kinds to a file, a line each. */
+export function traceTo(file: string, tids: readonly number[], calls: readonly string[]): Promise<Tracer> {
+  return attach(tids, ['-e', `trace=${calls.join(',')}`, '-s', '0', '-o', file]);
+}
+
+/** Most calls of each kind that a single thread has made. */
+export function countsIn(file: string): Map<string, number> {
+  const each = new Map<string, number>();
+  for (const line of fs.readFileSync(file, 'latin1').split('\n')) {
+    const found = /^(\d+ +)?(\w+)\(/.exec(line);
+    if (found === null) continue;
+    const key = `${found[2]} ${found[1] ?? ''}`;
+    each.set(key, (each.get(key) ?? 0) + 1);
+  }
+  const most = new Map<string, number>();
+  for (const [key, count] of each) {
+    const call = key.split(' ')[0] as string;
+    most.set(call, Math.max(most.get(call) ?? 0, count));
+  }
+  return most;
+}
