@@ -21,6 +21,9 @@ import { type Journal, Union, type UnionHost } from '../union/union.ts';
 import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
+import { Shrinker } from './shrink.ts';
+
+const shrinker = new Shrinker();
 
 /** New ones are asked for when so few are left: more than can be looked up while the main thread is busy. */
 const NODES_LOW = 500_000;
@@ -276,6 +279,7 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       return;
     case 'rotate':
       host.send({ kind: 'rotated', id: message.id, name: union.journal.rotate() });
+      shrinker.look(union.table.size);
       return;
     case 'counts': {
       const { table, fds } = union;

@@ -26,6 +26,9 @@ export interface LinkEvents {
 /** How long an OPEN waits for a merge that is being computed; then the guest's own file answers. */
 const LOOK_LIMIT_MS = 2000;
 
+/** Requests leave little behind; V8's own limit of 48 costs memory and brings nothing. */
+const YOUNG_MB = 16;
+
 export class WorkerLink {
   readonly #worker: Worker;
   readonly #wakeFd: number;
@@ -47,7 +50,10 @@ export class WorkerLink {
     this.#jobs = jobs;
     this.#log = jobs.log;
     this.#events = events;
-    this.#worker = new Worker(new URL('./serve-worker.js', import.meta.url), { workerData: start });
+    this.#worker = new Worker(new URL('./serve-worker.js', import.meta.url), {
+      workerData: start,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    });
     let serving: (negotiated: Negotiated) => void = () => {};
     let refused: (error: Error) => void = () => {};
     this.serving = new Promise((resolve, reject) => {

@@ -3,10 +3,9 @@
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { isOpaque, isOpaqueMark, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
-import { joinPath } from '../lib/names.ts';
+import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
-import { fstat } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
@@ -251,24 +250,35 @@ function lowerParts(union: Union, parent: Node, name: string, from: number, want
   }
 }
 
-/** A renamed directory of the base (overlayfs's redirect): absolute from the root, or a name beside it. */
+/**
+ * A renamed directory of the base (overlayfs's redirect): absolute from the root, or a name beside it. None where
+ * the target has left the base: the directory is served as a plain one.
+ */
 export function redirectedParts(union: Union, parent: Node, redirect: string): ClosedPart[] {
+  if (!redirect.startsWith('/')) return partsBeneath(union, parent.dir?.parts ?? [], redirect);
+  const path = redirect.slice(1);
+  const roots = union.layers.map((layer) => ({ layer: layer.index, path: '', ino: layer.rootIno }));
+  // What hides something in layers beneath may lie anywhere above; a single layer has none beneath.
+  const names = roots.length > 1 ? path.split('/') : [path];
+  return names
+    .reduce<readonly ClosedPart[]>((parts, name) => partsBeneath(union, parts, name), roots)
+    .slice();
+}
+
+/** Directories of the base at a name in a directory with these parts, down to the first layer that hides the rest. */
+function partsBeneath(union: Union, parts: readonly ClosedPart[], name: string): ClosedPart[] {
   const wanted: ClosedPart[] = [];
-  const absolute = redirect.startsWith('/');
-  const places = absolute
-    ? union.layers.map((layer) => ({ layer: layer.index, path: redirect.slice(1) }))
-    : (parent.dir?.parts ?? []).map((part) => ({
-        layer: part.layer,
-        path: joinPath(part.path, redirect),
-      }));
-  for (const place of places) {
-    const layer = union.layers[place.layer];
-    if (!layer) continue;
-    const fd = openDirectoryBeneath(layer.rootFd, place.path);
-    // The target has left the base: the directory is served as a plain one.
-    if (fd < 0) continue;
-    if (fstat(fd, lowerStat) === 0) wanted.push({ ...place, ino: lowerStat.ino });
-    close(fd);
+  for (const part of parts) {
+    const layer = union.layers[part.layer];
+    const path = joinPath(part.path, name);
+    const parentFd = layer ? openDirectoryBeneath(layer.rootFd, parentPath(path)) : -E.ENOENT;
+    if (parentFd < 0) continue;
+    const error = statAt(parentFd, baseName(path), lowerStat);
+    const isDir = error === 0 && isDirectory(lowerStat.mode);
+    if (isDir) wanted.push({ layer: part.layer, path, ino: lowerStat.ino });
+    const hides = error === 0 && (!isDir || isOpaque(union.overlay, parentFd, baseName(path)));
+    close(parentFd);
+    if (hides) break;
   }
   return wanted;
 }

@@ -28,7 +28,6 @@ import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
-import { firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
@@ -69,16 +68,12 @@ export function open(
     const aged = ageOrigin(union, node, callerPid, access !== O_WRONLY && !truncates, shown);
     if (aged < 0) return aged;
   }
-  const fd = openObject(union, node, access | (truncates ? O_TRUNC : 0));
+  const fd = openShown(union, node, access | (truncates ? O_TRUNC : 0));
   if (fd < 0) return fd;
-  const moved =
-    firstError(
-      () => showOpened(union, node, fd),
-      () => (node.layer < 0 ? refuseMetacopy(union, fd, '', union.stat) : 0),
-    ) ?? 0;
-  if (moved < 0) {
+  const refused = node.layer < 0 ? refuseMetacopy(union, fd, '', union.stat) : 0;
+  if (refused < 0) {
     close(fd);
-    return moved;
+    return refused;
   }
   const { layer } = node;
   if (truncates || writable) node.dataSynced = false;
@@ -96,16 +91,24 @@ function settleBeforeOpen(union: Union, node: Node): number {
 }
 
 /**
- * The name may lead to another object since it was looked up. One node has one page cache: ESTALE (the kernel
- * looks the name up anew) while others have the old object open; else the node goes over to the new one.
+ * Opens what the node shows. Its name may lead to another object since it was looked up. One node has one page
+ * cache: while others have the old object open, a reader gets that, and a writer ESTALE (the kernel looks the name
+ * up anew); else the node goes over to the new one.
  */
-function showOpened(union: Union, node: Node, fd: number): number {
+function openShown(union: Union, node: Node, flags: number): number {
+  const fd = openObject(union, node, flags);
+  if (fd < 0) return fd;
   const { stat } = union;
   const error = fstat(fd, stat);
-  if (error < 0 || stat.ino === node.ino) return error;
-  if (node.handles.size > 0) return -E.ESTALE;
-  union.table.show(node, node.layer, stat);
-  return 0;
+  if (error === 0 && stat.ino === node.ino) return fd;
+  const [other] = node.handles;
+  if (error === 0 && other === undefined) {
+    union.table.show(node, node.layer, stat);
+    return fd;
+  }
+  close(fd);
+  if (error < 0 || other === undefined) return error;
+  return flags === O_RDONLY ? reopen(other.fd, O_RDONLY | O_CLOEXEC) : -E.ESTALE;
 }
 
 /** Opens what the node's name leads to. */

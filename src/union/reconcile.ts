@@ -125,9 +125,10 @@ export class Reconciler {
   }
 
   async #decide(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN> {
-    const found = await this.#assessUnlessMoving(view, options);
-    if (found === null) return AGAIN;
-    return options.dryRun ? planned(found.assessed) : carryOut(this.context, found.assessed, found.waitMs);
+    const found = await unlessMoving(() => this.#assess(view, options));
+    if (found === AGAIN) return AGAIN;
+    if (options.dryRun) return planned(found.assessed);
+    return unlessMoving(() => carryOut(this.context, found.assessed, found.waitMs));
   }
 
   /** Wholly or not at all. */
@@ -150,8 +151,8 @@ export class Reconciler {
       }
       const found: { assessed: Assessed; waitMs: number }[] = [];
       for (const view of present) {
-        const one = await this.#assessUnlessMoving(view, options);
-        if (one !== null) found.push(one);
+        const one = await unlessMoving(() => this.#assess(view, options));
+        if (one !== AGAIN) found.push(one);
       }
       if (found.length < present.length) continue;
       const decisions = decideSet(
@@ -163,7 +164,9 @@ export class Reconciler {
       for (const [i, one] of found.entries()) {
         const decision = decisions[i] ?? one.assessed.decision;
         const assessed = { ...one.assessed, decision };
-        const done = options.dryRun ? planned(assessed) : await carryOut(this.context, assessed, one.waitMs);
+        const done = options.dryRun
+          ? planned(assessed)
+          : await unlessMoving(() => carryOut(this.context, assessed, one.waitMs));
         if (done === AGAIN) {
           again = true;
           continue;
@@ -238,17 +241,6 @@ export class Reconciler {
   }
 
   /** null: a side changed while it was read. */
-  async #assessUnlessMoving(
-    view: View,
-    options: LookOptions,
-  ): Promise<{ assessed: Assessed; waitMs: number } | null> {
-    try {
-      return await this.#assess(view, options);
-    } catch (error) {
-      if (error instanceof FsError && error.errno === E.EAGAIN) return null;
-      throw error;
-    }
-  }
 
   async #assess(view: View, options: LookOptions): Promise<{ assessed: Assessed; waitMs: number }> {
     const { store } = this.#parts;
@@ -383,6 +375,16 @@ export class Reconciler {
       retryMs: retryMs ?? Number.POSITIVE_INFINITY,
       writer,
     });
+  }
+}
+
+/** AGAIN where a side has moved while it was read. */
+async function unlessMoving<T>(work: () => Promise<T>): Promise<T | typeof AGAIN> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof FsError && error.errno === E.EAGAIN) return AGAIN;
+    throw error;
   }
 }
 

@@ -24,6 +24,9 @@ import { dropObject, emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWh
 import { leavingVersion, rememberLeft, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
+/** In bytes. An attribute and its neighbours share a block of 4096 on ext4. */
+const LONGEST_REDIRECT = 2048;
+
 interface Side {
   parent: Node;
   name: string;
@@ -72,12 +75,15 @@ function readyDirectory(
 ): number {
   const part = node.dir?.parts[0];
   if (!part || !showsBase(node)) return hidesDirectory ? setOpaque(union.overlay, at.dirFd, at.name) : 0;
-  return isAtHome(node, to) ? 0 : setRedirect(union.overlay, at.dirFd, at.name, part.path);
+  if (isAtHome(node, to)) return 0;
+  // More than an extended attribute holds: mv copies then.
+  if (part.path.length > LONGEST_REDIRECT) return -E.EXDEV;
+  return setRedirect(union.overlay, at.dirFd, at.name, part.path);
 }
 
-/** Whether the place is the one where the base has the directory. */
-function isAtHome(node: Node, at: Side): boolean {
-  return node.dir?.parts[0]?.path === basePathAt(at.parent, at.name);
+/** Whether the place is the one where the base has the directory, and where it is seen without a redirect. */
+function isAtHome(node: Node, { parent, name }: Side): boolean {
+  return parent.dir?.opaque === false && node.dir?.parts[0]?.path === basePathAt(parent, name);
 }
 
 /** A directory that is back where the base has it needs no redirect; until then it cannot do without. */

@@ -144,6 +144,13 @@ export class Ancestors {
     return result;
   }
 
+  /** Removes one that has not reached the disk wholly, as is to be expected of a power loss; whether it had to. */
+  async dropTorn(hash: string): Promise<boolean> {
+    const torn = (await copyOut(this.#pathOf(hash), hash, -1)) === -E.EUCLEAN;
+    if (torn) await this.remove(hash);
+    return torn;
+  }
+
   /** Whether a file of that name is there; its content is not read. */
   has(hash: string): boolean {
     if (!FILE_NAME.test(hash)) return false;

@@ -114,9 +114,7 @@ export async function dropTornAncestors(books: Books): Promise<number> {
   for (const hash of await historyHashes(books)) named.add(hash);
   let torn = 0;
   for (const hash of [...books.ancestors.list()]) {
-    if (named.has(hash) || (await books.ancestors.verify(hash)) !== 'damaged') continue;
-    await books.ancestors.remove(hash);
-    torn += 1;
+    if (!named.has(hash) && (await books.ancestors.dropTorn(hash))) torn += 1;
   }
   return torn;
 }

@@ -339,7 +339,7 @@ mountTest(
       await inMount(guest, 'stat conf later; cat conf >> later; ls -l');
       expect(await guest.read('conf')).toBe(guestText);
       const status = await kasane(['status', guest.mnt]);
-      expect(status.stdout).toMatch(/^export\s+on$/m);
+      expect(status.stdout).toMatch(/^option_export on$/m);
       expect(status.stdout).toMatch(/merged at mount and by kasane reconcile only/);
       expect((await kasane(['reconcile', guest.mnt])).code).toBe(0);
       expect(await guest.read('conf')).toBe(merged);

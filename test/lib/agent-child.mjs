@@ -1,4 +1,5 @@
 // Child of agent.ts: a process that keeps descriptors open between calls. One line of JSON in, one out.
+import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
 
@@ -25,6 +26,45 @@ const own = {
       last = now;
     }
     return { count, longest };
+  },
+  /** Asks for paths, whether they are there or not, for that many milliseconds. */
+  statStormLoose(paths, milliseconds) {
+    const end = performance.now() + milliseconds;
+    for (let i = 0; performance.now() < end; i++) fs.existsSync(paths[i % paths.length]);
+    return null;
+  },
+  /**
+   * Opens and reads a file again and again for that many milliseconds. Each of its versions says in its first line
+   * how long it is and what its rest hashes to: what is read must be one of them, with the size that fstat tells.
+   */
+  readVersions(path, milliseconds) {
+    const end = performance.now() + milliseconds;
+    const seen = new Set();
+    const problems = [];
+    let count = 0;
+    for (; performance.now() < end && problems.length < 5; count += 1) {
+      try {
+        const fd = fs.openSync(path);
+        const before = fs.fstatSync(fd).size;
+        const bytes = own.readWhole(fd);
+        const after = fs.fstatSync(fd).size;
+        fs.closeSync(fd);
+        const at = bytes.indexOf(10);
+        const [size, hash] = bytes.subarray(0, at).toString().split(' ');
+        const right =
+          createHash('md5')
+            .update(bytes.subarray(at + 1))
+            .digest('hex') === hash;
+        if (right && [bytes.length, before, after].every((one) => one === Number(size))) seen.add(hash);
+        else
+          problems.push(
+            `${size} ${hash}: ${bytes.length} bytes, fstat ${before} ${after}, ${right ? 'whole' : 'torn'}`,
+          );
+      } catch (error) {
+        problems.push(error.message);
+      }
+    }
+    return { count, versions: seen.size, problems };
   },
   setIds(uid, gid) {
     process.setgroups([]);

@@ -5,7 +5,6 @@ import * as path from 'node:path';
 import * as readline from 'node:readline';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { tracked } from './cleanup.ts';
-// @ts-expect-error: plain JavaScript, for the child
 import { ruleSets } from './conformance-rules.mjs';
 import { mainFile } from './kasane.ts';
 import { type Needs, testNeeding } from './needs.ts';

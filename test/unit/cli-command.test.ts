@@ -107,7 +107,6 @@ describe('mistakes give one line and the exit code of interface.md', () => {
       2,
       'kasane: mount: DIR/base: base lies beneath the mount point, which would hide it',
     ],
-    [['mount', '--export', 'nfs4', ...paths], 4, 'kasane: mount: --export: not there yet'],
     [
       ['mount', '--transport', 'fuse-native', ...paths],
       4,
@@ -133,7 +132,7 @@ describe('mistakes give one line and the exit code of interface.md', () => {
     [['resolve', 'base', '--file', 'none'], 2, 'kasane: resolve: --file none: no such file'],
     [['merge-file', 'a', 'b', 'c'], 2, 'kasane: merge-file: a: no such file'],
     [['prune', 'base'], 4, 'kasane: prune: not there yet'],
-    [['export', 'base'], 4, 'kasane: export: not there yet'],
+    [['export', 'base'], 3, 'kasane: export: base: on no mount: kasane list shows those there are'],
     [['plan', '--base', 'base', 'overlay'], 4, 'kasane: plan: not there yet'],
     [['hold', 'base', '--', 'apt-get', 'upgrade', '-y'], 4, 'kasane: hold: not there yet'],
     [['check', '--repair', 'overlay'], 4, 'kasane: check: --repair: not there yet'],
@@ -205,6 +204,10 @@ describe('a mount whose daemon answers', () => {
 
   afterEach(() => server.close());
 
+  /** The machine may have other mounts. */
+  const ownOf = (json: string) =>
+    (JSON.parse(json) as { mountPoint: string }[]).filter((one) => one.mountPoint === mountPoint());
+
   test('is listed, alive, with its counts', async () => {
     const { code, out } = await kasane('list', '--json');
     expect(code).toBe(0);
@@ -216,22 +219,18 @@ describe('a mount whose daemon answers', () => {
       pending: 1,
       conflicts: 1,
     };
-    expect(JSON.parse(out)).toMatchObject([one]);
-    expect((await kasane('list')).out).toMatch(
-      /^MOUNT +BASE.*STATE\n\/.*\/mnt +\/.*\/base +.* 3 +1 +1 +alive\n$/,
-    );
+    expect(ownOf(out)).toMatchObject([one]);
+    expect((await kasane('list')).out).toMatch(/^\/.*\/mnt +\/.*\/base +.* 3 +1 +1 +alive$/m);
   });
 
   test('is listed as silent when it does not answer, and as dead when its process is gone', async () => {
     await server.close();
-    expect(JSON.parse((await kasane('list', '--json')).out)).toMatchObject([
-      { state: 'silent', epoch: null },
-    ]);
+    expect(ownOf((await kasane('list', '--json')).out)).toMatchObject([{ state: 'silent', epoch: null }]);
     const layers = { bases: ['/b'], overlay: '/o', state: '/o/.kasane' };
     writeRegistration({ ...newRegistration({ mountPoint: mountPoint(), ...layers }), startTicks: '1' });
-    expect(JSON.parse((await kasane('list', '--json')).out)).toMatchObject([{ state: 'dead' }]);
+    expect(ownOf((await kasane('list', '--json')).out)).toMatchObject([{ state: 'dead' }]);
     expect(await kasane('umount', 'mnt')).toMatchObject({ code: 0 });
-    expect(JSON.parse((await kasane('list', '--json')).out)).toEqual([]);
+    expect(ownOf((await kasane('list', '--json')).out)).toEqual([]);
   });
 
   test('conflicts ends with 1 where there are any, and with 0 beneath a path that has none', async () => {

@@ -1,0 +1,48 @@
+// An overlay is often removed, or looked at, as soon as umount(2) has returned, while the daemon still puts its
+// books in order: no name may come into it or go from it then.
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { expect } from 'vitest';
+import { kasane, withLayers, withMount } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { run, waitUntil } from '../lib/run.ts';
+
+function namesIn(dir: string): string[] {
+  return fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort();
+}
+
+mountTest('after the unmount no name comes into the overlay or goes from it', () =>
+  withLayers(async ({ base, overlay, mnt }) => {
+    for (let i = 0; i < 20; i++) fs.writeFileSync(path.join(base, `f${i}`), `text ${i}\n`);
+    await withMount({ base, overlay, mnt }, async (mount) => {
+      await mount.sh('for i in {0..9}; do echo more >> f$i; done; rm f1{0..4}; mkdir d; mv f15 d');
+      // The ancestors of what was copied up are written in the background.
+      const ancestors = () => namesIn(`${overlay}/.kasane/ancestors`).filter((name) => name.includes('/'));
+      expect(await waitUntil(() => ancestors().length >= 10)).toBe(true);
+      await mount.sh('rm f16; ln f17 g; mv f18 h');
+      expect((await run('umount', [mnt])).code).toBe(0);
+      const atOnce = namesIn(overlay);
+      await mount.ended;
+      expect(namesIn(overlay)).toEqual(atOnce);
+    });
+    const { code, stdout } = await kasane(['check', overlay]);
+    expect(stdout).toContain('no damage');
+    expect(code).toBe(0);
+  }),
+);
+
+mountTest('an overlay that is removed at once does not keep the daemon from a clean end', () =>
+  withLayers(async ({ base, overlay, mnt }) => {
+    fs.writeFileSync(path.join(base, 'f'), 'text\n');
+    for (let i = 0; i < 3; i++) {
+      fs.mkdirSync(overlay, { recursive: true });
+      await withMount({ base, overlay, mnt }, async (mount) => {
+        await mount.sh('echo more >> f; mkdir d; touch d/x; rm d/x');
+        expect((await run('umount', [mnt])).code).toBe(0);
+        fs.rmSync(overlay, { recursive: true });
+        expect(await mount.ended).toBe(0);
+        expect(fs.existsSync(overlay)).toBe(false);
+      });
+    }
+  }),
+);
