@@ -17,7 +17,7 @@ import { retakeAncestor } from './retake.ts';
 import { applyRuling, hasHappened, isRuling } from './ruling.ts';
 
 /** Whether what the journal announced has come true. */
-export function happened(overlay: Overlay, { kind, path, origin, from }: JournalRecord): boolean {
+export function happened(overlay: Overlay, { kind, path, origin, from, ino }: JournalRecord): boolean {
   const entry = entryAt(overlay, path);
   switch (kind) {
     case 'whiteout':
@@ -27,6 +27,8 @@ export function happened(overlay: Overlay, { kind, path, origin, from }: Journal
       return entry?.kind === 'object' && entry.origins.some((one) => one.path === origin?.path);
     case 'renamed':
       return entry?.kind === 'dir' && (from === undefined || entryAt(overlay, from)?.kind !== 'dir');
+    case 'exchanged':
+      return entry?.stat.ino === ino;
     case 'removed':
       return entry === null;
     case 'added':

@@ -233,13 +233,15 @@ function makeOver(
   const error = makeAt(union, union.workFd, temp, object, caller, opened);
   if (error < 0) return error;
   const isDir = isDirectory(object.mode);
+  const hides = isDir && hidesDirectory;
+  const taken = hides ? null : origin;
   const lenient = !union.config.privileged;
   const failed =
     firstError(
       () => inherit(union, dirFd, temp, object, caller),
-      () => (isDir && hidesDirectory ? setOpaque(union.overlay, union.workFd, temp) : 0),
-      () => (origin && !isDir ? tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient) : 0),
-      () => publishOver(union, 'create', temp, at, isDir, isDir ? null : origin),
+      () => (hides ? setOpaque(union.overlay, union.workFd, temp) : 0),
+      () => (taken ? tolerate(writeOrigins(union, union.workFd, temp, [taken]), lenient) : 0),
+      () => publishOver(union, 'create', temp, at, isDir, taken),
     ) ?? 0;
   if (failed < 0) unlinkat(union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
   return failed;

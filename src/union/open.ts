@@ -65,7 +65,10 @@ export function open(
   if (writable || truncates) {
     const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
     if (up < 0) return up;
-    const aged = ageOrigin(union, node, callerPid, access !== O_WRONLY && !truncates, shown);
+    // What is appended stands upon what is there, whatever the writer has read before.
+    const appends = (flags & O_APPEND) !== 0 && !truncates;
+    const reads = access !== O_WRONLY && !truncates;
+    const aged = appends ? 0 : ageOrigin(union, node, callerPid, reads, shown);
     if (aged < 0) return aged;
   }
   const fd = openShown(union, node, access | (truncates ? O_TRUNC : 0));

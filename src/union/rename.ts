@@ -215,10 +215,17 @@ function moveAlong(
     );
     if (error < 0) return error;
   }
-  if (source.dir === null && target.origin !== null) {
+  // Of a directory that takes the name of a file: it has not been one of the base's that became a file.
+  if (target.origin !== null && (source.dir === null || !target.hidesDirectory)) {
     const error = addOrigin(union, source, fromFd, from.name, target.origin);
     if (error < 0) return error;
-    notes.push({ kind: 'taken', path, time, origin: target.origin, from: fromPath });
+    notes.push({
+      kind: 'taken',
+      path,
+      time,
+      origin: target.origin,
+      ...(source.dir ? {} : { from: fromPath }),
+    });
   }
   if (leaves)
     notes.push({ kind: 'whiteout', path: fromPath, time, ...(left === null ? {} : { origin: left }) });
@@ -334,13 +341,18 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
       () => adopt(union, target, toFd, to.name, from, takenFrom.origin, fromHidesDirectory),
     ) ?? 0;
   if (error < 0) return error;
-  const notes = [...noteTaken(to, takenTo), ...noteTaken(from, takenFrom)];
+  const notes = [
+    ...noteExchange(union, from, to, source.dir !== null || target.dir !== null),
+    ...(source.dir && toHidesDirectory ? [] : noteTaken(to, takenTo)),
+    ...(target.dir && fromHidesDirectory ? [] : noteTaken(from, takenFrom)),
+  ];
   error = publish(union, 'exchange', notes, () =>
     withIds(union, from, to, true, () => renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE)),
   );
   if (error < 0) return error;
   settleDirectory(union, source, toFd, to);
   settleDirectory(union, target, fromFd, from);
+  if (source.dir || target.dir) union.host.renamed();
   union.table.leave(target, to.parent, to.name);
   union.table.attach(source, to.parent, to.name);
   union.table.leave(source, from.parent, from.name);
@@ -348,6 +360,16 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   moved(source, from, to);
   moved(target, to, from);
   return 0;
+}
+
+/** What is recorded of the paths beneath goes along. */
+function noteExchange(union: Union, from: Side, to: Side, hasDirectory: boolean): JournalRecord[] {
+  const path = pathAt(to.parent, to.name);
+  const fromPath = pathAt(from.parent, from.name);
+  const fromFd = overlayDirFd(union, from.parent);
+  if (!hasDirectory || path === null || fromPath === null || fromFd < 0) return [];
+  if (statx(fromFd, from.name, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return [];
+  return [{ kind: 'exchanged', path, time: Date.now(), from: fromPath, ino: union.stat.ino }];
 }
 
 function noteTaken(at: Side, { origin }: Taken): JournalRecord[] {
@@ -365,6 +387,7 @@ function adopt(
   origin: Origin | null,
   hidesDirectory: boolean,
 ): number {
-  if (node.dir !== null) return readyDirectory(union, node, { dirFd, name }, to, hidesDirectory);
+  const error = node.dir === null ? 0 : readyDirectory(union, node, { dirFd, name }, to, hidesDirectory);
+  if (error < 0 || (node.dir !== null && hidesDirectory)) return error;
   return addOrigin(union, node, dirFd, name, origin);
 }

@@ -3,7 +3,7 @@
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { readNames } from '../branch/listing.ts';
-import { isOpaque, type Overlay } from '../branch/overlay.ts';
+import { isOpaque, type Overlay, redirectOf } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
@@ -113,12 +113,19 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
       return side;
     }
     side.state = 'object';
-    side.foreignCopy = typeof getxattr(dirFd, name, `${overlay.xattrPrefix}overlay.origin`) !== 'number';
+    side.foreignCopy = isForeignCopy(overlay, dirFd, name, stat);
     side.object = describe(dirFd, name, stat);
     return side;
   } finally {
     close(dirFd);
   }
+}
+
+/** A directory that was renamed comes from elsewhere, and '' marks one of ours that holds whiteouts. */
+function isForeignCopy(overlay: Overlay, dirFd: number, name: string, stat: Stat): boolean {
+  const value = getxattr(dirFd, name, overlay.copied);
+  if (typeof value === 'number' || !isDirectory(stat.mode)) return typeof value !== 'number';
+  return value.length > 0 && redirectOf(overlay, dirFd, name) === null;
 }
 
 function isUnderOpaque(overlay: Overlay, path: string): boolean {

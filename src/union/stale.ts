@@ -54,7 +54,7 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
 
 function isStale(union: Union, node: Node, basePath: string, fingerprint: string): boolean {
   const { stat, baseStat, inBase } = union.found;
-  if (node.dir !== null) return inBase && !isDirectory(baseStat.mode);
+  if (node.dir !== null && (!inBase || isDirectory(baseStat.mode))) return false;
   const origin = originFor(originsOf(union, node, stat).list, basePath);
   if (origin === null) return inBase;
   // A pin is off once the base is back at what it was, which a look has to say.

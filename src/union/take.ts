@@ -5,6 +5,7 @@ import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
 import { isRegular, isSymlink, newStat } from '../lib/stat.ts';
+import { mergeable } from '../merge/policy.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
@@ -107,11 +108,15 @@ export function leavingVersion(
   return { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
 }
 
-/** The name has gone: a content that is not known yet is hashed in the background. Not gone: it is let go of. */
+/**
+ * The name has gone: the content of a text that is not known yet is hashed in the background, for an update may
+ * meet it. Not gone: it is let go of.
+ */
 export function rememberLeft(union: Union, path: string | null, left: Version | null, gone: boolean): void {
   if (left === null || left.fd < 0) return;
   const { origin, fd, witness } = left;
-  if (!gone || path === null || witness === null) close(fd);
+  const wanted = gone && path !== null && witness !== null;
+  if (!wanted || !mergeable(path, union.config.osTree, witness.size)) close(fd);
   else union.host.remember(path, origin.fingerprint, fd, witness);
 }
 

@@ -48,6 +48,8 @@ export async function foldRecords(
     if (event !== null) events.push(event);
     await foldOne(target, record, event?.seq ?? 0);
     if (record.kind === 'whiteout' || record.kind === 'removed') closeRemoved(target, record.path, events);
+    if (record.kind === 'exchanged')
+      for (const path of [record.path, record.from ?? '']) closeRemoved(target, path, events);
   }
   return { events, paths: [...new Set(records.map((record) => record.path))] };
 }
@@ -58,6 +60,7 @@ const eventOf: Record<JournalRecord['kind'], EventKind | null> = {
   whiteout: 'whiteout',
   added: 'added',
   renamed: 'added',
+  exchanged: 'added',
   removed: null,
   content: null,
 };
@@ -74,7 +77,8 @@ function closeRemoved({ conflicts, events }: FoldTarget, path: string, told: Sto
 
 function detailOf(record: JournalRecord): string {
   if (record.kind === 'taken') return 'the name was taken by another object';
-  if (record.kind === 'renamed') return `renamed from ${escapeName(record.from ?? '')}`;
+  if (record.kind === 'renamed' || record.kind === 'exchanged')
+    return `renamed from ${escapeName(record.from ?? '')}`;
   return '';
 }
 
@@ -96,6 +100,7 @@ async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): 
     return;
   }
   if (kind === 'renamed' && record.from !== undefined) await moveBeneath(target, record.from, path);
+  if (kind === 'exchanged' && record.from !== undefined) await exchangeBeneath(target, record.from, path);
   // An object without an origin is the overlay's own: there is nothing to reconcile.
   if (record.origin === undefined && fingerprint === undefined && kind !== 'whiteout') {
     return old === null ? undefined : paths.delete(path);
@@ -137,17 +142,32 @@ async function dropBeneath(paths: PathIndex, path: string): Promise<void> {
 
 /** What lies beneath a directory goes with it; the directory's own record stays with its name. */
 async function moveBeneath(target: FoldTarget, from: string, to: string): Promise<void> {
-  const { paths, conflicts } = target;
-  for await (const record of paths.under(from)) {
-    if (record.path === from) continue;
-    paths.delete(record.path);
-    paths.put({ ...record, path: to + record.path.slice(from.length) });
-  }
-  for (const conflict of conflicts.under(from)) {
-    if (conflict.path !== from) {
-      conflicts.update(conflict.id, { path: to + conflict.path.slice(from.length) }, false);
+  await moveAll(target, [[from, to]]);
+}
+
+/** What lies beneath either goes with it. Who comes to have a record at the places themselves has a note of its own. */
+async function exchangeBeneath(target: FoldTarget, from: string, to: string): Promise<void> {
+  for (const path of [from, to]) target.paths.delete(path);
+  await moveAll(target, [
+    [from, to],
+    [to, from],
+  ]);
+}
+
+async function moveAll({ paths, conflicts }: FoldTarget, ways: [from: string, to: string][]): Promise<void> {
+  const records: PathRecord[] = [];
+  const open: [id: number, path: string][] = [];
+  for (const [from, to] of ways) {
+    const moved = (path: string) => to + path.slice(from.length);
+    for await (const record of paths.under(from)) {
+      if (record.path === from) continue;
+      paths.delete(record.path);
+      records.push({ ...record, path: moved(record.path) });
     }
+    for (const { id, path } of conflicts.under(from)) if (path !== from) open.push([id, moved(path)]);
   }
+  for (const record of records) paths.put(record);
+  for (const [id, path] of open) conflicts.update(id, { path }, false);
 }
 
 const FOLDED_KEPT = 32;

@@ -15,18 +15,21 @@ import type { Origin } from './origin.ts';
 
 export interface JournalRecord {
   /** copy-up: content or metadata were copied; taken: a name of the base got another object; removed: an
-   *  object of the overlay alone went; content: the hash of what `fingerprint` describes became known. */
-  kind: 'copy-up' | 'whiteout' | 'added' | 'taken' | 'removed' | 'renamed' | 'content';
+   *  object of the overlay alone went; renamed: a directory has; exchanged: a directory and something else have
+   *  changed places; content: the hash of what `fingerprint` describes became known. */
+  kind: 'copy-up' | 'whiteout' | 'added' | 'taken' | 'removed' | 'renamed' | 'exchanged' | 'content';
   path: string;
   /** Milliseconds since the epoch. */
   time: number;
   origin?: Origin;
   /** Of the base's object at origin. */
   fingerprint?: Fingerprint;
-  /** renamed: the path of before. */
+  /** renamed, exchanged: the path of before. */
   from?: string;
   /** hash128. */
   content?: string;
+  /** exchanged: inode number of what comes to `path`, in the overlay. */
+  ino?: number;
 }
 
 export const journalName = 'journal';
@@ -44,6 +47,7 @@ const kinds: ReadonlySet<unknown> = new Set([
   'taken',
   'removed',
   'renamed',
+  'exchanged',
   'content',
 ]);
 

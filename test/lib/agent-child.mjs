@@ -27,6 +27,17 @@ const own = {
     }
     return { count, longest };
   },
+  /** Writes a file in place, with one letter after another, for that many milliseconds. */
+  rewriteStorm(path, size, milliseconds) {
+    const end = performance.now() + milliseconds;
+    const fd = fs.openSync(path, 'r+');
+    for (let i = 0; performance.now() < end; i++) {
+      const letters = Buffer.alloc(size, 'abcdefghij'[i % 10]);
+      for (let at = 0; at < size; ) at += fs.writeSync(fd, letters, at, Math.min(65_536, size - at), at);
+    }
+    fs.closeSync(fd);
+    return null;
+  },
   /** Asks for paths, whether they are there or not, for that many milliseconds. */
   statStormLoose(paths, milliseconds) {
     const end = performance.now() + milliseconds;

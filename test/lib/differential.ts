@@ -249,7 +249,7 @@ function add(total: Total, { mix, allowed }: RunReply): void {
 }
 
 /**
- * Tries one seed (KASANE_SEED overrides it) and prints it with the mix. With KASANE_SHRINK=1 a failure is
+ * Tries one seed (KASANE_SEED overrides it, KASANE_PATH repeats one run) and prints it with the mix. With KASANE_SHRINK=1 a failure is
  * reduced to few operations, which takes its time. Returns the counts.
  */
 export async function differential(seed: number, spec: Differential): Promise<Total> {
@@ -259,13 +259,20 @@ export async function differential(seed: number, spec: Differential): Promise<To
   const count = Number(process.env.KASANE_OPERATIONS ?? spec.operations);
   const list = fc.array(operation, { minLength: shrink ? 1 : count, maxLength: count, size: 'max' });
   const property = fc.asyncProperty(list, (operations) => runOn(operations, spec, total));
-  const result = await fc.check(property, { seed: used, numRuns: spec.runs, endOnFailure: !shrink });
+  const path = process.env.KASANE_PATH;
+  const again = path === undefined ? {} : { path };
+  const result = await fc.check(property, {
+    seed: used,
+    ...again,
+    numRuns: spec.runs,
+    endOnFailure: !shrink,
+  });
   console.log(summary(used, spec, total));
   if (!result.failed) return total;
   const fewest = shrink ? `\n--- after shrinking\n${JSON.stringify(result.counterexample)}` : '';
   const why =
     result.errorInstance instanceof Error ? result.errorInstance.message : String(result.errorInstance);
-  throw new Error(`seed ${used}: ${why}${fewest}`);
+  throw new Error(`seed ${used}, path ${result.counterexamplePath}: ${why}${fewest}`);
 }
 
 function summary(seed: number, spec: Differential, { ok, failed, allowed, mix }: Total): string {
