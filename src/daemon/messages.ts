@@ -51,9 +51,10 @@ export type ToWorker =
   | { kind: 'look-done'; id: number }
   | { kind: 'control'; id: number; reply: ControlReply }
   | { kind: 'verdict'; path: string; verdict: Verdict | null }
-  | { kind: 'commit'; id: number; request: CommitRequest }
+  | { kind: 'commit'; id: number; requests: readonly CommitRequest[] }
   | { kind: 'rotate'; id: number }
   | { kind: 'counts'; id: number }
+  | { kind: 'names'; id: number; path: string }
   | { kind: 'fill'; path: string; fingerprint: string; content: string }
   | { kind: 'layer'; layer: BaseLayer }
   | { kind: 'accepted'; accepted: boolean }
@@ -70,6 +71,7 @@ export type FromWorker =
   | { kind: 'base-moved'; layer: number }
   | { kind: 'committed'; id: number; result: number }
   | { kind: 'rotated'; id: number; name: string | number }
+  | { kind: 'named'; id: number; paths: string[] }
   | { kind: 'counted'; id: number; counts: WorkerCounts }
   | { kind: 'nodes-low' }
   /** `journal`: the file that the worker closed last, '' for none. */

@@ -157,8 +157,9 @@ class Offline {
       readOnly: options.readOnly,
       // Not emptied, so names must differ from those that a daemon has left there.
       tempName: () => `offline-${process.pid}-${temp++}`,
-      commit: async (request) => commit(this.#unionOf(branches), request),
+      commit: async (...requests) => commit(this.#unionOf(branches), requests),
       doubt,
+      otherNames: async () => [],
       verdict: () => {},
     });
   }

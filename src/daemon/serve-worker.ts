@@ -15,6 +15,7 @@ import { commit } from '../union/commit.ts';
 import { fillOrigin } from '../union/fill.ts';
 import { loadHardLinks } from '../union/hard-links.ts';
 import type { JobResult } from '../union/jobs.ts';
+import { namesOf } from '../union/known.ts';
 import type { PendingWork } from '../union/node.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union, type UnionHost } from '../union/union.ts';
@@ -274,12 +275,15 @@ function take(message: ToWorker, host: Host, front: Front, mint: Mint, start: Wo
       host.send({
         kind: 'committed',
         id: message.id,
-        result: host.orEio('commit', () => commit(union, message.request)),
+        result: host.orEio('commit', () => commit(union, message.requests)),
       });
       return;
     case 'rotate':
       host.send({ kind: 'rotated', id: message.id, name: union.journal.rotate() });
       shrinker.look(union.table.size);
+      return;
+    case 'names':
+      host.send({ kind: 'named', id: message.id, paths: namesOf(union, message.path) });
       return;
     case 'counts': {
       const { table, fds } = union;

@@ -196,8 +196,9 @@ class Session {
       settleMs: this.#options.settleMs,
       readOnly: this.#options.readOnly,
       tempName: () => `m-${temp++}`,
-      commit: (request) => this.#link.commit(request),
+      commit: (...requests) => this.#link.commit(requests),
       doubt: (why) => this.#doubt(why),
+      otherNames: (path) => this.#link.names(path),
       verdict: (path, verdict) => this.#link.send({ kind: 'verdict', path, verdict }),
     });
   }

@@ -96,15 +96,22 @@ export class WorkerLink {
   }
 
   /** The last step of a merge; -ESHUTDOWN once the mount has ended. */
-  commit(request: CommitRequest): Promise<number> {
+  commit(requests: readonly CommitRequest[]): Promise<number> {
     if (this.#ended) return Promise.resolve(-E.ESHUTDOWN);
-    return this.#ask((id) => ({ kind: 'commit', id, request }));
+    return this.#ask((id) => ({ kind: 'commit', id, requests }));
   }
 
   /** Name of a journal file that the worker has closed; '' nothing was written; a negative errno. */
   rotate(): Promise<string | number> {
     if (this.#ended) return Promise.resolve('');
     return this.#ask((id) => ({ kind: 'rotate', id }));
+  }
+
+  /** What the worker knows of the names of the object at a path. */
+  async names(path: string): Promise<readonly string[]> {
+    if (this.#ended) return [];
+    const paths = await this.#ask<string[] | number>((id) => ({ kind: 'names', id, path }));
+    return typeof paths === 'number' ? [] : paths;
   }
 
   /** null once the mount has ended. */
@@ -165,6 +172,9 @@ export class WorkerLink {
         return;
       case 'rotated':
         this.#answered(message.id, message.name);
+        return;
+      case 'named':
+        this.#answered(message.id, message.paths);
         return;
       case 'counted':
         this.#answered(message.id, message.counts);

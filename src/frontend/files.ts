@@ -79,13 +79,13 @@ function doOpen(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
   const unique = uniqueOf(r.view);
-  const hadName = front.opening.get(unique);
+  const names = front.opening.get(unique);
   front.opening.delete(unique);
-  // While it waited the name went over to another object (a merge, say): the kernel looks it up anew.
-  if (hadName && node.names.length === 0) return -E.ESTALE;
+  // While it waited a name went over to another object (a merge, say): the kernel looks it up anew.
+  if (names?.some((name) => !node.names.includes(name))) return -E.ESTALE;
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: hadName !== undefined });
-  if (handle === WAIT) front.opening.set(unique, node.names.length > 0);
+  const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
+  if (handle === WAIT) front.opening.set(unique, [...node.names]);
   if (typeof handle === 'number') return resultOf(front, handle);
   const { stat } = front.union;
   // Another id is another inode of the kernel's, with pages of its own.

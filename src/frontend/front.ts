@@ -11,7 +11,7 @@ import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { ListEntry } from '../union/listing.ts';
-import type { Handle, Node, PendingWork } from '../union/node.ts';
+import type { Handle, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
@@ -47,8 +47,8 @@ export interface Front {
   attrValid: number;
   directories: Map<number, DirHandle>;
   nextDirectory: number;
-  /** OPENs that wait, by their unique number: whether the node had a name when they came. */
-  opening: Map<number, boolean>;
+  /** OPENs that wait, by their unique number: the names that the node had when they came. */
+  opening: Map<number, readonly Name[]>;
   /** Paths of control objects by their number. */
   controlPaths: Map<number, string>;
   /** For an NFS server: what is found by name must be found by reading its directory, too. */

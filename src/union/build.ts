@@ -16,7 +16,7 @@ import {
   O_RDWR,
 } from '../sys/constants.ts';
 import { close, fsyncAsync, openat, pwriteAsync, reopen } from '../sys/file.ts';
-import { mkdirat, mknodat, symlinkat, unlinkat } from '../sys/names.ts';
+import { linkat, mkdirat, mknodat, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { setxattr } from '../sys/xattr.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
@@ -64,6 +64,11 @@ export async function build(shop: Workshop, temp: string, plan: Blueprint): Prom
     discard(shop, temp);
     throw error;
   }
+}
+
+/** Another name for what was built; throws FsError. */
+export function linkBuilt(shop: Workshop, temp: string, other: string): void {
+  check(linkat(shop.workFd, temp, shop.workFd, other, 0), 'make a link');
 }
 
 /** Takes away what was built and is not used. */

@@ -2,17 +2,17 @@
 // is told only when all of it is durable. The intent that is written before the rename lets a restart finish
 // the record of a merge that a crash cut off.
 import type { ReconcileOutcome } from '../control/verbs.ts';
-import { errnoName } from '../lib/errno.ts';
+import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { parentPath } from '../lib/names.ts';
 import { isRegular, S_IFMT } from '../lib/stat.ts';
 import type { Decision } from '../merge/decide.ts';
 import type { MergedMetadata } from '../merge/metadata.ts';
 import { close } from '../sys/file.ts';
-import type { Origin } from '../versions/origin.ts';
+import { type Origin, pathHash } from '../versions/origin.ts';
 import type { NewEvent, PathState, UndoInfo } from '../versions/types.ts';
 import { type Assessed, isCurrent, loadContents, proposal, type View } from './assess.ts';
-import { type Blueprint, build, discard, syncNames } from './build.ts';
+import { type Blueprint, build, discard, linkBuilt, syncNames } from './build.ts';
 import {
   AGAIN,
   base64,
@@ -26,6 +26,7 @@ import {
   record,
   stepOf,
 } from './carrying.ts';
+import type { CommitRequest } from './commit.ts';
 import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
@@ -34,12 +35,72 @@ import { type Found, openBase, openOverlayFile } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
+/** A decision, and for how long it is to wait if it has to. */
+export interface Decided {
+  assessed: Assessed;
+  waitMs: number;
+}
+
+/** Names that are one file and stay one: the object that comes under the first comes under all. */
+interface Sharing {
+  views: readonly View[];
+  /** In work/; '' until it is built. */
+  temp: string;
+}
+
+/** A step that can be taken, its intent durable; what follows when it has been taken, and when it could not be. */
+interface Ready {
+  step: CommitRequest;
+  taken: () => Promise<Outcome>;
+  refused: (result: number) => Outcome | typeof AGAIN;
+}
+
 /** Carries a decision out; AGAIN when a side has moved meanwhile. Throws FsError for what is not expected. */
 export async function carryOut(
   context: CarryContext,
   assessed: Assessed,
   waitMs: number,
 ): Promise<Outcome | typeof AGAIN> {
+  return (await carryOutTogether(context, [{ assessed, waitMs }]))[0] ?? AGAIN;
+}
+
+/**
+ * The same for the members of a set, or (`oneFile`) for the names of a file: what is written is written by one
+ * step, or not at all.
+ */
+export async function carryOutTogether(
+  context: CarryContext,
+  decided: readonly Decided[],
+  oneFile = false,
+): Promise<(Outcome | typeof AGAIN)[]> {
+  const sharing = oneFile ? { views: decided.map(({ assessed }) => assessed.view), temp: '' } : null;
+  const ready: Ready[] = [];
+  const results: (Outcome | typeof AGAIN | Ready)[] = [];
+  try {
+    for (const one of decided) {
+      const result = await prepareOne(context, one, sharing);
+      results.push(result);
+      if (result !== AGAIN && 'step' in result) ready.push(result);
+    }
+  } catch (error) {
+    for (const one of ready) one.refused(-E.EAGAIN);
+    throw error;
+  }
+  if (ready.length === 0) return results as (Outcome | typeof AGAIN)[];
+  const count = await context.commit(...ready.map((one) => one.step));
+  const outcomes = new Map<Ready, Outcome | typeof AGAIN>();
+  for (const [i, one] of ready.entries()) {
+    outcomes.set(one, i < count ? await one.taken() : one.refused(count < 0 ? count : -E.EIO));
+  }
+  if (count > 0) await makeDurable(context);
+  return results.map((result) => outcomes.get(result as Ready) ?? (result as Outcome | typeof AGAIN));
+}
+
+async function prepareOne(
+  context: CarryContext,
+  { assessed, waitMs }: Decided,
+  sharing: Sharing | null,
+): Promise<Outcome | typeof AGAIN | Ready> {
   const { view, decision } = assessed;
   switch (decision.do) {
     case 'current':
@@ -52,18 +113,18 @@ export async function carryOut(
     case 'kept':
       return kept(context, assessed, decision);
     case 'adopt':
-      return adopt(context, assessed, decision.metadata);
+      return adopt(context, assessed, decision.metadata, sharing);
     case 'drop':
       return drop(context, view, decision.gone);
     case 'take-base':
-      return replace(context, assessed, decision.metadata, 'base');
+      return replace(context, assessed, decision.metadata, 'base', sharing);
     case 'merge-text':
       return changesNothing(assessed, decision.metadata)
         ? renewOrigin(context, view, 'merged')
-        : replace(context, assessed, decision.metadata, 'merged');
+        : replace(context, assessed, decision.metadata, 'merged', sharing);
     case 'metadata':
       return decision.metadata.changes
-        ? replace(context, assessed, decision.metadata, 'overlay')
+        ? replace(context, assessed, decision.metadata, 'overlay', sharing)
         : renewOrigin(context, view, 'merged');
     case 'displace':
       return displace(context, view, decision.into === 'target');
@@ -76,6 +137,13 @@ export async function carryOut(
 function changesNothing({ view, merged }: Assessed, metadata: MergedMetadata): boolean {
   const bytes = view.overlay.object?.bytes ?? null;
   return !metadata.changes && bytes !== null && merged?.bytes.equals(bytes) === true;
+}
+
+/** Of a file with several names, which all come to have what the base has now. */
+function sharedOrigins(views: readonly View[], view: View, origin: Origin): Origin[] {
+  const fresh = views.map((one) => ({ ...origin, path: pathHash(one.basePath) }));
+  const others = view.overlay.origins.filter((old) => fresh.every((one) => one.path !== old.path));
+  return [...others, ...fresh];
 }
 
 /** The base's object as the origin of what the overlay has from now on. */
@@ -174,8 +242,9 @@ async function adopt(
   context: CarryContext,
   assessed: Assessed,
   metadata: MergedMetadata,
-): Promise<Outcome | typeof AGAIN> {
-  if (metadata.changes) return replace(context, assessed, metadata, 'overlay');
+  sharing: Sharing | null,
+): Promise<Outcome | typeof AGAIN | Ready> {
+  if (metadata.changes) return replace(context, assessed, metadata, 'overlay', sharing);
   const done = await renewOrigin(context, assessed.view, 'current');
   if (done === AGAIN) return done;
   const { path } = assessed.view;
@@ -184,25 +253,28 @@ async function adopt(
 }
 
 /** An untouched copy goes, and the base shows again. The version is kept. */
-async function drop(context: CarryContext, view: View, gone: boolean): Promise<Outcome | typeof AGAIN> {
+async function drop(context: CarryContext, view: View, gone: boolean): Promise<Ready> {
   const sides = await keepSides(context.store, context.branches, view);
   failPoint('merge-kept');
   const event = await prepare(context, view, sides, 'drop', '', []);
   failPoint('merge-intent');
-  const result = await context.commit(stepOf(view, 'drop'));
-  if (result < 0) {
-    context.store.intents.drop(view.path);
-    return failed(context, view, result);
-  }
-  await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
-  closeConflict(context, view, 'reconciled');
   const detail = gone
     ? 'untouched by the guest, and gone from the base'
     : 'untouched by the guest: the base shows';
-  finishEvent(context, view, { ...event, kind: 'dropped', detail }, null);
-  context.store.paths.delete(view.path);
-  await makeDurable(context);
-  return outcome('dropped', detail);
+  return {
+    step: stepOf(view, 'drop'),
+    taken: async () => {
+      await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
+      closeConflict(context, view, 'reconciled');
+      finishEvent(context, view, { ...event, kind: 'dropped', detail }, null);
+      context.store.paths.delete(view.path);
+      return outcome('dropped', detail);
+    },
+    refused: (result) => {
+      context.store.intents.drop(view.path);
+      return failed(context, view, result);
+    },
+  };
 }
 
 /** The event that the commit is about to make true, with what undo needs; its intent is durable afterwards. */
@@ -249,7 +321,8 @@ async function replace(
   assessed: Assessed,
   metadata: MergedMetadata,
   source: Source,
-): Promise<Outcome | typeof AGAIN> {
+  sharing: Sharing | null,
+): Promise<Ready | typeof AGAIN> {
   const { view, merged } = assessed;
   const origin = originFromBase(view);
   const { object } = view.overlay;
@@ -260,32 +333,37 @@ async function replace(
   const temp = context.tempName();
   const from = source === 'base' ? (view.base.object as Found) : object;
   const bytes = source === 'merged' ? (merged?.bytes ?? null) : from.bytes;
-  const origins = withOrigin(view, origin);
+  const origins = sharing === null ? withOrigin(view, origin) : sharedOrigins(sharing.views, view, origin);
   const plan = blueprint(from, metadata, bytes, origins, source);
   failPoint('merge-kept');
-  await buildFrom(context, view, temp, plan, from, source);
+  if (sharing === null || sharing.temp === '') await buildFrom(context, view, temp, plan, from, source);
+  else linkBuilt(context.shop, sharing.temp, temp);
+  if (sharing !== null) sharing.temp = temp;
   failPoint('merge-built');
   const content =
     source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
   const after = builtSignature(context.shop, temp, content);
   const event = await prepare(context, view, sides, source, after, origins);
   failPoint('merge-intent');
-  const result = await context.commit(stepOf(view, 'replace', { temp }));
-  if (result < 0) {
-    discard(context.shop, temp);
-    context.store.intents.drop(view.path);
-    return failed(context, view, result);
-  }
-  await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
-  closeConflict(context, view, 'reconciled');
   const detail = { merged: 'both changes merged', base: 'the base’s content', overlay: 'metadata merged' }[
     source
   ];
   const notes = metadata.notes.length > 0 ? `${detail}; ${metadata.notes.join('; ')}` : detail;
-  view.ancestorContent = origin.content;
-  finishEvent(context, view, { ...event, kind: 'merged', detail: notes }, 'C');
-  await makeDurable(context);
-  return outcome('merged', notes);
+  return {
+    step: stepOf(view, 'replace', { temp }),
+    taken: async () => {
+      await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
+      closeConflict(context, view, 'reconciled');
+      view.ancestorContent = origin.content;
+      finishEvent(context, view, { ...event, kind: 'merged', detail: notes }, 'C');
+      return outcome('merged', notes);
+    },
+    refused: (result) => {
+      discard(context.shop, temp);
+      context.store.intents.drop(view.path);
+      return failed(context, view, result);
+    },
+  };
 }
 
 const none: XattrSet = new Map();

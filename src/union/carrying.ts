@@ -20,8 +20,8 @@ export interface CarryContext {
   log: Log;
   displacedFd: number;
   tempName(): string;
-  /** The last step, on the serving thread: see commit.ts. */
-  commit(request: CommitRequest): Promise<number>;
+  /** The last step, or steps that are taken together, on the serving thread: see commit.ts. */
+  commit(...requests: CommitRequest[]): Promise<number>;
 }
 
 export interface Outcome {

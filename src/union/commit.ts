@@ -76,8 +76,56 @@ export function sameSignature(a: OverlaySignature, b: OverlaySignature): boolean
   );
 }
 
-/** 0; -EAGAIN a side has moved; -EBUSY somebody writes to it; another negative errno of the system. */
-export function commit(union: Union, request: CommitRequest): number {
+/** A step that can be taken: its place, and a lease to let go of afterwards. */
+interface Ready {
+  request: CommitRequest;
+  parent: Node;
+  name: string;
+  dirFd: number;
+  lease: number;
+}
+
+/**
+ * Takes steps together: none of them, where one cannot be taken. How many were taken, which is all unless the
+ * system failed on the way; -EAGAIN a side has moved; -EBUSY somebody writes to it; another negative errno.
+ */
+export function commit(union: Union, requests: readonly CommitRequest[]): number {
+  const ready: Ready[] = [];
+  let result = 0;
+  for (const request of requests) {
+    const step = prepare(union, request);
+    if (typeof step === 'number') {
+      result = step;
+      break;
+    }
+    ready.push(step);
+  }
+  if (result === 0) {
+    failPoint('commit-before-rename');
+    result = performAll(union, ready);
+    if (result > 0) failPoint('commit-after-rename');
+  }
+  for (const { lease } of ready) {
+    if (lease < 0) continue;
+    setLease(lease, F_UNLCK);
+    close(lease);
+  }
+  return result;
+}
+
+function performAll(union: Union, ready: readonly Ready[]): number {
+  let taken = 0;
+  for (const { request, parent, name, dirFd } of ready) {
+    // union.found tells of the last that was prepared.
+    const found = find(union, parent, name);
+    const error = found < 0 ? found : perform(union, parent, name, dirFd, request);
+    if (error < 0) return taken > 0 ? taken : error;
+    taken += 1;
+  }
+  return taken;
+}
+
+function prepare(union: Union, request: CommitRequest): Ready | number {
   const slash = request.path.lastIndexOf('/');
   const name = request.path.slice(slash + 1);
   const parent = walk(union, slash < 0 ? '' : request.path.slice(0, slash));
@@ -92,14 +140,7 @@ export function commit(union: Union, request: CommitRequest): number {
   if (dirFd < 0) return dirFd;
   const lease = request.noWriter && request.overlay !== null ? takeLease(dirFd, name) : -1;
   if (lease === -E.EAGAIN || lease === -E.EBUSY) return -E.EBUSY;
-  failPoint('commit-before-rename');
-  const error = perform(union, parent, name, dirFd, request);
-  if (lease >= 0) {
-    setLease(lease, F_UNLCK);
-    close(lease);
-  }
-  if (error === 0) failPoint('commit-after-rename');
-  return error;
+  return { request, parent, name, dirFd, lease };
 }
 
 function checkSides(union: Union, parent: Node, name: string, request: CommitRequest): number {

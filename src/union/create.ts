@@ -234,7 +234,7 @@ function makeOver(
   if (error < 0) return error;
   const isDir = isDirectory(object.mode);
   const hides = isDir && hidesDirectory;
-  const taken = hides ? null : origin;
+  const taken = origin !== null && isTaken(isDir, origin) ? origin : null;
   const lenient = !union.config.privileged;
   const failed =
     firstError(
@@ -354,6 +354,14 @@ export function noteArrival(union: Union, node: Node, dirFd: number): number {
   const error = statNode(union, node, union.stat);
   if (error < 0 || objectIno(union, node, union.stat) === overlayIno(union.stat.ino)) return error;
   return tolerate(setImpure(union.overlay, dirFd), !union.config.privileged);
+}
+
+/**
+ * Whether what comes to a place has the origin of what the base has or had there. A directory in place of one has
+ * not: it has not been brought up.
+ */
+export function isTaken(isDir: boolean, origin: Origin): boolean {
+  return !isDir || !isDirectory(origin.mode);
 }
 
 /** An object with several names has an origin for each. */

@@ -1,6 +1,7 @@
 // A directory of the base has become something else: a symlink to another directory (usrmerge), or a file.
 import * as fs from 'node:fs';
 import { escapeName } from '../lib/names.ts';
+import type { NewConflict } from '../versions/conflicts.ts';
 import type { View } from './assess.ts';
 import { type AGAIN, type CarryContext, failed, type Outcome, outcome, stepOf } from './carrying.ts';
 import { keepSides } from './keeping.ts';
@@ -57,37 +58,46 @@ async function removeEmpty(
   const name = `empty-${context.tempName()}`;
   const result = await moveAside(context, view, name);
   if (result < 0) return failed(context, view, result);
-  fs.rmSync(Buffer.from(`${store.stateDir}/displaced/${name}`, 'latin1'), { recursive: true, force: true });
+  fs.rmSync(displacedPath(context, name), { recursive: true, force: true });
   store.events.add({ kind: 'merged', path: view.path, detail });
   store.paths.delete(view.path);
   await store.flush();
   return outcome('merged', detail);
 }
 
-/** A conflict, with what found no place in displaced/ID. */
-async function putAside(context: CarryContext, view: View, reason: string): Promise<Outcome | typeof AGAIN> {
+/** A conflict, with what found no place in displaced/ID. It is told before it is done: nothing lies there unnamed. */
+async function putAside(context: CarryContext, view: View, why: string): Promise<Outcome | typeof AGAIN> {
   const { store, branches } = context;
   const { base } = await keepSides(store, branches, view);
-  const found = store.conflicts.open({
+  const fields: NewConflict = {
     kind: 'type',
     path: view.path,
     since: Date.now(),
-    reason,
+    reason: why,
     ancestor: 'unknown',
     overlay: null,
     base,
     merged: null,
     origin: null,
     baseFingerprint: view.base.fingerprint,
-  });
-  const result = await moveAside(context, view, String(found.id));
+  };
+  // One that is open here may be about this very directory: a crash came between, or the symlink led nowhere before.
+  const known = store.conflicts.of(view.path);
+  const again = known !== null && !fs.existsSync(displacedPath(context, known.id));
+  const { id } = again ? known : store.conflicts.open(fields);
+  const reason = `${why}; they lie in displaced/${id}`;
+  store.conflicts.update(id, { ...fields, reason }, again);
+  await store.flush();
+  const result = await moveAside(context, view, String(id));
   if (result < 0) {
-    store.conflicts.close(found.id, { how: 'withdrawn', take: '', seq: 0 });
+    if (!again) store.conflicts.close(id, { how: 'withdrawn', take: '', seq: 0 });
     return failed(context, view, result);
   }
-  const detail = `${reason}; they lie in displaced/${found.id}`;
-  store.conflicts.update(found.id, { reason: detail }, false);
-  store.events.add({ kind: 'conflict', path: view.path, detail, conflict: found.id });
+  store.events.add({ kind: 'conflict', path: view.path, detail: reason, conflict: id });
   await store.flush();
-  return outcome('conflict', detail);
+  return outcome('conflict', reason);
+}
+
+function displacedPath({ store }: CarryContext, name: string | number): Buffer {
+  return Buffer.from(`${store.stateDir}/displaced/${name}`, 'latin1');
 }

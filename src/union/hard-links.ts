@@ -16,7 +16,8 @@ import { baseIno } from './identity.ts';
 import type { Node } from './node.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
-import { basePathAt } from './place.ts';
+import { basePathAt, pathAt } from './place.ts';
+import { publish } from './publish.ts';
 import type { Union } from './union.ts';
 
 /** Names a base object of this very tree. */
@@ -73,7 +74,8 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const key = keyOf(union, layer, base);
   const link = union.hardLinks.get(key);
   const basePath = basePathAt(parent, name);
-  if (!link || basePath === null) return 0;
+  const unionPath = pathAt(parent, name);
+  if (!link || basePath === null || unionPath === null) return 0;
   const above = ensureOverlayDir(union, parent);
   if (above < 0) return above;
   const dirFd = overlayDirFd(union, parent);
@@ -81,14 +83,17 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const origins = readOrigins(union, union.linksFd, link.file);
   const first = origins.find((origin) => origin.ino === baseIno(layer, base.ino));
   if (!first) return 0;
-  const path = pathHash(basePath);
-  const known = origins.some((origin) => origin.path === path);
-  const written = known ? 0 : writeOrigins(union, union.linksFd, link.file, [...origins, { ...first, path }]);
+  const origin = { ...first, path: pathHash(basePath) };
+  const known = origins.some(({ path }) => path === origin.path);
+  const written = known ? 0 : writeOrigins(union, union.linksFd, link.file, [...origins, origin]);
   if (written < 0) return written;
   const temp = union.tempName();
   const made = linkat(union.linksFd, link.file, union.workFd, temp, 0);
   if (made < 0) return made;
-  const error = keepingTimes(dirFd, () => renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE));
+  const note = { kind: 'copy-up', path: unionPath, time: Date.now(), origin } as const;
+  const error = publish(union, 'hard-link', [note], () =>
+    keepingTimes(dirFd, () => renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE)),
+  );
   if (error < 0) {
     unlinkat(union.workFd, temp, 0);
     return error;

@@ -6,6 +6,7 @@ import { E } from '../lib/errno.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
+import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
@@ -155,7 +156,8 @@ export function isMarked(union: Union, node: Node, parent: Node, name: string, m
   // The mark may be from before the copy-up.
   const dirFd = overlayDirFd(union, parent);
   const origins = dirFd < 0 ? [] : readOrigins(union, dirFd, name);
-  return origins.some((origin) => origin.path === mark && (dir !== null || origin.ino !== 0));
+  const brought = (origin: Origin) => (dir === null ? origin.ino !== 0 : isDirectory(origin.mode));
+  return origins.some((origin) => origin.path === mark && brought(origin));
 }
 
 function shows(node: Node, layer: number, stat: Stat): boolean {

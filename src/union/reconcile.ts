@@ -4,26 +4,28 @@ import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Stat } from '../lib/stat.ts';
-import { type Conditions, decideSet } from '../merge/decide.ts';
+import { type Conditions, decideSet, writes } from '../merge/decide.ts';
 import { type SetKind, setOf } from '../merge/policy.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
-import { decodeOrigins } from '../versions/origin.ts';
+import { decodeOrigins, pathHash } from '../versions/origin.ts';
 import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, isCurrent, loadContents, type View, viewOf } from './assess.ts';
-import { carryOut, noteHidden, renewOrigin } from './carry-out.ts';
+import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } from './carry-out.ts';
 import { AGAIN, base64, type CarryContext, type Outcome, record, stepOf } from './carrying.ts';
 import type { Verdict } from './node.ts';
 import { isPinned, originFor, pinOf } from './origin-list.ts';
 import { Settling } from './settling.ts';
 import { isGone, openBase, openOverlayFile, readBase } from './sides.ts';
-import { walkOverlay } from './walk-overlay.ts';
+import { basePathOf as basePathIn, walkOverlay } from './walk-overlay.ts';
 
 export interface ReconcilerParts extends CarryContext {
   settleMs: number;
   readOnly: boolean;
   /** The base may not be the right one: nothing is merged from now on, until a person accepts it. */
   doubt(why: string): void;
+  /** Paths that the serving thread knows of the file at a path, itself among them. */
+  otherNames(path: string): Promise<readonly string[]>;
   /** Tells the serving thread what came of a look; null: forget what was told. */
   verdict(path: string, verdict: Verdict | null): void;
 }
@@ -45,6 +47,7 @@ const VANISHED_CHECK_MS = 1000;
 const decisive: ReadonlySet<string> = new Set(['merged', 'dropped', 'resolved', 'undone', 'pin-lifted']);
 const TRIES = 4;
 const RETRY_MOVING_MS = 250;
+const RETRY_FAILED_MS = 1000;
 
 export class Reconciler {
   readonly context: CarryContext;
@@ -91,7 +94,7 @@ export class Reconciler {
       } catch (error) {
         const detail = messageOf(error);
         this.#log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
-        if (!options.dryRun) this.#tell(path, null, { retryMs: RETRY_MOVING_MS * 20 });
+        if (!options.dryRun) this.#tell(path, null, { retryMs: RETRY_FAILED_MS });
         return { outcome: 'failed', detail, retryMs: null };
       }
     });
@@ -104,18 +107,32 @@ export class Reconciler {
 
   async #lookAt(path: string, basePath: string, options: LookOptions): Promise<Outcome> {
     for (let attempt = 0; attempt < TRIES; attempt++) {
-      const view = await viewOf(this.#assessContext, path, basePath);
-      if (view.overlay.state !== 'object') return this.#absent(view, options);
-      if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished(view.path);
-      if (!options.dryRun && (await this.#pinIfPutBack(view))) continue;
-      const done = isCurrent(view) ? await this.#keep(view, options) : await this.#decide(view, options);
-      if (done === AGAIN) continue;
-      if (options.dryRun) return done;
-      await this.#settled(view, done);
-      return done;
+      const done = await unlessMoving(() => this.#lookOnce(path, basePath, options));
+      if (done !== AGAIN) return done;
     }
-    this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
-    return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+    return this.#keepsChanging(path);
+  }
+
+  async #lookOnce(path: string, basePath: string, options: LookOptions): Promise<Outcome | typeof AGAIN> {
+    const view = await viewOf(this.#assessContext, path, basePath);
+    if (view.overlay.state !== 'object') return this.#absent(view, options);
+    if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished(view.path);
+    if (!options.dryRun && (await this.#pinIfPutBack(view))) return AGAIN;
+    const done = isCurrent(view) ? await this.#keep(view, options) : await this.#decide(view, options);
+    if (done !== AGAIN && !options.dryRun) await this.#settled(view, done);
+    return done;
+  }
+
+  /** Once whoever writes to it has closed it, it is looked at again without further waiting. */
+  #keepsChanging(path: string): Outcome {
+    const found: Outcome = {
+      outcome: 'pending',
+      detail: 'it keeps changing',
+      retryMs: RETRY_MOVING_MS,
+      writer: true,
+    };
+    this.#tell(path, null, found);
+    return found;
   }
 
   /** Nothing has moved, whatever was thought of it before. */
@@ -125,10 +142,42 @@ export class Reconciler {
   }
 
   async #decide(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN> {
-    const found = await unlessMoving(() => this.#assess(view, options));
-    if (found === AGAIN) return AGAIN;
-    if (options.dryRun) return planned(found.assessed);
-    return unlessMoving(() => carryOut(this.context, found.assessed, found.waitMs));
+    const { assessed, waitMs } = await this.#assess(view, options);
+    if (options.dryRun) return planned(assessed);
+    const others = writes(assessed.decision) ? await this.#otherNames(view) : [];
+    if (others.length === 0) return carryOut(this.context, assessed, waitMs);
+    const decided = [{ assessed, waitMs }];
+    for (const other of others) {
+      const one = await this.#assess(other, options);
+      if (one.assessed.decision.do === assessed.decision.do) decided.push(one);
+    }
+    const [own = AGAIN, ...rest] = await carryOutTogether(this.context, decided, true);
+    for (const [i, done] of rest.entries()) {
+      const { assessed: one } = decided[i + 1] as Decided;
+      if (done !== AGAIN) await this.#settled(one.view, done);
+    }
+    return own;
+  }
+
+  /** The names that are one file with this one, whose base objects were one and are one. */
+  async #otherNames(view: View): Promise<View[]> {
+    const { overlay } = this.#parts.branches;
+    const { object, origin, origins } = view.overlay;
+    if (object === null || origin === null || origins.length < 2 || object.stat.nlink < 2) return [];
+    const hashes = new Set(origins.map((one) => one.path));
+    const names = new Set(await this.#parts.otherNames(view.path));
+    for await (const { path } of this.#parts.store.paths.under('')) {
+      if (hashes.has(pathHash(path))) names.add(path);
+    }
+    names.delete(view.path);
+    const found: View[] = [];
+    for (const name of names) {
+      const other = await viewOf(this.#assessContext, name, basePathIn(overlay, name));
+      const one = other.overlay.object?.stat.ino === object.stat.ino;
+      const was = other.overlay.origin?.fingerprint === origin.fingerprint;
+      if (one && was && other.base.fingerprint === view.base.fingerprint) found.push(other);
+    }
+    return found;
   }
 
   /** Wholly or not at all. */
@@ -160,13 +209,17 @@ export class Reconciler {
         found.map(({ assessed }) => assessed.look),
         absent.some((view) => view.overlay.state === 'whiteout'),
       );
+      const decided = found.map((one, i) => ({
+        ...one,
+        assessed: { ...one.assessed, decision: decisions[i] ?? one.assessed.decision },
+      }));
+      const outcomes = options.dryRun
+        ? decided.map(({ assessed }) => planned(assessed))
+        : await unlessMoving(() => carryOutTogether(this.context, decided));
+      if (outcomes === AGAIN) continue;
       let again = false;
-      for (const [i, one] of found.entries()) {
-        const decision = decisions[i] ?? one.assessed.decision;
-        const assessed = { ...one.assessed, decision };
-        const done = options.dryRun
-          ? planned(assessed)
-          : await unlessMoving(() => carryOut(this.context, assessed, one.waitMs));
+      for (const [i, { assessed }] of decided.entries()) {
+        const done = outcomes[i] ?? AGAIN;
         if (done === AGAIN) {
           again = true;
           continue;
@@ -176,8 +229,7 @@ export class Reconciler {
       }
       if (!again) return own;
     }
-    this.#tell(path, null, { retryMs: RETRY_MOVING_MS });
-    return { outcome: 'pending', detail: 'it keeps changing', retryMs: RETRY_MOVING_MS };
+    return this.#keepsChanging(path);
   }
 
   async #viewsOf(members: readonly string[], path: string, basePath: string): Promise<View[]> {

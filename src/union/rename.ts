@@ -12,8 +12,9 @@ import { statx } from '../sys/stat.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
-import { addOrigin, noteArrival, preparePlace } from './create.ts';
+import { addOrigin, isTaken, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { failPoint } from './fail-point.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { writeOrigins } from './origins.ts';
@@ -216,7 +217,7 @@ function moveAlong(
     if (error < 0) return error;
   }
   // Of a directory that takes the name of a file: it has not been one of the base's that became a file.
-  if (target.origin !== null && (source.dir === null || !target.hidesDirectory)) {
+  if (target.origin !== null && isTaken(source.dir !== null, target.origin)) {
     const error = addOrigin(union, source, fromFd, from.name, target.origin);
     if (error < 0) return error;
     notes.push({
@@ -288,6 +289,7 @@ function moveDirectory(
   }
   const swapped = renameat2(fromFd, fromName, toFd, toName, RENAME_EXCHANGE);
   if (swapped < 0) return swapped;
+  failPoint('rename-swapped');
   // The whiteout that lay there is the one that is to be left.
   return leaves ? 0 : unlinkat(fromFd, fromName, 0);
 }
@@ -343,8 +345,8 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   if (error < 0) return error;
   const notes = [
     ...noteExchange(union, from, to, source.dir !== null || target.dir !== null),
-    ...(source.dir && toHidesDirectory ? [] : noteTaken(to, takenTo)),
-    ...(target.dir && fromHidesDirectory ? [] : noteTaken(from, takenFrom)),
+    ...noteTaken(to, source, takenTo),
+    ...noteTaken(from, target, takenFrom),
   ];
   error = publish(union, 'exchange', notes, () =>
     withIds(union, from, to, true, () => renameat2(fromFd, from.name, toFd, to.name, RENAME_EXCHANGE)),
@@ -372,9 +374,11 @@ function noteExchange(union: Union, from: Side, to: Side, hasDirectory: boolean)
   return [{ kind: 'exchanged', path, time: Date.now(), from: fromPath, ino: union.stat.ino }];
 }
 
-function noteTaken(at: Side, { origin }: Taken): JournalRecord[] {
+function noteTaken(at: Side, node: Node, { origin }: Taken): JournalRecord[] {
   const path = pathAt(at.parent, at.name);
-  return origin === null || path === null ? [] : [{ kind: 'taken', path, time: Date.now(), origin }];
+  return origin === null || path === null || !isTaken(node.dir !== null, origin)
+    ? []
+    : [{ kind: 'taken', path, time: Date.now(), origin }];
 }
 
 /** What an object needs before it comes to lie at a place of the base. */
@@ -388,6 +392,6 @@ function adopt(
   hidesDirectory: boolean,
 ): number {
   const error = node.dir === null ? 0 : readyDirectory(union, node, { dirFd, name }, to, hidesDirectory);
-  if (error < 0 || (node.dir !== null && hidesDirectory)) return error;
+  if (error < 0 || origin === null || !isTaken(node.dir !== null, origin)) return error;
   return addOrigin(union, node, dirFd, name, origin);
 }

@@ -245,10 +245,13 @@ export async function fillContent(found: Found, open: () => number, keep: boolea
   if (!isRegular(found.stat.mode)) return;
   if (found.content !== null && (!keep || found.bytes !== null)) return;
   const fd = open();
-  if (fd < 0) throw new FsError(isAbsent(fd) ? E.EAGAIN : -fd, 'a side cannot be opened');
+  // ENXIO: a whiteout lies there by now.
+  const moved = isAbsent(fd) || fd === -E.ENXIO;
+  if (fd < 0) throw new FsError(moved ? E.EAGAIN : -fd, 'a side cannot be opened');
   const witness = witnessOf(found.stat);
   try {
     const content = await readContent(fd, found.stat.size, keep, Number.POSITIVE_INFINITY);
+    if (content === -E.EISDIR) throw new FsError(E.EAGAIN, 'a side is changing');
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
     if (!stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');
     found.content = content.hash;

@@ -3,6 +3,7 @@
 // LOOKUP and GETATTR start a look; OPEN waits for it. What came of the last look is a verdict, which holds
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
+import { nodeAt } from './known.ts';
 import { type Compared, type Found, type Handle, IN_OVERLAY, type Node, type Verdict } from './node.ts';
 import { isPinned, isRacy, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
@@ -110,8 +111,7 @@ export function setVerdict(union: Union, path: string, verdict: Verdict | null):
 
 /** Whether somebody has the file at a path open for writing. */
 function isWritten(union: Union, path: string): boolean {
-  let node: Node | undefined = union.table.root;
-  for (const name of path.split('/')) node = node && union.table.child(node, name);
+  const node = nodeAt(union, path);
   return node !== undefined && [...node.handles].some((handle) => handle.writable);
 }
 

@@ -170,6 +170,7 @@ export interface JournalContents {
 export function readJournal(bytes: Uint8Array): JournalContents {
   const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const found: JournalContents = { records: [], id: '', torn: false, validLength: 0 };
+  if (data.length === 0) return found;
   let at = 0;
   if (data.length >= FILE_HEADER && data.subarray(0, FILE_MAGIC.length).equals(FILE_MAGIC)) {
     found.id = data.toString('hex', FILE_MAGIC.length, FILE_HEADER);

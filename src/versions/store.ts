@@ -10,11 +10,11 @@ import { Ancestors, dropTemporaries } from './ancestors.ts';
 import { HashIndex, IntentBook, PathIndex, VersionBook } from './books.ts';
 import { ConflictBook } from './conflicts.ts';
 import { EventLog } from './events.ts';
-import { errnoOf, makeDirectory } from './files.ts';
+import { errnoOf, makeDirectory, readIfThere } from './files.ts';
 import { dropJournalFile, type FoldResult, foldFile, foldRecords, journalFiles } from './fold.ts';
 import { bootId, FormatFile, moveAside, NumberBlock, readFormat } from './format.ts';
 import { GroupCommit } from './group-commit.ts';
-import { type JournalRecord, journalName } from './journal.ts';
+import type { JournalRecord } from './journal.ts';
 import { lockStore, type StoreLock } from './lock.ts';
 import { type Origin, pathHash } from './origin.ts';
 import { DamageList, RecordStore } from './record-store.ts';
@@ -148,16 +148,16 @@ export class Store {
     this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
     if (this.recovered.uncleanBoot && !this.readOnly) await dropTornAncestors(this.#books);
     const names = journalFiles(this.stateDir);
+    const filled = names.filter((name) => readIfThere(`${this.stateDir}/${name}`)?.length);
     for (const name of names) {
-      const { count, torn, paths } = await foldFile(this.#books, this.stateDir, name, (records) =>
-        this.#believe(records),
-      );
+      const sift = name === filled.at(-1) ? this.#believe : undefined;
+      const { count, torn, paths } = await foldFile(this.#books, this.stateDir, name, sift);
       this.recovered.journal += count;
       this.recovered.paths.push(...paths);
       this.recovered.torn ||= torn;
     }
-    // A session begins with one, so that there is none after a crash of the machine or by somebody's hand only.
-    this.recovered.torn ||= !this.recovered.clean && !names.includes(journalName);
+    // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
+    this.recovered.torn ||= !this.recovered.clean && filled.length === 0;
     await this.flush();
     // A journal that stays would be taken for folded while the worker goes on writing to it.
     if (this.readOnly) return;
@@ -168,7 +168,7 @@ export class Store {
   }
 
   /** Leaves out the notes of an operation that a crash cut off. */
-  #believe(records: JournalRecord[]): JournalRecord[] {
+  readonly #believe = (records: JournalRecord[]): JournalRecord[] => {
     const { happened } = this.#parts.options;
     if (happened === undefined) return records;
     let end = records.length;
@@ -176,7 +176,7 @@ export class Store {
     while (end > first && !happened(records[end - 1] as JournalRecord)) end -= 1;
     this.recovered.lastRecords = records.slice(first, end);
     return records.slice(0, end);
-  }
+  };
 
   // ---- identity of the overlay ----
 

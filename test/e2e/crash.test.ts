@@ -3,7 +3,7 @@
 // directory of its own; one daemon after another dies over the same overlay, and each start recovers from that.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-import { crashAt, differences, expectSound } from '../lib/crash.ts';
+import { crashAt, differences, expectSound, strayWhiteouts } from '../lib/crash.ts';
 import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
@@ -45,6 +45,19 @@ const cases: Case[] = [
     act: 'echo guest > f',
     old: ['copy-up-temp', 'copy-up-synced', 'copy-up-before-rename'],
     between: [['copy-up-after-rename', ': > f']],
+  },
+  {
+    what: 'a copy-up of a file with two names',
+    act: 'echo guest >> hard',
+    old: ['copy-up-before-rename'],
+    between: [['copy-up-after-rename', ':']],
+  },
+  {
+    what: 'the other name of a file that was copied up',
+    before: 'echo guest >> hard',
+    act: 'echo more >> hard2',
+    old: ['hard-link-before-rename'],
+    between: [['hard-link-after-rename', ':']],
   },
   {
     what: 'a copy-up of a symlink',
@@ -104,6 +117,7 @@ const cases: Case[] = [
     before: 'rm f; mkdir own; echo guest > own/file',
     act: 'mv own f',
     ...around('rename'),
+    new: ['rename-swapped', 'rename-after-rename'],
   },
   {
     what: 'a rename of a base directory over one that was emptied',
@@ -153,7 +167,7 @@ async function makeBase(base: string, some: readonly Crash[]): Promise<void> {
   for (const { dir } of some) {
     await sh(
       `mkdir "$1"; cd "$1"; printf 'base\\n%.0s' {1..40} > f; chmod 640 f; setfattr -n user.note -v 1 f
-       head -c 300000 /dev/zero | tr '\\0' x > big; ln -s f link; mkdir empty; echo x > empty/only
+       head -c 300000 /dev/zero | tr '\\0' x > big; ln -s f link; echo hard > hard; ln hard hard2; mkdir empty; echo x > empty/only
        mkdir -p deep/down/here; echo one > deep/down/one; echo two > deep/down/here/two`,
       [`${base}/${dir}`],
     );
@@ -192,6 +206,7 @@ async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Map<str
       await compare(model, mount.dir, found);
       expect(await mount.umount()).toBe(0);
     });
+    expect(await strayWhiteouts(layers.overlay, layers.base)).toEqual([]);
     await expectSound(layers.overlay, layers.base);
   });
   return found;

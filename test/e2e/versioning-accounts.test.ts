@@ -2,6 +2,7 @@
 // records are merged, what both sides changed is in conflict, and the guest's files are as its tools left them.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { startAgent } from '../lib/agent.ts';
 import { mountTest } from '../lib/needs.ts';
 import { run, runOk, waitUntil } from '../lib/run.ts';
 import { type Guest, makeGate, throughGate, updateFile, withGuest } from '../lib/versioning.ts';
@@ -187,6 +188,26 @@ mountTest('account files that only one side has changed follow together', () =>
     expect(now.passwd).toBe(passwd);
     expect(raw(guest)).toMatchObject({ group: null, gshadow: null, passwd });
     expect(await guest.conflictList()).toEqual([]);
+  }),
+);
+
+mountTest('nobody sees some of the account files followed and others not', () =>
+  withGuest({ files, options: ['--settle', '1'] }, async (guest) => {
+    await guest.mount.sh('touch -c etc/passwd');
+    expect(raw(guest)).toEqual(first);
+    const paths = (Object.keys(added) as Name[]).map((name) => guest.at(`etc/${name}`));
+    const agents = [startAgent(), startAgent()] as const;
+    const reading = agents.map((agent, i) =>
+      agent.call<string[]>('readTogether', i === 0 ? paths : [...paths].reverse(), 'svc', 15_000),
+    );
+    await addUserToBase(guest);
+    // Who reads one after another may see the step in between, but never a later file older than an earlier one.
+    for (const passes of await Promise.all(reading)) {
+      expect(passes.filter((pass) => pass.includes('10'))).toEqual([]);
+      expect(passes).toContain('1111');
+    }
+    for (const agent of agents) await agent.stop();
+    expect(raw(guest)).toEqual({ ...raw(guest), passwd: null, shadow: null, group: null, gshadow: null });
   }),
 );
 

@@ -65,6 +65,19 @@ mountTest('overlapping edits leave the guest’s file byte for byte, and no mark
   }),
 );
 
+mountTest('a conflict about a file that the guest removes is over', () =>
+  withGuest({ files: { f: text(), g: text() } }, async (guest) => {
+    await guest.mount.sh(`${edit('f')}; ${edit('g')}`);
+    for (const name of ['f', 'g']) await guest.update(name, text({ 15: 'BASE 15' }));
+    await guest.mount.sh('cat f g > /dev/null');
+    expect(await guest.conflictList()).toEqual(['f text', 'g text']);
+    await guest.mount.sh('rm f; mv g h');
+    expect(await guest.conflictList()).toEqual([]);
+    expect(await guest.mount.sh('cat .kasane/conflicts; ls')).toBe('h\n');
+    expect(await guest.read('h')).toBe(text(guest15));
+  }),
+);
+
 mountTest('a base that goes back to what it was withdraws the conflict', () =>
   withGuest({ files: { f: text() } }, async (guest) => {
     await guest.mount.sh(edit('f'));

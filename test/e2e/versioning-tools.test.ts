@@ -87,7 +87,7 @@ mountTest(
       const git = `git -c user.name=n -c user.email=e@example.org -C "$1"`;
       await guest.changeBase(() =>
         sh(
-          `${git} init -q -b main; mkdir "$1/conf"; cp "$2" "$1/conf/a"; cp "$2" "$1/conf/b"
+          `${git} init -q -b main; mkdir "$1/conf"; cp "$2" "$1/conf/a"; cp "$2" "$1/conf/b"; cp "$2" "$1/conf/c"
            ${git} add .; ${git} commit -qm one; ${git} checkout -qb bare; ${git} rm -qr conf
            ${git} commit -qm bare; ${git} checkout -q main`,
           [`${guest.base}/repo`, write(guest, 'text', text())],
@@ -102,7 +102,37 @@ mountTest(
       await guest.update('repo/conf/b', text(base3), 'in place');
       expect(await guest.read('repo/conf/a')).toBe(both);
       expect(await guest.read('repo/conf/b')).toBe(text(base3));
+      // The base moves while they are away: what comes back continues what was there.
+      await guest.mount.sh('cd repo; git checkout -q -f bare; [ ! -e conf ]');
+      await guest.update('repo/conf/c', text(base3), 'replace, same mtime');
+      await guest.mount.sh('cd repo; git checkout -q main');
+      expect(await guest.read('repo/conf/c')).toBe(text(base3));
       expect((await guest.conflictList()).filter((line) => line.includes('conf/'))).toEqual([]);
+    }),
+  { commands: ['git'] },
+);
+
+mountTest(
+  'a repository that both sides have committed to stays the guest’s, and whole',
+  () =>
+    withGuest({ files: { 'repo/f': text(), 'repo/g': text() } }, async (guest) => {
+      const git = `git -c user.name=n -c user.email=e@example.org -C "$1"`;
+      const inBase = (script: string) => guest.changeBase(() => sh(script, [`${guest.base}/repo`]));
+      await inBase(`${git} init -q -b main; ${git} add .; ${git} commit -qm one`);
+      const repo = guest.at('repo');
+      await sh(`sed -i 's/^line 15$/guest/' "$1/f"; ${git} commit -qam guest`, [repo]);
+      const head = await sh(`${git} rev-parse HEAD`, [repo]);
+      await inBase(`sed -i 's/^line 3$/BASE 3/' "$1/f"; ${git} commit -qam base`);
+      expect(await guest.read('repo/f')).toBe(both);
+      await guest.mount.sh('find repo/.git -type f -exec cat {} + > /dev/null');
+      expect(await sh(`${git} rev-parse HEAD`, [repo])).toBe(head);
+      expect(await sh(`${git} fsck --strict 2>&1`, [repo])).not.toMatch(/error|missing|corrupt/);
+      const conflicts = await guest.conflictList();
+      expect(conflicts).toContain('repo/.git/refs/heads/main binary');
+      // Nothing of the repository was merged line by line, nor replaced.
+      const log = await guest.kasane(['log', '--json', guest.at('repo/.git')]);
+      const events = JSON.parse(log.stdout) as { kind: string; path: string }[];
+      expect(events.filter((event) => /merged|dropped/.test(event.kind))).toEqual([]);
     }),
   { commands: ['git'] },
 );

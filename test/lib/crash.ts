@@ -59,6 +59,13 @@ export async function expectSound(overlay: string, base: string): Promise<void> 
   expect(check.code).toBe(0);
 }
 
+/** Whiteouts of the overlay that hide nothing; not for those beneath a directory that was renamed. */
+export async function strayWhiteouts(overlay: string, base: string): Promise<string[]> {
+  const known = await readTree(base, { contents: false });
+  const entries = [...(await readTree(overlay, { contents: false })).values()];
+  return entries.filter(({ path, rdev }) => rdev === 0 && !known.has(path)).map(({ path }) => path);
+}
+
 /** Objects of the overlay, directories aside, that lie at a name of the base and have no origin. */
 async function withoutOrigin(overlay: string, base: string): Promise<string[]> {
   const known = await readTree(base, { contents: false });

@@ -62,7 +62,9 @@ export function xattrsOf(world, dirFd, path) {
   const { sys } = world;
   const list = sys.listxattr(dirFd, path);
   if (typeof list === 'number') return list;
-  const names = list.toString('latin1').split('\0').filter(Boolean).sort();
+  const all = list.toString('latin1').split('\0').filter(Boolean).sort();
+  // trusted.* is for CAP_SYS_ADMIN, which goes with the uid in the union and is kept by our other ids here.
+  const names = world.asUser ? all.filter((name) => !name.startsWith('trusted.')) : all;
   return names.map((name) => {
     const value = sys.getxattr(dirFd, path, name);
     return `${name}=${typeof value === 'number' ? world.errno(value) : value.toString('base64')}`;

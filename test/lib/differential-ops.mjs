@@ -63,10 +63,12 @@ function asSomebody(world, random) {
   const [uid, gid] = random.of(USERS);
   const as = (work) => {
     world.sys.setFsIds(uid, gid);
+    world.asUser = true;
     try {
       return work();
     } finally {
       world.sys.setFsIds(0, 0);
+      world.asUser = false;
     }
   };
   return { text: ` as ${uid}`, as };

@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import * as readline from 'node:readline';
 import fc from 'fast-check';
 import { tracked } from './cleanup.ts';
-import { type Layers, repository, startMount, withLayers } from './kasane.ts';
+import { kasane, type Layers, repository, startMount, withLayers } from './kasane.ts';
 import { sh } from './run.ts';
 import type { Where } from './temp.ts';
 import { withBaseUntouched } from './tree.ts';
@@ -157,6 +157,8 @@ async function runOn(operations: readonly Operation[], spec: Differential, total
     const child = startChild(spec.timeout ?? 120_000);
     try {
       await withBaseUntouched(layers.base, () => inPieces(operations, layers, spec, child, total));
+      const checked = await kasane(['check', layers.overlay], { timeout: 60_000 });
+      if (checked.code !== 0) throw new Error(`kasane check: ${checked.stdout}${checked.stderr}`);
     } finally {
       await child.stop();
     }

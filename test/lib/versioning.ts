@@ -88,9 +88,7 @@ export class BaseWatch {
       await work();
       this.#known = snapshot(this.#dir);
     });
-    this.#last = run.catch(() => {
-      // Whoever asked is told.
-    });
+    this.#last = Promise.allSettled([run]);
     return run;
   }
 }

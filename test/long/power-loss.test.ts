@@ -220,7 +220,7 @@ function lastNode(log: string): number {
 mountTest(
   'what was synced is there after a power loss, at whatever moment, and nothing else is torn or empty',
   async () => {
-    await withUntouched('commit=600', async (stage) => {
+    await withUntouched('commit=600,noauto_da_alloc', async (stage) => {
       const moments: Moment[] = [];
       const mount = await startMount({ ...stage, mountPoint: stage.mnt, options: ['--debug'] });
       try {

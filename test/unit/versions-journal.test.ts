@@ -137,6 +137,23 @@ describe('the journal', () => {
     expect(readJournal(Buffer.alloc(0))).toMatchObject({ records: [], torn: false, validLength: 0 });
   });
 
+  test('takes back what did not come true, and goes on', () =>
+    withTemp('disk', async (dir) => {
+      const fd = fs.openSync(dir, 'r');
+      const writer = new JournalWriter(fd);
+      writer.append({ kind: 'added', path: 'one', time: 1 });
+      const { size } = writer;
+      writer.append({ kind: 'added', path: 'two', time: 2 });
+      writer.append({ kind: 'added', path: 'three', time: 3 });
+      writer.takeBack(size);
+      expect(writer.size).toBe(size);
+      writer.append({ kind: 'added', path: 'four', time: 4 });
+      writer.close();
+      fs.closeSync(fd);
+      expect(read(dir, 'journal')).toMatchObject({ torn: false });
+      expect(read(dir, 'journal').records.map((record) => record.path)).toEqual(['one', 'four']);
+    }));
+
   test('loses nothing that was appended when the process is killed', () =>
     withTemp('disk', async (dir) => {
       const child = startStoreChild(['append', dir]);

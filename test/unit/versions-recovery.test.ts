@@ -144,6 +144,33 @@ describe('a journal that was left behind', () => {
       });
     }));
 
+  test('is asked whether its last records have come true; those before them are sure', () =>
+    withState(async (state) => {
+      await leave(state, 2);
+      const asked: string[] = [];
+      const happened = ({ path: name }: { path: string }) => {
+        asked.push(name);
+        return name !== 'n3';
+      };
+      const store = await openStore({ stateDir: state, log: keepLog(), happened });
+      expect(asked).toEqual(['n3', 'n2']);
+      expect(store.recovered.lastRecords.map((record) => record.path)).toEqual(['n2']);
+      expect((await all(store.events.from(0))).map((event) => event.path)).toEqual(['n0', 'n1', 'n2']);
+      await store.close();
+    }));
+
+  test('that is gone or empty after a crash is told as torn', () =>
+    withState(async (state) => {
+      for (const spoil of [() => {}, () => fs.writeFileSync(path.join(state, 'journal'), '')]) {
+        const child = startStoreChild(['hold', state]);
+        await child.line();
+        await child.kill();
+        spoil();
+        await withStore(state, async (store) => expect(store.recovered.torn).toBe(true));
+      }
+      await withStore(state, async (store) => expect(store.recovered.torn).toBe(false));
+    }));
+
   test('is not replayed twice when it could not be removed in time', () =>
     withState(async (state) => {
       await leave(state, 1);
@@ -165,6 +192,22 @@ describe('a journal that was left behind', () => {
       fs.writeFileSync(path.join(state, 'journal.2'), Buffer.alloc(4096));
       await withStore(state, async (store) => {
         expect(store.recovered).toMatchObject({ journal: 1, torn: true });
+      });
+    }));
+});
+
+describe('after the machine went down', () => {
+  test('contents that had not reached the disk are dropped, unless a record that had names them', () =>
+    withState(async (state) => {
+      const { content } = await fill(state);
+      const file = (hash: string) => path.join(state, 'ancestors', hash.slice(0, 2), hash);
+      const torn = await withStore(state, (store) => store.ancestors.put(Buffer.from('torn')));
+      const whole = await withStore(state, (store) => store.ancestors.put(Buffer.from('whole')));
+      for (const hash of [torn, content]) fs.truncateSync(file(hash), 0);
+      new FormatFile(state, readFormat(state).format, true).write({ clean: false, bootId: 'another' });
+      await withStore(state, async (store, log) => {
+        expect([torn, whole, content].map((hash) => store.ancestors.has(hash))).toEqual([false, true, true]);
+        expect(log.lines).toEqual([]);
       });
     }));
 });
