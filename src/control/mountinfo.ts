@@ -4,6 +4,8 @@ import * as fs from 'node:fs';
 
 export interface Mount {
   id: number;
+  /** Of st_dev. */
+  minor: number;
   mountPoint: string;
   /** e.g. ext4, overlay, fuse.kasane. */
   type: string;
@@ -22,6 +24,7 @@ export function parseMountInfo(text: string): Mount[] {
     if (dash < 0) continue;
     mounts.push({
       id: Number(fields[0]),
+      minor: Number(fields[2]?.split(':')[1]),
       mountPoint: unescapeOctal(fields[4] ?? ''),
       type: unescapeOctal(fields[dash + 1] ?? ''),
       source: unescapeOctal(fields[dash + 2] ?? ''),

@@ -75,6 +75,29 @@ export function rememberedBases(stateDir: string): string[] {
   }
 }
 
+/** In the state directory of an exported mount: the minor number that the file system had. */
+const DEVICE_FILE = 'device';
+
+/** null: nobody has noted it. */
+export function rememberedMinor(stateDir: string): number | null {
+  const minor = Number(readIfThere(`${stateDir}/${DEVICE_FILE}`)?.toString('latin1') ?? Number.NaN);
+  return Number.isSafeInteger(minor) && minor > 0 ? minor : null;
+}
+
+/** Notes the number of what has just been mounted; says so where it could not be the one that it had `before`. */
+export function minorNotes(
+  { mountPoint, readOnly }: Pick<MountOptions, 'mountPoint' | 'readOnly'>,
+  stateDir: string,
+  before: number | null,
+): string[] {
+  const now = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor;
+  if (now === undefined || now === before) return [];
+  if (!readOnly) replaceFile(stateDir, DEVICE_FILE, `${now}\n`);
+  return before === null
+    ? []
+    : [`the device number is another one than before: clients of NFS-Ganesha mount anew`];
+}
+
 /** Kasane's own directories, after the store has made and locked them; work/ is emptied of what a crash left. */
 export function openState(
   opened: ReturnType<typeof openLayers>,

@@ -8,7 +8,7 @@ import { close } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
 import { setxattr } from '../sys/xattr.ts';
 import type { Intent } from '../union/carrying.ts';
-import { entryAt, walkOverlay } from '../union/walk-overlay.ts';
+import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
@@ -24,7 +24,8 @@ export function happened(overlay: Overlay, { kind, path, origin, from, ino }: Jo
       return entry?.kind === 'whiteout';
     case 'copy-up':
     case 'taken':
-      return entry?.kind === 'object' && entry.origins.some((one) => one.path === origin?.path);
+      // The walk does not read the origins of directories; before one came there lay something else.
+      return entry?.kind === 'dir' || (entry?.kind === 'object' && isTaken(entry.origins, origin));
     case 'renamed':
       return entry?.kind === 'dir' && (from === undefined || entryAt(overlay, from)?.kind !== 'dir');
     case 'exchanged':
@@ -51,6 +52,10 @@ function dropStrayWhiteouts(overlay: Overlay, records: readonly JournalRecord[])
     unlinkat(dirFd, baseName(from), 0);
     close(dirFd);
   }
+}
+
+function isTaken(origins: readonly Origin[], origin: Origin | undefined): boolean {
+  return origins.some((one) => one.path === origin?.path);
 }
 
 /** A whiteout that a rename left behind gets its origin in a second step, which its note has in full. */
@@ -97,19 +102,28 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   return notes;
 }
 
-/** A record for each origin, and for nothing else; one that agrees with it already stays. */
+/**
+ * A record for each origin of what is no directory, and none for what is not there; one that agrees with what lies
+ * there stays.
+ */
 async function rebuild(store: Store, branches: OpenBranches, log: Log): Promise<number> {
-  const found = new Set<string>();
+  const found = new Map<string, OverlayEntry['kind']>();
+  let count = 0;
   for await (const entry of walkOverlay(branches.overlay)) {
-    if (entry.origins.length === 0) continue;
-    found.add(entry.path);
-    store.rebuild(entry.path, entry.origins, entry.kind === 'whiteout');
+    const { path, kind, origins } = entry;
+    found.set(path, kind);
+    if (kind === 'dir' || origins.length === 0) continue;
+    count += 1;
+    store.rebuild(path, origins, kind === 'whiteout');
     await retakeAncestor(store, branches, entry, log);
   }
-  const gone: string[] = [];
-  for await (const { path } of store.paths.under('')) if (!found.has(path)) gone.push(path);
-  for (const path of gone) store.paths.delete(path);
-  return found.size;
+  const wrong: string[] = [];
+  for await (const { path, state } of store.paths.under('')) {
+    const kind = found.get(path);
+    if (kind === undefined || (kind === 'whiteout') !== (state === 'W')) wrong.push(path);
+  }
+  for (const path of wrong) store.paths.delete(path);
+  return count;
 }
 
 /** A merge whose file came to its name is a merge; one whose file did not has never been. */

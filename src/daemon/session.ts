@@ -15,6 +15,7 @@ import { createControlServer } from '../control/server.ts';
 import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
 import { openMount, unmount } from '../fuse/device.ts';
+import { withMinor } from '../fuse/device-number.ts';
 import { defaultWishes } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
 import { E, errnoName } from '../lib/errno.ts';
@@ -34,11 +35,13 @@ import {
   baseDoubt,
   baseRecords,
   isNewTree,
+  minorNotes,
   type OpenBranches,
   openLayers,
   openState,
   protectionNotes,
   rememberBases,
+  rememberedMinor,
   stateDirOf,
   submountNotes,
 } from './branches.ts';
@@ -124,8 +127,11 @@ class Session {
   ): Promise<Session> {
     const { mountPoint, fsname, readOnly, suid, dev, exec, atime } = options;
     const allowOther = options.allowOther ?? branches.privileged;
-    const deviceFd = openMount({ mountPoint, fsname, readOnly, suid, dev, exec, atime, allowOther });
+    const open = () => openMount({ mountPoint, fsname, readOnly, suid, dev, exec, atime, allowOther });
+    const before = options.export === 'off' ? null : rememberedMinor(branches.stateDir);
+    const deviceFd = before === null ? open() : withMinor(before, open);
     try {
+      if (options.export !== 'off') notes.push(...minorNotes(options, branches.stateDir, before));
       const session = new Session(options, logConfig, branches, store, notes, deviceFd);
       await session.#serve();
       return session;

@@ -20,7 +20,7 @@ import { type FuseRequest, type Handlers, readName, readSetxattr } from '../fuse
 import { E } from '../lib/errno.ts';
 import { UTIME_NOW, UTIME_OMIT } from '../sys/constants.ts';
 import { fstatfs, newStatfs } from '../sys/file.ts';
-import { type Change, getattr, setattr } from '../union/attributes.ts';
+import { type Change, dropSetid, getattr, setattr } from '../union/attributes.ts';
 import type { Node } from '../union/node.ts';
 import { revisit } from '../union/revive.ts';
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../union/xattrs.ts';
@@ -73,6 +73,7 @@ function doSetattr(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return setattrControl(front, r.nodeId, has(FATTR_SIZE) && s.size === 0);
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
+  const nothing = (s.valid & ~(FATTR_FH | FATTR_LOCKOWNER)) === 0;
   const change: Change = {
     mode: has(FATTR_MODE) ? s.mode : null,
     uid: has(FATTR_UID) ? s.uid : null,
@@ -82,11 +83,12 @@ function doSetattr(front: Front, r: FuseRequest): number {
     atimeNsec: has(FATTR_ATIME_NOW) ? UTIME_NOW : has(FATTR_ATIME) ? s.atimensec : UTIME_OMIT,
     mtimeSec: s.mtime,
     mtimeNsec: has(FATTR_MTIME_NOW) ? UTIME_NOW : has(FATTR_MTIME) ? s.mtimensec : UTIME_OMIT,
-    // A chown that leaves both ids as they are comes as a change of nothing.
-    killSetid: has(FATTR_KILL_SUIDGID) || (s.valid & ~(FATTR_FH | FATTR_LOCKOWNER)) === 0,
+    killSetid: has(FATTR_KILL_SUIDGID) || nothing,
     handle: has(FATTR_FH) ? (front.union.table.handle(s.fh) ?? null) : null,
   };
-  const result = setattr(front.union, node, change, r.pid);
+  const result = nothing
+    ? dropSetid(front.union, node, change, r)
+    : setattr(front.union, node, change, r.pid);
   if (result < 0) return resultOf(front, result);
   return writeAttrOut(r, front.attrValid, front.union.entry.stat, front.union.entry.ino);
 }

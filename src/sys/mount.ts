@@ -3,6 +3,9 @@ import { E } from '../lib/errno.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
+  FSCONFIG_CMD_CREATE,
+  FSMOUNT_CLOEXEC,
+  FSOPEN_CLOEXEC,
   MOUNT_ATTR__ATIME,
   MOUNT_ATTR_NOATIME,
   MOUNT_ATTR_NODEV,
@@ -11,6 +14,9 @@ import {
   MS_PRIVATE,
   OPEN_TREE_CLOEXEC,
   OPEN_TREE_CLONE,
+  SYS_FSCONFIG,
+  SYS_FSMOUNT,
+  SYS_FSOPEN,
   SYS_MOUNT_SETATTR,
   SYS_OPEN_TREE,
 } from './constants.ts';
@@ -59,4 +65,20 @@ export function privateReadOnlyClone(path: string): number {
   if (error === 0) return fd;
   close(fd);
   return error;
+}
+
+const cFsopen = systemCall(['uintptr_t', 'uint']);
+const cFsconfig = systemCall(['int', 'uint', 'uintptr_t', 'uintptr_t', 'int']);
+const cFsmount = systemCall(['int', 'uint', 'uint']);
+
+/** A new, empty file system of this type that is mounted nowhere and goes with the descriptor. */
+export function detachedFilesystem(type: string): number {
+  const bad = putA(type);
+  if (bad !== 0) return bad;
+  const context = cFsopen(SYS_FSOPEN, NAME_A, FSOPEN_CLOEXEC);
+  if (context < 0) return context;
+  const made = cFsconfig(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+  const fd = made < 0 ? made : cFsmount(SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0);
+  close(context);
+  return fd;
 }

@@ -4,7 +4,7 @@ import { isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_WRONLY, UTIME_OMIT } from '../sys/constants.ts';
 import { close, ftruncate, openat, reopen } from '../sys/file.ts';
 import { fchmodat, fchownat, fstat, statx, utimensat } from '../sys/stat.ts';
-import { mayKeepSetgid } from './caller.ts';
+import { type Caller, mayChangeMode, mayKeepSetgid } from './caller.ts';
 import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
@@ -59,6 +59,26 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
   return known < 0 ? known : fillEntry(union, node, union.entry.stat);
 }
 
+/**
+ * SETATTR of nothing: what comes before a write by who may not keep set-id bits, and of a chown that leaves both
+ * ids. The bits go, where somebody has the file open for writing or the caller might have taken them away by
+ * chmod. Of a file without such bits nothing changes, and nothing is brought up.
+ */
+export function dropSetid(
+  union: Union,
+  node: Node,
+  change: Change,
+  caller: Pick<Caller, 'uid' | 'pid'>,
+): number {
+  const { stat } = union.entry;
+  const error = statNode(union, node, stat);
+  if (error < 0) return error;
+  if (withoutSetid(stat, caller.pid) === (stat.mode & 0o7777)) return fillEntry(union, node, stat);
+  const written = [...node.handles].some((handle) => handle.writable);
+  if (!written && !mayChangeMode(caller, stat.uid)) return -E.EPERM;
+  return setattr(union, node, change, caller.pid);
+}
+
 function apply(union: Union, node: Node, change: Change, callerPid: number): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
@@ -84,15 +104,18 @@ function apply(union: Union, node: Node, change: Change, callerPid: number): num
   return utimensat(dirFd, name, change.atimeSec, change.atimeNsec, change.mtimeSec, change.mtimeNsec);
 }
 
-/** Takes set-user-id away, and set-group-id where the group may execute or the caller is not in it. */
+/** Permission bits without set-user-id, and set-group-id where the group may execute or the caller is not in it. */
+function withoutSetid(stat: Stat, callerPid: number): number {
+  if (!isRegular(stat.mode)) return stat.mode & 0o7777;
+  const mode = stat.mode & 0o7777 & ~S_ISUID;
+  const loses = (mode & S_ISGID) !== 0 && ((mode & 0o010) !== 0 || !mayKeepSetgid(callerPid, stat.gid));
+  return loses ? mode & ~S_ISGID : mode;
+}
+
 export function killSetid(dirFd: number, name: string, scratch: Stat, callerPid: number): number {
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch);
   if (error < 0) return error;
-  if (!isRegular(scratch.mode)) return 0;
-  let mode = scratch.mode & 0o7777;
-  mode &= ~S_ISUID;
-  const setgid = (mode & S_ISGID) !== 0;
-  if (setgid && ((mode & 0o010) !== 0 || !mayKeepSetgid(callerPid, scratch.gid))) mode &= ~S_ISGID;
+  const mode = withoutSetid(scratch, callerPid);
   return mode === (scratch.mode & 0o7777) ? 0 : fchmodat(dirFd, name, mode);
 }
 

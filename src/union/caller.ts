@@ -2,7 +2,7 @@
 // mode that the caller's umask leaves (or the directory's default ACL). Permissions have been checked by the
 // kernel (default_permissions), so the right to pass by them is kept.
 import * as fs from 'node:fs';
-import { CAP_FSETID } from '../sys/constants.ts';
+import { CAP_FOWNER, CAP_FSETID } from '../sys/constants.ts';
 import { raiseFileCaps, setFsIds, setGroups } from '../sys/creds.ts';
 import { umask } from '../sys/names.ts';
 
@@ -17,21 +17,31 @@ export interface Caller {
   groups: readonly number[];
 }
 
-/**
- * Whether a thread may leave the set-group-id bit on a file of a group: it is in the group, or has CAP_FSETID.
- * A request tells neither. False where the thread has ended.
- */
-export function mayKeepSetgid(pid: number, gid: number): boolean {
-  let status: string;
+/** What /proc tells of a thread, and a request does not; '' where it has ended. */
+function statusOf(pid: number): string {
   try {
-    status = fs.readFileSync(`/proc/${pid}/status`, 'latin1');
+    return fs.readFileSync(`/proc/${pid}/status`, 'latin1');
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' || code === 'ESRCH') return false;
+    if (code === 'ENOENT' || code === 'ESRCH') return '';
     throw error;
   }
+}
+
+function isCapable(status: string, cap: number): boolean {
   const caps = /^CapEff:\t([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
-  if ((BigInt(`0x${caps}`) >> BigInt(CAP_FSETID)) & 1n) return true;
+  return ((BigInt(`0x${caps}`) >> BigInt(cap)) & 1n) === 1n;
+}
+
+/** Whether the caller may change the mode of an owner's file. */
+export function mayChangeMode({ uid, pid }: Pick<Caller, 'uid' | 'pid'>, owner: number): boolean {
+  return uid === owner || isCapable(statusOf(pid), CAP_FOWNER);
+}
+
+/** Whether a thread may leave the set-group-id bit on a file of a group: it is in the group, or has CAP_FSETID. */
+export function mayKeepSetgid(pid: number, gid: number): boolean {
+  const status = statusOf(pid);
+  if (isCapable(status, CAP_FSETID)) return true;
   const fsGid = /^Gid:\t\d+\t\d+\t\d+\t(\d+)$/m.exec(status)?.[1];
   const groups = /^Groups:\t(.*)$/m.exec(status)?.[1]?.split(' ') ?? [];
   return [fsGid, ...groups].includes(String(gid));

@@ -183,7 +183,7 @@ function copyUpFile(
     path,
     basePath,
     truncate,
-    seen: truncate ? seenSource(union, path, callerPid) : null,
+    seen: truncate ? seenSource(union, basePath, callerPid) : null,
     sync: !union.config.volatile && !truncate && stat.size > 0,
   });
   const work = union.host.startJob(job, (result) => finish(union, node, place, job, stat, result));

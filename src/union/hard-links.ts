@@ -1,7 +1,7 @@
 // A base file with several names that has been copied up stays one file under all of its names. Its overlay
 // object has a link in links/, named by the base's object; whoever comes to another of the names finds a link to
 // the same object there, made on the spot without any copying. When the overlay has all the names, the link in
-// links/ goes. A merge replaces one name at a time, and parts the names then.
+// links/ goes. A merge takes those names along that are in the overlay already, and parts them from the rest.
 import { readNames } from '../branch/listing.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular, type Stat } from '../lib/stat.ts';

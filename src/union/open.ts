@@ -138,14 +138,14 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
     if (origin === null) return;
     const { fingerprint, content, mode, uid, gid, xattrs } = origin;
     const version = { fingerprint, content, fd: -1, witness: null, mode, uid, gid, xattrs };
-    union.seen.opened(path, callerPid, version);
+    union.seen.opened(basePath, callerPid, version);
     return;
   }
   const { mode, uid, gid } = stat;
   const fingerprint = baseFingerprint(union, node.layer, stat);
-  const isNew = !union.seen.has(path, fingerprint);
+  const isNew = !union.seen.has(basePath, fingerprint);
   const kept = isNew && mergeable(path, union.config.osTree, stat.size) ? dup(fd) : -1;
-  union.seen.opened(path, callerPid, {
+  union.seen.opened(basePath, callerPid, {
     fingerprint,
     content: union.contents.get(fingerprint) ?? '',
     fd: Math.max(kept, -1),

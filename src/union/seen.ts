@@ -1,4 +1,4 @@
-// Which version of a path somebody has read through this mount (rule 2 of native-notes/versioning.md): an
+// Which version of a path of the base somebody has read through this mount (rule 2 of native-notes/versioning.md): an
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
 import * as fs from 'node:fs';
 import { close } from '../sys/file.ts';

@@ -128,15 +128,14 @@ function versionFor(
   callerPid: number,
 ): Version | null | number {
   const { state, inBase } = union.found;
-  const path = pathAt(parent, name) ?? basePath;
-  const seen = union.seen.of(path, callerPid);
+  const seen = union.seen.of(basePath, callerPid);
   const kept = state === WHITEOUT || state === IN_OVERLAY ? originAt(union, parent, name, basePath) : null;
   if (typeof kept === 'number') return kept;
   // The guest's own name, that the base has added too: an ancestor there is none, and none is made up.
   if (kept === null && state === IN_OVERLAY) return null;
   const fresh = state === IN_OVERLAY || Date.now() / 1000 - (kept?.taken ?? 0) < CONTINUES_SECONDS;
   const before = fresh ? kept : null;
-  const older = seen !== null && (before === null || isOlder(union, path, seen, before));
+  const older = seen !== null && (before === null || isOlder(union, basePath, seen, before));
   if (before !== null && !older) {
     if (!inBase || before.content !== '') return withoutFd({ ...before, ino: 0 });
     const now = fromBase(union, parent, name, basePath);
@@ -157,8 +156,8 @@ function versionFor(
 }
 
 /** What was undone stays so, whatever the writer has read: the pin lies in the origin. */
-function isOlder(union: Union, path: string, seen: Seen, before: Origin): boolean {
-  return before.pin === null && union.seen.isOlder(path, seen, before.fingerprint);
+function isOlder(union: Union, basePath: string, seen: Seen, before: Origin): boolean {
+  return before.pin === null && union.seen.isOlder(basePath, seen, before.fingerprint);
 }
 
 function originAt(union: Union, parent: Node, name: string, basePath: string): Origin | null | number {
@@ -210,7 +209,7 @@ export function ageOrigin(union: Union, node: Node, callerPid: number, reads: bo
   const path = pathAt(place.parent, place.name);
   const basePath = originPathAt(place.parent, place.name);
   if (path === null || basePath === null) return 0;
-  const seen = reads ? union.seen.by(path, callerPid) : union.seen.of(path, callerPid);
+  const seen = reads ? union.seen.by(basePath, callerPid) : union.seen.of(basePath, callerPid);
   if (seen === null) return 0;
   const error = find(union, place.parent, place.name);
   if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;
@@ -218,7 +217,7 @@ export function ageOrigin(union: Union, node: Node, callerPid: number, reads: bo
   if (dirFd < 0) return dirFd;
   const list = readOrigins(union, dirFd, place.name);
   const before = originFor(list, basePath);
-  if (before === null || !isOlder(union, path, seen, before)) return 0;
+  if (before === null || !isOlder(union, basePath, seen, before)) return 0;
   const version = fromSeen(union, basePath, seen);
   if (version.fd >= 0) return learn(union, path, version, -1, () => {});
   out.origin = before;

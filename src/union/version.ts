@@ -39,8 +39,8 @@ export function fromSeen(union: Union, basePath: string, seen: Seen): Version {
 }
 
 /** For a job that copies: the version that the caller has read; null: none is known. */
-export function seenSource(union: Union, path: string, callerPid: number): SeenSource | null {
-  const seen = union.seen.of(path, callerPid);
+export function seenSource(union: Union, basePath: string, callerPid: number): SeenSource | null {
+  const seen = union.seen.of(basePath, callerPid);
   if (seen === null) return null;
   const { origin, fd, witness } = fromSeen(union, '', seen);
   const { fingerprint, content, mode, uid, gid, xattrs } = origin;

@@ -187,15 +187,17 @@ async function compare(model: string, mnt: string, found: Map<string, string[]>)
   }
 }
 
-/** Lets one daemon after another die; what is wrong afterwards, by directory. */
+/** Lets one daemon after another die; what is wrong afterwards, by directory, '' for the overlay as a whole. */
 async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Map<string, string[]>> {
   const found = new Map<string, string[]>();
+  const note = (dir: string, work: Promise<void>) =>
+    work.catch((error: Error) => void found.set(dir, [...(found.get(dir) ?? []), error.message]));
   await makeBase(layers.base, some);
   const model = `${layers.dir}/model`;
   await runOk('cp', ['-a', layers.base, model]);
   await withBaseUntouched(layers.base, async () => {
     await withMount(layers, (mount) => each(mount.dir, some, (one) => one.before));
-    for (const one of some) await crashAt(layers, one.point, `cd ${one.dir}; ${one.act}`);
+    for (const one of some) await note(one.dir, crashAt(layers, one.point, `cd ${one.dir}; ${one.act}`));
     await each(model, some, (one) => `${one.before}; ${one.done}`);
     const undone = some.filter((one) => one.done !== one.act);
     await withMount(layers, async (mount) => {
@@ -207,7 +209,7 @@ async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Map<str
       expect(await mount.umount()).toBe(0);
     });
     expect(await strayWhiteouts(layers.overlay, layers.base)).toEqual([]);
-    await expectSound(layers.overlay, layers.base);
+    await note('', expectSound(layers.overlay, layers.base));
   });
   return found;
 }
@@ -225,10 +227,19 @@ function all(): Promise<Map<string, string[]>> {
         ),
       ),
     ),
-  ).then((maps) => new Map(maps.flatMap((map) => [...map])));
+  ).then(([one, two]) => {
+    const sound = [...(one?.get('') ?? []), ...(two?.get('') ?? [])];
+    return new Map([...(one ?? []), ...(two ?? []), ['', sound]]);
+  });
   return outcome;
 }
 
 for (const one of crashes) {
   mountTest(one.name, async () => expect((await all()).get(one.dir) ?? []).toEqual([]), { timeout: 180_000 });
 }
+
+mountTest(
+  'after all these deaths check finds nothing, every copy and whiteout has its origin, and work/ is empty',
+  async () => expect((await all()).get('')).toEqual([]),
+  { timeout: 180_000 },
+);

@@ -126,7 +126,11 @@ for (const [program, options, seed] of [
       withLayers(async (layers) => {
         await makeBase(layers);
         await withBaseUntouched(layers.base, async () => {
-          const first = await elsewhere(program, layers, options, () => busy(layers, seed));
+          const first = await elsewhere(program, layers, options, async () => {
+            // The second directory has no mark of its own, for the first one hides all beneath it.
+            await sh('cd "$1"; rm -r d; mkdir -p d/e; ls d/e', [layers.mnt]);
+            await busy(layers, seed);
+          });
           // fuse-overlayfs counts links as it pleases.
           expectSame(first, await here(layers), { nlink: program === kernel });
           const second = await here(layers, async () => {

@@ -12,31 +12,31 @@ import { text, updateFile, writeFiles } from '../lib/versioning.ts';
 
 const state = (layers: Layers) => `${layers.overlay}/.kasane`;
 
-const guestText = text({ 3: 'guest' });
-const updateText = text({ 15: 'update' });
-const mergedText = text({ 3: 'guest', 15: 'update' });
+/** Each file has a content of its own: equal ones would share an ancestor. */
+const of = (name: string, changes: Record<number, string> = {}) => text({ 1: name, ...changes });
+const edited = (name: string) => of(name, { 3: 'guest' });
 
 /**
  * A guest has edited `merge` and `clash`, removed `gone` and made `own`; then the base gets updates: `merge` can
  * be merged, `clash` cannot. `crash`: the daemon was killed in the end.
  */
 async function used(layers: Layers, crash: boolean): Promise<void> {
-  const files = { merge: text(), clash: text(), gone: text(), still: text() };
-  writeFiles(layers.base, files);
+  const names = ['merge', 'clash', 'gone', 'still'];
+  writeFiles(layers.base, Object.fromEntries(names.map((name) => [name, of(name)])));
   const mount = await startMount({ ...layers, mountPoint: layers.mnt });
   await mount.sh(`sed -i '3s/.*/guest/' merge clash still; rm gone; echo own > own; sync`);
   if (crash) await mount.kill();
   else expect(await mount.umount()).toBe(0);
-  await updateFile(`${layers.base}/merge`, updateText, 'replace');
-  await updateFile(`${layers.base}/clash`, text({ 3: 'base' }), 'replace');
+  await updateFile(`${layers.base}/merge`, of('merge', { 15: 'update' }), 'replace');
+  await updateFile(`${layers.base}/clash`, of('clash', { 3: 'base' }), 'replace');
 }
 
 /** All that the guest did is there, and the update of the base reaches it; the id of the conflict. */
 async function expectAlive(mount: Mount): Promise<number> {
   expect(await mount.sh('ls')).toBe('clash\nmerge\nown\nstill\n');
-  expect(await mount.read('merge')).toBe(mergedText);
-  expect(await mount.read('clash')).toBe(guestText);
-  expect(await mount.read('still')).toBe(guestText);
+  expect(await mount.read('merge')).toBe(of('merge', { 3: 'guest', 15: 'update' }));
+  expect(await mount.read('clash')).toBe(edited('clash'));
+  expect(await mount.read('still')).toBe(edited('still'));
   expect(await mount.read('own')).toBe('own\n');
   const { stdout } = await mount.kasane(['conflicts', '--json', mount.dir]);
   const found = JSON.parse(stdout) as { id: number; path: string; kind: string }[];
@@ -93,9 +93,9 @@ mountTest('a state directory that was deleted altogether is made anew from the o
     fs.rmSync(state(layers), { recursive: true });
     await withMount(layers, async (mount) => {
       expect(mount.log()).toMatch(/rebuilt from 4 origins/);
-      expect(await mount.read('still')).toBe(guestText);
+      expect(await mount.read('still')).toBe(edited('still'));
       // The ancestors are gone: both have changed, and nobody knows what there was.
-      expect(await mount.read('merge')).toBe(guestText);
+      expect(await mount.read('merge')).toBe(edited('merge'));
       const { stdout } = await mount.kasane(['conflicts', '--json', mount.dir]);
       const found = JSON.parse(stdout) as { path: string; kind: string }[];
       expect(found.map(({ path, kind }) => `${path} ${kind}`)).toEqual(['merge no-ancestor']);
@@ -176,10 +176,10 @@ mountTest('a format file that is damaged is made anew, which is said, and ids go
       await mount.sh(`sed -i '3s/.*/other/' still`);
     });
     fs.writeFileSync(`${state(layers)}/format`, '{"version": 1, "created"');
-    await updateFile(`${layers.base}/still`, text({ 3: 'base' }), 'replace');
+    await updateFile(`${layers.base}/still`, of('still', { 3: 'base' }), 'replace');
     await withMount(layers, async (mount) => {
       expect(mount.log()).toMatch(/the format file was damaged and has been written anew/);
-      expect(await mount.read('still')).toBe(text({ 3: 'other' }));
+      expect(await mount.read('still')).toBe(of('still', { 3: 'other' }));
       const { stdout } = await mount.kasane(['conflicts', '--json', mount.dir]);
       const found = JSON.parse(stdout) as { id: number; path: string }[];
       expect(found.map(({ path }) => path)).toEqual(['clash', 'still']);

@@ -6,10 +6,10 @@ import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { crashAt, differences } from '../lib/crash.ts';
 import { withExport } from '../lib/handles.ts';
-import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
-import { readTree } from '../lib/tree.ts';
+import { readTree, type Tree } from '../lib/tree.ts';
 import { type Guest, withGuest, writeFiles } from '../lib/versioning.ts';
 
 const files = {
@@ -185,52 +185,52 @@ mountTest('handles of what moves to where the symlink leads go along; those of t
   }),
 );
 
-async function prepared(layers: Layers): Promise<void> {
-  writeFiles(layers.base, files);
-  await withMount(layers, (mount) => mount.sh('echo own > lib/own; echo y > lib/sub/y; echo more >> lib/f'));
-  await sh(usrmerge, [], { cwd: layers.base });
+/** One of these happens to `lib`, each to that of its own directory; '' for none. */
+const cuts = [
+  '',
+  'commit-before-rename:1',
+  'commit-after-rename:1',
+  'commit-before-rename:2',
+  'commit-after-rename:2',
+];
+
+async function expectMoved(layers: Layers, mount: Mount): Promise<void> {
+  const list = async () =>
+    JSON.parse((await kasane(['conflicts', '--json', mount.dir])).stdout) as { path: string }[];
+  for (const i of cuts.keys()) {
+    await waitUntil(async () => (await mount.sh(`readlink d${i}/lib || ls d${i}/lib`)) === 'usr/lib\n');
+    const found = await mount.sh(`cd d${i}; readlink lib; cat lib/own lib/sub/y lib/f lib/ld.so`);
+    expect(found, cuts[i]).toBe('usr/lib\nown\ny\nf\nso\n');
+  }
+  await waitUntil(async () => (await list()).length === cuts.length);
+  expect((await list()).map(({ path }) => path).sort()).toEqual(cuts.map((_, i) => `d${i}/lib`));
+  const aside = await sh('cat "$1"/.kasane/displaced/*/f', [layers.overlay]);
+  expect(aside).toBe('f\nmore\n'.repeat(cuts.length));
 }
 
-async function expectMoved(layers: Layers): Promise<void> {
-  await withMount(layers, async (mount) => {
-    const asked = () => mount.sh('readlink lib || :');
-    await waitUntil(async () => (await asked()) !== '');
-    expect(await mount.sh('readlink lib; cat lib/own lib/sub/y lib/f lib/ld.so')).toBe(
-      'usr/lib\nown\ny\nf\nso\n',
-    );
-    const list = async () =>
-      JSON.parse((await kasane(['conflicts', '--json', mount.dir])).stdout) as { path: string }[];
-    await waitUntil(async () => (await list()).length > 0);
-    expect((await list()).map(({ path }) => path)).toEqual(['lib']);
-    const tree = await readTree(mount.dir);
-    await mount.umount();
-    await withMount(layers, async (again) =>
-      expect(differences(tree, await readTree(again.dir))).toEqual([]),
-    );
-  });
-}
-
-mountTest('it is found at the first access when it happened while nothing was mounted', () =>
-  withLayers(async (layers) => {
-    await prepared(layers);
-    await expectMoved(layers);
-  }),
-);
-
-for (const [point, when] of [
-  ['commit-before-rename:1', 'before anything has moved'],
-  ['commit-after-rename:1', 'when all has moved that can'],
-  ['commit-before-rename:2', 'before the rest is put aside'],
-  ['commit-after-rename:2', 'when the rest has been put aside'],
-] as const) {
-  mountTest(`it is finished after kill -9 ${when}`, () =>
+mountTest(
+  'it is found at the first access when it happened while nothing was mounted, and finished after kill -9',
+  () =>
     withLayers(async (layers) => {
-      await prepared(layers);
-      await crashAt(layers, point, 'for i in 1 2 3 4 5 6 7 8 9 10; do ls lib; sleep 0.2; done');
-      await expectMoved(layers);
+      for (const i of cuts.keys()) writeFiles(`${layers.base}/d${i}`, files);
+      await withMount(layers, async (mount) => {
+        for (const i of cuts.keys())
+          await mount.sh(`cd d${i}/lib; echo own > own; echo y > sub/y; echo more >> f`);
+      });
+      for (const i of cuts.keys()) await sh(usrmerge, [], { cwd: `${layers.base}/d${i}` });
+      for (const [i, point] of cuts.entries()) {
+        const look = `for i in 1 2 3 4 5 6 7 8 9 10; do ls d${i}/lib; sleep 0.2; done`;
+        if (point !== '') await crashAt(layers, point, look);
+      }
+      let tree: Tree = new Map();
+      await withMount(layers, async (mount) => {
+        await expectMoved(layers, mount);
+        tree = await readTree(mount.dir);
+      });
+      await withMount(layers, async ({ dir }) => expect(differences(tree, await readTree(dir))).toEqual([]));
     }),
-  );
-}
+  { timeout: 120_000 },
+);
 
 mountTest(
   'a directory that the guest put where the base has something else is none of the base that changed',

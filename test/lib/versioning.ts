@@ -35,7 +35,7 @@ export interface Guest {
   /** Whatever else is done to the base. */
   changeBase: (work: () => Promise<unknown> | unknown, unchecked?: boolean) => Promise<void>;
   conflicts: () => Promise<OpenConflict[]>;
-  /** Paths in conflict with their kinds, sorted: `etc/passwd record`. */
+  /** Paths in conflict with their kinds, sorted: `etc/passwd record`. From the control directory. */
   conflictList: () => Promise<string[]>;
   /** Events of a path, in order, by `kasane log`. */
   events: (name: string) => Promise<string[]>;
@@ -140,8 +140,10 @@ export function guestOf(mount: Mount, watch: BaseWatch, dir: string): Guest {
       watch.changing(() => updateFile(path.join(base, name), content, kind)),
     changeBase: (work, unchecked) => watch.changing(work, unchecked),
     conflicts: () => openConflicts(mount, mount.dir),
-    conflictList: async () =>
-      (await openConflicts(mount, mount.dir)).map((one) => `${one.path} ${one.kind}`).sort(),
+    conflictList: async () => {
+      const lines = (await mount.read('.kasane/conflicts')).split('\n').filter((line) => line !== '');
+      return lines.map((line) => line.split('\t').slice(1).reverse().join(' ')).sort();
+    },
     events: async (name) => {
       const { stdout, stderr } = await mount.kasane(['log', '--json', at(name)]);
       if (stdout === '') throw new Error(stderr);
