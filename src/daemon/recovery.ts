@@ -146,7 +146,7 @@ async function finishIntents(store: Store, branches: OpenBranches): Promise<numb
     if (done) {
       recordIntent(store, path, intent, entry?.origins ?? []);
       finished += 1;
-    }
+    } else store.recovered.unfinished.push(path);
     store.intents.drop(path);
   }
   return finished;

@@ -29,6 +29,7 @@ import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
+import { basePathOf } from '../union/walk-overlay.ts';
 import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
@@ -305,6 +306,9 @@ class Session {
     });
     this.#closeServer = () => server.close();
     writeRegistration(newRegistration({ mountPoint, bases, overlay, state: this.#branches.stateDir }));
+    for (const path of this.#store.recovered.unfinished) {
+      this.#noticed(path, basePathOf(this.#branches.overlay, path));
+    }
   }
 
   #closeServer: () => Promise<void> = async () => {};

@@ -340,10 +340,16 @@ async function replace(
   else linkBuilt(context.shop, sharing.temp, temp);
   if (sharing !== null) sharing.temp = temp;
   failPoint('merge-built');
-  const content =
-    source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
-  const after = builtSignature(context.shop, temp, content);
-  const event = await prepare(context, view, sides, source, after, origins);
+  let event: Awaited<ReturnType<typeof prepare>>;
+  try {
+    const content =
+      source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
+    event = await prepare(context, view, sides, source, builtSignature(context.shop, temp, content), origins);
+  } catch (error) {
+    // On a full disk, which it would only make fuller.
+    discard(context.shop, temp);
+    throw error;
+  }
   failPoint('merge-intent');
   const detail = { merged: 'both changes merged', base: 'the base’s content', overlay: 'metadata merged' }[
     source

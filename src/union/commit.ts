@@ -121,6 +121,7 @@ function performAll(union: Union, ready: readonly Ready[]): number {
     const error = found < 0 ? found : perform(union, parent, name, dirFd, request);
     if (error < 0) return taken > 0 ? taken : error;
     taken += 1;
+    if (taken < ready.length) failPoint('commit-between');
   }
   return taken;
 }

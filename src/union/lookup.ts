@@ -6,6 +6,7 @@ import { E } from '../lib/errno.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { closePart } from './fd-cache.ts';
@@ -298,10 +299,23 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
   if (node.dir?.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
     entry.stat.nlink = 1;
+    if (union.table.identity !== null) newestChange(union, node, entry.stat);
   }
   // Removed, and still open somewhere.
   if (node.dir !== null && node.names.length === 0 && node.id !== ROOT_ID) entry.stat.nlink = 0;
   return 0;
+}
+
+/** Clients of NFS keep listings as long as ctime stands: of a merged directory it moves when the base's does, too. */
+function newestChange(union: Union, node: Node, stat: Stat): void {
+  for (const part of node.dir?.parts ?? []) {
+    const fd = partFd(union, node, part);
+    if (fd < 0 || fstat(fd, lowerStat) < 0) continue;
+    const { ctimeSec, ctimeNsec } = lowerStat;
+    if (ctimeSec < stat.ctimeSec || (ctimeSec === stat.ctimeSec && ctimeNsec <= stat.ctimeNsec)) continue;
+    stat.ctimeSec = ctimeSec;
+    stat.ctimeNsec = ctimeNsec;
+  }
 }
 
 /** The node at a path, made as a look-up makes it; null where there is nothing. For callers inside. */

@@ -63,6 +63,8 @@ export interface Recovered {
   paths: string[];
   /** The last of them, as far as they have come true. */
   lastRecords: readonly JournalRecord[];
+  /** Paths of merges that a crash cut off before they came true: of their sets others may have. */
+  unfinished: string[];
   /** A journal was damaged, or gone: what it told must be learnt from the origins. */
   torn: boolean;
   /** The index was gone or unusable, or has not been rebuilt since: rebuild() every origin, then rebuildDone(). */
@@ -346,6 +348,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       journal: 0,
       paths: [],
       lastRecords: [],
+      unfinished: [],
       torn: false,
       indexMissing: false,
       indexDamaged: [],

@@ -7,6 +7,7 @@ import { dpkgReplace } from '../lib/base-update.ts';
 import { crashAt, expectSound } from '../lib/crash.ts';
 import { kasane, type Layers, type Mount, mainFile, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
+import { waitUntil } from '../lib/run.ts';
 import { hashTree } from '../lib/tree.ts';
 
 const lines = (first: string, last: string) =>
@@ -139,6 +140,11 @@ function raw(layers: Layers, one: Crash): string | null {
   return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : null;
 }
 
+/** A merge whose intent is durable, and has not come true: the next start takes it up by itself. */
+function isTakenUp({ point, kind }: Crash): boolean {
+  return kind.act === 'cat f' && (point === 'merge-intent' || point === 'commit-before-rename');
+}
+
 type Report = Map<string, Record<string, unknown>>;
 
 async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Report> {
@@ -157,6 +163,10 @@ async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Report>
   for (const one of some) {
     await crashAt(layers, one.point, `cd ${one.dir}; ${one.kind.act}`);
     report.set(one.dir, { raw: raw(layers, one) });
+    if (isTakenUp(one)) {
+      // Not in the session that is to die for another one.
+      await withMount(layers, async () => void (await waitUntil(() => raw(layers, one) === one.kind.new)));
+    }
   }
   await withMount(layers, async (mount) => {
     expect(fs.readdirSync(`${layers.overlay}/.kasane/work`)).toEqual([]);
@@ -217,3 +227,24 @@ for (const { name, dir, kind, done } of crashes) {
     { timeout: 180_000 },
   );
 }
+
+mountTest(
+  'a set that was cut off between its members is finished at the next start, before anybody asks',
+  () =>
+    withLayers(async (layers) => {
+      const members = ['etc/passwd', 'etc/shadow', 'etc/group'];
+      const copies = () => members.filter((name) => fs.existsSync(`${layers.overlay}/${name}`));
+      fs.mkdirSync(`${layers.base}/etc`);
+      for (const name of members) fs.writeFileSync(`${layers.base}/${name}`, `root of ${name}\n`);
+      await withMount(layers, async (mount) => void (await mount.sh(': >> etc/passwd')));
+      expect(copies()).toEqual(members);
+      for (const name of members) await dpkgReplace(`${layers.base}/${name}`, `new root of ${name}\n`);
+      await crashAt(layers, 'commit-between', 'cat etc/passwd');
+      expect(copies().length).toBe(2);
+      await withMount(layers, async (mount) => {
+        expect(await waitUntil(() => copies().length === 0, 10_000)).toBe(true);
+        for (const name of members) expect(await mount.read(name)).toBe(`new root of ${name}\n`);
+      });
+      await expectSound(layers.overlay, layers.base);
+    }),
+);

@@ -208,8 +208,10 @@ async function dieOften(layers: Layers, some: readonly Crash[]): Promise<Map<str
       await compare(model, mount.dir, found);
       expect(await mount.umount()).toBe(0);
     });
-    expect(await strayWhiteouts(layers.overlay, layers.base)).toEqual([]);
     await note('', expectSound(layers.overlay, layers.base));
+    for (const path of await strayWhiteouts(layers.overlay, layers.base)) {
+      await note(path.split('/')[0] as string, Promise.reject(new Error(`a stray whiteout: ${path}`)));
+    }
   });
   return found;
 }

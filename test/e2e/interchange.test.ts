@@ -8,7 +8,7 @@ import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
 import { type Compare, diffTrees, readTree, type Tree, withBaseUntouched } from '../lib/tree.ts';
 
-const OPERATIONS = 600;
+const OPERATIONS = 400;
 const commands = ['setfattr', 'getfattr', 'setfacl'];
 
 /** What each of them keeps in attributes of its own, and shows to others. */

@@ -11,13 +11,26 @@ export type ThreadGroup = (typeof threadGroups)[number];
 
 const POLL = '7';
 
-/** Thread ids of an idle daemon: its worker is the one that polls. */
-export function threadsOf(pid: number): Record<ThreadGroup, number[]> {
-  const tids = fs.readdirSync(`/proc/${pid}/task`).map(Number);
+/** Thread ids of a daemon: its worker is the one that polls, once it has nothing to do. */
+export async function threadsOf(pid: number): Promise<Record<ThreadGroup, number[]>> {
   const isPolling = (tid: number) =>
     fs.readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'latin1').split(' ')[0] === POLL;
-  const worker = tids.filter((tid) => tid !== pid && isPolling(tid));
-  return { worker, main: [pid], pool: tids.filter((tid) => tid !== pid && !worker.includes(tid)) };
+  let others: number[] = [];
+  let worker: number[] = [];
+  const found = await waitUntil(
+    () => {
+      others = fs
+        .readdirSync(`/proc/${pid}/task`)
+        .map(Number)
+        .filter((tid) => tid !== pid);
+      worker = others.filter(isPolling);
+      return worker.length === 1;
+    },
+    10_000,
+    5,
+  );
+  if (!found) throw new Error(`the serving worker of ${pid} is not to be told from its other threads`);
+  return { worker, main: [pid], pool: others.filter((tid) => !worker.includes(tid)) };
 }
 
 export interface Tracer {

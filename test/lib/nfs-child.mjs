@@ -67,11 +67,17 @@ const calls = {
     check(nfs.mount(context, server, path));
   },
   open(path, flags) {
-    files.set(next, out((pointer) => nfs.open(context, path, flags, pointer)));
+    files.set(
+      next,
+      out((pointer) => nfs.open(context, path, flags, pointer)),
+    );
     return next++;
   },
   create(path, mode) {
-    files.set(next, out((pointer) => nfs.creat(context, path, mode, pointer)));
+    files.set(
+      next,
+      out((pointer) => nfs.creat(context, path, mode, pointer)),
+    );
     return next++;
   },
   read: (file) => readAll(files.get(file)),

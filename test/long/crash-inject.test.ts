@@ -87,7 +87,7 @@ const work = (dir: string) =>
 async function countTargets(layers: Layers, dir: string): Promise<Target[]> {
   const lists: Target[][] = [];
   await withMount(layers, async (mount) => {
-    const threads = threadsOf(mount.pid);
+    const threads = await threadsOf(mount.pid);
     const files = threadGroups.map((group) => `${layers.dir}/${group}.trace`);
     const tracers = await Promise.all(
       threadGroups.map((group, i) => traceTo(files[i] as string, threads[group], calls)),
@@ -131,7 +131,7 @@ async function dieEverywhere(
       const mount = await startMount({ ...layers, mountPoint: layers.mnt });
       try {
         if (last !== null) await expectOneOf(states, layers, last.dir, last.target);
-        const tracer = await killAt(threadsOf(mount.pid)[target.group], target.call, target.n);
+        const tracer = await killAt((await threadsOf(mount.pid))[target.group], target.call, target.n);
         // Cut off in the midst of it, as a rule; a count may be lower this time.
         await mount.sh(work(dir)).catch(() => '');
         if (await isDead(mount)) covered.push(target);

@@ -33,6 +33,7 @@ describe('the store', () => {
           journal: 0,
           paths: [],
           lastRecords: [],
+          unfinished: [],
           torn: false,
           indexMissing: false,
           indexDamaged: [],
