@@ -54,7 +54,6 @@ export async function expectSound(overlay: string, base: string): Promise<void> 
   expect(fs.readdirSync(`${overlay}/.kasane/work`)).toEqual([]);
   expect(await withoutOrigin(overlay, base)).toEqual([]);
   const check = await kasane(['check', overlay]);
-  if (process.env.NOCHECK) return;
   expect(check.stdout + check.stderr).toMatch(/: no damage, 0 warnings\n$/);
   expect(check.code).toBe(0);
 }
