@@ -15,7 +15,7 @@ import {
   withExport,
 } from '../lib/handles.ts';
 import { mountTest } from '../lib/needs.ts';
-import { sh } from '../lib/run.ts';
+import { sh, waitUntil } from '../lib/run.ts';
 import { BASE_LINE, GUEST_LINE, text } from '../lib/versioning.ts';
 
 const GONE = 'ESTALE';
@@ -390,7 +390,9 @@ mountTest(
         return { ino, mode, size, nlink };
       });
       await guest.forget();
-      expect(await guest.read('.kasane/metrics')).toContain('\nkasane_nodes 1\n');
+      const nodes = async () => /^kasane_nodes (\d+)$/m.exec(await guest.read('.kasane/metrics'))?.[1];
+      await waitUntil(async () => (await nodes()) === '1');
+      expect(await nodes()).toBe('1');
       expect(await openHandles(guest.mnt, handles, { contents: false })).toEqual(byName);
       await guest.restart();
       expect(await openHandles(guest.mnt, [...handles].reverse(), { contents: false })).toEqual(
