@@ -1,5 +1,5 @@
 // From words to MountOptions: one table for `--name value` and `-o name=value`. Pure; touches no file.
-import type { Coherence, MountOptions } from '../control/mount-options.ts';
+import { type Coherence, defaultMountOptions, type MountOptions } from '../control/mount-options.ts';
 import { usage } from './io.ts';
 import { absolute, shown } from './paths.ts';
 
@@ -174,28 +174,8 @@ export interface OptionSource {
 /** Throws FsError EINVAL for what is unknown, malformed or missing. */
 export function parseMountOptions(from: OptionSource): MountOptions {
   const draft: Draft = {
-    bases: [],
-    overlay: '',
+    ...defaultMountOptions(),
     mountPoint: absolute(from.mountPoint, from.cwd),
-    state: null,
-    coherence: { mode: 'check' },
-    settleMs: 2000,
-    export: 'off',
-    volatile: false,
-    metacopy: true,
-    redirectDir: true,
-    copyUpLimit: null,
-    transport: 'direct',
-    policy: null,
-    log: null,
-    foreground: false,
-    debug: false,
-    readOnly: false,
-    suid: false,
-    dev: false,
-    exec: true,
-    atime: true,
-    allowOther: null,
     fsname: from.source ?? 'kasane',
     cwd: from.cwd,
   };

@@ -38,6 +38,35 @@ export interface MountOptions {
   fsname: string;
 }
 
+/** What holds where nothing is said; the paths are empty. A new object each time. */
+export function defaultMountOptions(): MountOptions {
+  return {
+    bases: [],
+    overlay: '',
+    mountPoint: '',
+    state: null,
+    coherence: { mode: 'check' },
+    settleMs: 2000,
+    export: 'off',
+    volatile: false,
+    metacopy: true,
+    redirectDir: true,
+    copyUpLimit: null,
+    transport: 'direct',
+    policy: null,
+    log: null,
+    foreground: false,
+    debug: false,
+    readOnly: false,
+    suid: false,
+    dev: false,
+    exec: true,
+    atime: true,
+    allowOther: null,
+    fsname: 'kasane',
+  };
+}
+
 /** What the daemon tells the command that started it, as one line of JSON, once. */
 export type ReadyMessage =
   | { ready: true; notes: string[] }

@@ -3,7 +3,7 @@
 // changes is committed by a union in this thread: no guest is there, so nobody has to be asked.
 import * as fs from 'node:fs';
 import * as os from 'node:os';
-import type { MountOptions } from '../control/mount-options.ts';
+import { defaultMountOptions, type MountOptions } from '../control/mount-options.ts';
 import { readMountInfo, superOption } from '../control/mountinfo.ts';
 import type { OfflineVerbs, OpenOffline } from '../control/verbs.ts';
 import { E, errnoName } from '../lib/errno.ts';
@@ -267,29 +267,5 @@ function usedBy(overlay: string): FsError | null {
 }
 
 function offlineOptions(overlay: string, bases: string[], readOnly: boolean): MountOptions {
-  return {
-    bases,
-    overlay,
-    mountPoint: '',
-    state: null,
-    coherence: { mode: 'check' },
-    settleMs: 2000,
-    export: 'off',
-    volatile: false,
-    metacopy: true,
-    redirectDir: true,
-    copyUpLimit: null,
-    transport: 'direct',
-    policy: null,
-    log: null,
-    foreground: false,
-    debug: false,
-    readOnly,
-    suid: false,
-    dev: false,
-    exec: true,
-    atime: true,
-    allowOther: null,
-    fsname: 'kasane',
-  };
+  return { ...defaultMountOptions(), bases, overlay, readOnly };
 }
