@@ -76,7 +76,7 @@ export function sameSignature(a: OverlaySignature, b: OverlaySignature): boolean
   );
 }
 
-/** A step that can be taken: its place, and a lease to let go of afterwards. */
+/** A step that can be taken: its place, which is held, and a lease to let go of afterwards. */
 interface Ready {
   request: CommitRequest;
   parent: Node;
@@ -105,7 +105,8 @@ export function commit(union: Union, requests: readonly CommitRequest[]): number
     result = performAll(union, ready);
     if (result > 0) failPoint('commit-after-rename');
   }
-  for (const { lease } of ready) {
+  for (const { lease, parent } of ready) {
+    union.table.letGo(parent);
     if (lease < 0) continue;
     setLease(lease, F_UNLCK);
     close(lease);
@@ -130,7 +131,14 @@ function prepare(union: Union, request: CommitRequest): Ready | number {
   const slash = request.path.lastIndexOf('/');
   const name = request.path.slice(slash + 1);
   const parent = walk(union, slash < 0 ? '' : request.path.slice(0, slash));
-  if (parent === null || parent.dir === null) return -E.EAGAIN;
+  if (parent === null) return -E.EAGAIN;
+  const ready = prepareAt(union, parent, name, request);
+  if (typeof ready === 'number') union.table.letGo(parent);
+  return ready;
+}
+
+function prepareAt(union: Union, parent: Node, name: string, request: CommitRequest): Ready | number {
+  if (parent.dir === null) return -E.EAGAIN;
   const moved = checkSides(union, parent, name, request);
   if (moved < 0) return moved;
   if (request.overlay === null) {

@@ -2,8 +2,9 @@
 // been hashed in the background.
 import { overlayDirFd } from './dir-fds.ts';
 import { find, walk } from './lookup.ts';
-import { IN_OVERLAY, WHITEOUT } from './node.ts';
+import { IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
+import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 import { rememberContent } from './version.ts';
 
@@ -13,7 +14,13 @@ export function fillOrigin(union: Union, path: string, fingerprint: string, cont
   const slash = path.lastIndexOf('/');
   const name = path.slice(slash + 1);
   const parent = walk(union, slash < 0 ? '' : path.slice(0, slash));
-  if (parent === null || find(union, parent, name) < 0) return;
+  if (parent === null) return;
+  fillAt(union, parent, name, fingerprint, content);
+  union.table.letGo(parent);
+}
+
+function fillAt(union: Union, parent: Node, name: string, fingerprint: string, content: string): void {
+  if (find(union, parent, name) < 0) return;
   const { state } = union.found;
   const dirFd = state === WHITEOUT || state === IN_OVERLAY ? overlayDirFd(union, parent) : -1;
   if (dirFd < 0) return;
@@ -22,5 +29,8 @@ export function fillOrigin(union: Union, path: string, fingerprint: string, cont
   if (!origin) return;
   origin.content = content;
   const error = writeOrigins(union, dirFd, name, list);
-  if (error < 0) union.host.log.warn(`${path}: its origin could not be completed (errno ${-error})`);
+  if (error < 0)
+    union.host.log.warn(
+      `${pathAt(parent, name) ?? name}: its origin could not be completed (errno ${-error})`,
+    );
 }

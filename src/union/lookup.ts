@@ -318,16 +318,27 @@ function newestChange(union: Union, node: Node, stat: Stat): void {
   }
 }
 
-/** The node at a path, made as a look-up makes it; null where there is nothing. For callers inside. */
+/**
+ * The node at a path, made as a look-up makes it; null where there is nothing. For callers inside: the node is held
+ * for them, and they let go of it by `table.letGo`.
+ */
 export function walk(union: Union, path: string): Node | null {
-  let node = union.table.root;
-  if (path === '') return node;
-  for (const name of path.split('/')) {
-    if (node.dir === null || find(union, node, name) < 0) return null;
-    if (union.found.state === NONE || union.found.state === WHITEOUT) return null;
-    const next = instantiate(union, node, name);
-    if (typeof next === 'number') return null;
+  const { table } = union;
+  let node: Node = table.root;
+  table.hold(node);
+  for (const name of path === '' ? [] : path.split('/')) {
+    const next = step(union, node, name);
+    if (next !== null) table.hold(next);
+    table.letGo(node);
+    if (next === null) return null;
     node = next;
   }
   return node;
+}
+
+function step(union: Union, node: Node, name: string): Node | null {
+  if (node.dir === null || find(union, node, name) < 0) return null;
+  if (union.found.state === NONE || union.found.state === WHITEOUT) return null;
+  const next = instantiate(union, node, name);
+  return typeof next === 'number' ? null : next;
 }

@@ -87,7 +87,7 @@ export interface Node {
   id: NodeId;
   /** File type bits of st_mode. */
   type: number;
-  /** References that the kernel holds, by replies that carried this node. */
+  /** References that the kernel holds, by replies that carried this node, and those of who works with it here. */
   lookups: number;
   /** Places in the tree; the first is the one used to reach the object. Empty when it has been removed. */
   names: Name[];

@@ -36,7 +36,9 @@ export function revisit(union: Union, node: Node): number {
   if (place === undefined) return -E.ESTALE;
   const error = place === null ? getattr(union, node) : lookup(union, place.parent, place.name);
   if (error === -E.ENOENT) return -E.ESTALE;
-  return error === 0 && union.entry.node !== node ? -E.ESTALE : error;
+  if (error < 0 || union.entry.node === node) return error;
+  union.table.release(union.entry.node);
+  return -E.ESTALE;
 }
 
 /** Deeper than any path can be. */

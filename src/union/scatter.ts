@@ -18,7 +18,13 @@ import type { Union } from './union.ts';
 /** 0 or a negative errno; ENOENT: the target is no directory of the union any more. */
 export function scatter(union: Union, parent: Node, name: string, target: string): number {
   const into = walk(union, target);
-  if (into?.dir == null) return -E.ENOENT;
+  if (into === null) return -E.ENOENT;
+  const error = into.dir === null ? -E.ENOENT : scatterInto(union, parent, name, into);
+  union.table.letGo(into);
+  return error;
+}
+
+function scatterInto(union: Union, parent: Node, name: string, into: Node): number {
   const parentFd = overlayDirFd(union, parent);
   if (parentFd < 0) return parentFd;
   const fd = openat(parentFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -65,6 +71,14 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   if (isOpaque(union.overlay, fromFd, name)) return 0;
   const node = instantiate(union, into, name);
   if (typeof node === 'number') return node;
+  union.table.hold(node);
+  const moved = moveBeneath(union, fromFd, ids, name, node);
+  union.table.letGo(node);
+  return moved;
+}
+
+function moveBeneath(union: Union, fromFd: number, ids: readonly number[], name: string, node: Node): number {
+  const { identity } = union.table;
   const fd = openat(fromFd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return fd;
   const beneath = ids.flatMap((id) => identity?.at({ parent: id, name }) ?? []);

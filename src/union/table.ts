@@ -253,6 +253,16 @@ export class NodeTable {
     }
   }
 
+  /** A reference of our own: the node stays while something inside works with it. */
+  hold(node: Node): void {
+    node.lookups += 1;
+  }
+
+  letGo(node: Node): void {
+    node.lookups -= 1;
+    this.#dropIfUnused(node);
+  }
+
   /** Drops a node that became unused by other means than FORGET (a job ended, a handle closed). */
   release(node: Node): void {
     this.#dropIfUnused(node);

@@ -4,6 +4,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
+import { dpkgReplace } from '../lib/base-update.ts';
+import { forgetAll } from '../lib/handles.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sleep, waitUntil } from '../lib/run.ts';
 import { text, withGuest } from '../lib/versioning.ts';
@@ -163,4 +165,19 @@ mountTest(
       expect((await agent.call<Buffer>('readWhole', fd)).toString()).toBe(text({ 20: 'base 20' }));
       await agent.stop();
     }),
+);
+
+mountTest('what is merged where the kernel remembers nothing leaves nothing behind in the node table', () =>
+  withGuest({ files: { 'd/sub/text': text() } }, async (guest) => {
+    await guest.mount.sh("sed -i '2s/.*/guest/' d/sub/text");
+    await guest.changeBase(() => dpkgReplace(`${guest.base}/d/sub/text`, text({ 9: 'base' })));
+    await forgetAll(guest.mnt);
+    expect((await guest.mount.kasane(['reconcile', guest.mnt])).code).toBe(0);
+    expect(fs.readFileSync(`${guest.overlay}/d/sub/text`, 'utf8')).toBe(text({ 2: 'guest', 9: 'base' }));
+    const remembered = async () => {
+      await forgetAll(guest.mnt);
+      return /^kasane_nodes (\d+)$/m.exec(await guest.read('.kasane/metrics'))?.[1];
+    };
+    expect(await waitUntil(async () => (await remembered()) === '1', 10_000, 200)).toBe(true);
+  }),
 );
