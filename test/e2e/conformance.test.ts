@@ -1,14 +1,48 @@
-// The rules of conformance.ts on a mount: in a directory made there, in one that the base has, and in one that
-// has been copied up with all that it holds. The base is the same afterwards.
+// The rules of conformance.ts on a mount, in a directory for each state that an object of the union can be in. The
+// base is the same afterwards.
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { conformance, copyUpAll, populate } from '../conformance/conformance.ts';
 import { tracked } from '../lib/cleanup.ts';
-import { conformance, copyUpAll, populate } from '../lib/conformance.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
 import { hashTree } from '../lib/tree.ts';
 
 const needs = { root: true, fuse: true };
+
+interface State {
+  name: string;
+  /** Its directory beneath the mount; what the rules find in it is there in the base. */
+  dir: string;
+  /** The base has nothing of it. */
+  absent?: true;
+  /** What is done to the directory in the mount before that is taken down and made again; then after it. */
+  earlier?: (dir: string, mount: Mount) => Promise<unknown>;
+  now?: (dir: string, mount: Mount) => Promise<unknown>;
+}
+
+const states: State[] = [
+  {
+    name: 'a new directory',
+    dir: 'new',
+    absent: true,
+    now: async (dir) => {
+      fs.mkdirSync(dir);
+      await populate(dir);
+    },
+  },
+  { name: 'a directory of the base', dir: 'born' },
+  { name: 'a directory that was copied up', dir: 'copied', now: copyUpAll },
+  { name: 'a directory that was copied up before a remount', dir: 'remounted', earlier: copyUpAll },
+  {
+    name: 'an opaque directory, which hides as much of the base',
+    dir: 'opaque',
+    now: async (dir, mount) => {
+      await mount.sh('rm -r "$1"; mkdir "$1"', [dir]);
+      await populate(dir);
+    },
+  },
+];
 
 describe('on a mount', () => {
   let dir: string;
@@ -20,21 +54,23 @@ describe('on a mount', () => {
     dir = fs.mkdtempSync('/var/tmp/kasane-test-');
     tracked(() => fs.promises.rm(dir, { recursive: true, force: true }));
     fs.chmodSync(dir, 0o755);
-    for (const name of ['base', 'overlay', 'mnt', 'base/born', 'base/copied']) fs.mkdirSync(`${dir}/${name}`);
-    await populate(`${dir}/base/born`);
-    await populate(`${dir}/base/copied`);
+    for (const name of ['base', 'overlay', 'mnt']) fs.mkdirSync(`${dir}/${name}`);
+    for (const state of states) {
+      if (state.absent) continue;
+      fs.mkdirSync(`${dir}/base/${state.dir}`);
+      await populate(`${dir}/base/${state.dir}`);
+    }
     before = await hashTree(`${dir}/base`);
     const options = ['-o', 'suid,dev'];
     const layers = { base: `${dir}/base`, overlay: `${dir}/overlay`, mountPoint: `${dir}/mnt` };
     mount = await startMount({ ...layers, options });
-    await mount.sh('mkdir new');
-    await populate(`${dir}/mnt/new`);
-    await copyUpAll(`${dir}/mnt/copied`);
+    for (const state of states) await state.earlier?.(`${dir}/mnt/${state.dir}`, mount);
+    await mount.umount();
+    mount = await startMount({ ...layers, options });
+    for (const state of states) await state.now?.(`${dir}/mnt/${state.dir}`, mount);
   });
 
-  conformance('a new directory', () => `${dir}/mnt/new`, needs);
-  conformance('a directory of the base', () => `${dir}/mnt/born`, needs);
-  conformance('a directory that was copied up', () => `${dir}/mnt/copied`, needs);
+  for (const state of states) conformance(state.name, () => `${dir}/mnt/${state.dir}`, needs);
 
   testNeeding(needs, 'the base is as it was, and the log has no error', async () => {
     expect(await hashTree(`${dir}/base`)).toBe(before);

@@ -2,8 +2,8 @@
 // of the base, which is the same afterwards.
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { conformance, populate } from '../conformance/conformance.ts';
 import { tracked } from '../lib/cleanup.ts';
-import { conformance, populate } from '../lib/conformance.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
 import { hashTree } from '../lib/tree.ts';

@@ -1,4 +1,4 @@
-// Rules of metadata: extended attributes, times, inode numbers, statfs. See conformance-rules.mjs.
+// Rules of metadata: extended attributes, times, inode numbers, statfs. See rules.mjs.
 
 const xattrs = [
   {

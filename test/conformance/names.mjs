@@ -1,4 +1,4 @@
-// Rules of names: what may be one, links, renames, symlinks. See conformance-rules.mjs.
+// Rules of names: what may be one, links, renames, symlinks. See rules.mjs.
 
 /** Every byte that a name may have, in names of at most 255. */
 function byteNames() {

@@ -1,5 +1,5 @@
 // Rules of content: flags of open, truncate, holes, copying, maps, locks, files without a name. See
-// conformance-rules.mjs.
+// rules.mjs.
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -211,8 +211,10 @@ const sizes = [
       c.equal(readAt(c, fd, 4, 4094), 'xx\0\0');
       c.equal(readAt(c, fd, 4, 12_286), '\0\0xx');
       c.equal(sys.lseek(fd, 0, sys.SEEK_HOLE), 4096);
-      c.did(sys.fallocate(fd, sys.FALLOC_FL_ZERO_RANGE, 20_000, 100));
-      c.equal(readAt(c, fd, 102, 19_999), `x${'\0'.repeat(100)}x`);
+      if (c.zeroes) {
+        c.did(sys.fallocate(fd, sys.FALLOC_FL_ZERO_RANGE, 20_000, 100));
+        c.equal(readAt(c, fd, 102, 19_999), `x${'\0'.repeat(100)}x`);
+      }
       c.fails('EINVAL', () => sys.fallocate(fd, 0, 0, 0));
       c.close(fd);
       const reader = c.open('f', sys.O_RDONLY);

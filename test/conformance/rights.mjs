@@ -1,4 +1,4 @@
-// Rules of rights: modes, owners, set-id bits, sticky and set-gid directories, ACLs. See conformance-rules.mjs.
+// Rules of rights: modes, owners, set-id bits, sticky and set-gid directories, ACLs. See rules.mjs.
 
 const USER = 1234;
 const OTHER = 2345;

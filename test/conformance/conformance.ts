@@ -4,10 +4,10 @@ import { spawn } from 'node:child_process';
 import * as path from 'node:path';
 import * as readline from 'node:readline';
 import { afterAll, beforeAll, describe } from 'vitest';
-import { tracked } from './cleanup.ts';
-import { ruleSets } from './conformance-rules.mjs';
-import { mainFile } from './kasane.ts';
-import { type Needs, testNeeding } from './needs.ts';
+import { tracked } from '../lib/cleanup.ts';
+import { mainFile } from '../lib/kasane.ts';
+import { type Needs, testNeeding } from '../lib/needs.ts';
+import { ruleSets } from './rules.mjs';
 
 export type RuleSet = 'short' | 'long';
 
@@ -20,7 +20,7 @@ interface Child {
 }
 
 function startChild(): Child {
-  const file = path.join(import.meta.dirname, 'conformance-child.mjs');
+  const file = path.join(import.meta.dirname, 'child.mjs');
   const child = spawn(process.execPath, [file, path.dirname(mainFile)], {
     cwd: '/',
     stdio: ['pipe', 'pipe', 'inherit'],

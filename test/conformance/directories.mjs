@@ -1,5 +1,5 @@
 // Rules of listings: every name once, places that last, and what removal does to who reads. See
-// conformance-rules.mjs.
+// rules.mjs.
 
 /** Entries of one getdents call: name, inode number, type, and the place after it. */
 function entriesIn(buffer, length) {

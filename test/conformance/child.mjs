@@ -4,7 +4,9 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
 import { pathToFileURL } from 'node:url';
-import { ruleSets } from './conformance-rules.mjs';
+import { ruleSets } from './rules.mjs';
+
+const TMPFS_MAGIC = 0x01021994;
 
 /** Everything of sys/ as one object, and what the rules need of libc beyond it. */
 async function loadSystem(dist) {
@@ -33,6 +35,8 @@ function contextFor(sys, dir) {
     fs,
     assert,
     dir,
+    /** Whether there is FALLOC_FL_ZERO_RANGE, which tmpfs lacks. */
+    zeroes: fs.statfsSync(dir).type !== TMPFS_MAGIC,
     equal: assert.deepEqual,
     ok: assert.ok,
     at: (name) => (name === '' ? dir : `${dir}/${name}`),

@@ -1,4 +1,4 @@
-// Rules about much of something. See conformance-rules.mjs.
+// Rules about much of something. See rules.mjs.
 
 const ENTRIES = 100_000;
 const nameOf = (i) => `entry-with-a-name-of-usual-length-${i}`;
