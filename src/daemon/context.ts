@@ -19,7 +19,7 @@ export interface MountContext {
   /** Process that serves and since when (milliseconds); null: the overlay is not mounted. */
   mounted: { pid: number; started: number } | null;
   /** Why the base is not accepted, or null. */
-  doubt: string | null;
+  readonly doubt: string | null;
   /** Thrown by what would decide or write; absent: nothing stands against it. */
   refusal?: FsError;
   /** Folds the journal, so that the index knows all that the guest has done up to now. */

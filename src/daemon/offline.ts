@@ -110,14 +110,14 @@ class Offline {
   #contextOf(options: MountOptions, branches: OpenBranches, notes: string[]): MountContext {
     const store = this.#store;
     const { layers } = branches;
-    const doubt = layers.length === 0 ? null : baseDoubt(store.bases(), layers);
+    let doubt = layers.length === 0 ? null : baseDoubt(store.bases(), layers);
     const reconciler = this.#newReconciler(options, branches, (why) => {
-      context.doubt = why;
+      doubt = why;
       reconciler.baseState = 'unaccepted';
       store.events.add({ kind: 'unaccepted', path: '', detail: why });
     });
     if (doubt !== null) reconciler.baseState = 'unaccepted';
-    const context: MountContext = {
+    return {
       options,
       branches,
       store,
@@ -125,13 +125,15 @@ class Offline {
       log: this.#log,
       notes,
       mounted: null,
-      doubt,
+      get doubt() {
+        return doubt;
+      },
       fold: () => this.#fold(),
       counts: async () => null,
       acceptBase: async () => {
         store.setBases(baseRecords(layers));
-        if (context.doubt === null) return;
-        context.doubt = null;
+        if (doubt === null) return;
+        doubt = null;
         await reconciler.acceptBase();
         store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
         await store.flush();
@@ -140,7 +142,6 @@ class Offline {
         throw new FsError(E.ENOTCONN, `${escapeName(options.overlay)}: is not mounted`);
       },
     };
-    return context;
   }
 
   #newReconciler(options: MountOptions, branches: OpenBranches, doubt: (why: string) => void): Reconciler {

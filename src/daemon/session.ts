@@ -1,7 +1,5 @@
 // A mount from its beginning to its end: opens the branches and the store, mounts, starts the serving worker,
 // answers verbs, and takes everything down in order. The only place where the parts are wired.
-import type { BaseLayer } from '../branch/base.ts';
-import { baseMoved, openBaseLayer } from '../branch/base.ts';
 import { latencyBuckets } from '../control/metrics.ts';
 import type { MountOptions, ReadyMessage } from '../control/mount-options.ts';
 import {
@@ -18,7 +16,7 @@ import { openMount, unmount } from '../fuse/device.ts';
 import { withMinor } from '../fuse/device-number.ts';
 import { defaultWishes } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
-import { E, errnoName } from '../lib/errno.ts';
+import { errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
@@ -32,10 +30,8 @@ import { Reconciler } from '../union/reconcile.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
+import { BaseExchange } from './base-exchange.ts';
 import {
-  baseDoubt,
-  baseRecords,
-  isNewTree,
   minorNotes,
   type OpenBranches,
   openLayers,
@@ -47,14 +43,13 @@ import {
   submountNotes,
 } from './branches.ts';
 import type { MountContext } from './context.ts';
+import { Folding } from './folding.ts';
 import type { WorkerStart } from './messages.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
 const NODE_BLOCK = 1_000_000;
-/** What the guest did stands in the index within this time. */
-const FOLD_MS = 1000;
 /** A verdict that holds for nothing. */
 const unseen: Verdict = {
   overlayIno: 0,
@@ -67,8 +62,6 @@ const unseen: Verdict = {
 /** When ancestors are looked through for those that nothing needs. */
 const FIRST_SWEEP_MS = 15 * 60_000;
 const SWEEP_MS = 6 * 3_600_000;
-/** Between two attempts to open a base whose path leads nowhere. */
-const BASE_RETRY_MS = 200;
 
 export async function runDaemon(
   options: MountOptions,
@@ -89,13 +82,12 @@ class Session {
   readonly #reconciler: Reconciler;
   readonly #link: WorkerLink;
   readonly #wakeFd: number;
-  readonly #context: MountContext;
+  readonly #folding: Folding;
+  readonly #base: BaseExchange;
   readonly #verbs: Verbs;
   readonly notes: string[];
   readonly #looking = new Set<string>();
-  #folding: Promise<void> | null = null;
   #generation = 0;
-  #newTree = false;
   #readOnlyNodes = Date.now() * 1024;
 
   static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
@@ -158,30 +150,24 @@ class Session {
     this.#wakeFd = eventfd();
     notes.push(...submountNotes(options.bases), ...protectionNotes(branches.layers));
     if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
-    const doubt = this.#judgeBase();
+    this.#base = new BaseExchange({
+      readOnly: options.readOnly,
+      branches,
+      store,
+      log: this.#log,
+      notes,
+      reconciler: () => this.#reconciler,
+      link: () => this.#link,
+    });
     this.#reconciler = this.#newReconciler();
-    if (doubt !== null) this.#reconciler.baseState = 'unaccepted';
-    this.#link = this.#newLink(deviceFd, logConfig, doubt === null);
-    this.#context = this.#newContext(doubt);
-    this.#verbs = createVerbs(this.#context);
-  }
-
-  /** Whether the base is the right one; null, or why it is not accepted. What was taken is remembered. */
-  #judgeBase(): string | null {
-    const { layers } = this.#branches;
-    const known = this.#store.bases();
-    const doubt = baseDoubt(known, layers);
-    if (doubt !== null) {
-      const note = `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
-      this.notes.push(note);
-      this.#store.events.add({ kind: 'unaccepted', path: '', detail: doubt });
-      return doubt;
-    }
-    this.#newTree = isNewTree(known, layers);
-    if (this.#newTree)
-      this.notes.push('the base is a new tree of the same release: all copies are compared by content');
-    if (!this.#options.readOnly) this.#store.setBases(baseRecords(layers));
-    return null;
+    if (this.#base.doubt !== null) this.#reconciler.baseState = 'unaccepted';
+    this.#link = this.#newLink(deviceFd, logConfig);
+    // What the control directory shows may be out of date then.
+    const failed = () => {
+      this.#generation += 1;
+    };
+    this.#folding = new Folding(store, () => this.#link.rotate(), failed, this.#log);
+    this.#verbs = createVerbs(this.#newContext());
   }
 
   #newReconciler(): Reconciler {
@@ -204,13 +190,13 @@ class Session {
       readOnly: this.#options.readOnly,
       tempName: () => `m-${temp++}`,
       commit: (...requests) => this.#link.commit(requests),
-      doubt: (why) => this.#doubt(why),
+      doubt: (why) => this.#base.disbelieve(why),
       otherNames: (path) => this.#link.names(path),
       verdict: (path, verdict) => this.#link.send({ kind: 'verdict', path, verdict }),
     });
   }
 
-  #newLink(deviceFd: number, logConfig: LogConfig, baseAccepted: boolean): WorkerLink {
+  #newLink(deviceFd: number, logConfig: LogConfig): WorkerLink {
     const options = this.#options;
     const { overlay, layers, workFd, linksFd, stateFd, privileged, osTree } = this.#branches;
     const start: WorkerStart = {
@@ -238,7 +224,7 @@ class Session {
       entryValid: 0,
       attrValid: 0,
       nodes: this.#reserveNodes(),
-      baseAccepted,
+      baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
       identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
@@ -249,13 +235,14 @@ class Session {
       remember: (path, fingerprint, fd, witness) =>
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
-      renamed: () => void this.#foldQuietly(),
-      baseMoved: (index) => void this.#reopenBase(index),
+      renamed: () => void this.#folding.foldQuietly(),
+      baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),
     });
   }
 
-  #newContext(doubt: string | null): MountContext {
+  #newContext(): MountContext {
+    const base = this.#base;
     return {
       options: this.#options,
       branches: this.#branches,
@@ -264,10 +251,12 @@ class Session {
       log: this.#log,
       notes: this.notes,
       mounted: { pid: process.pid, started: Date.now() },
-      doubt,
-      fold: () => this.#fold(),
+      get doubt() {
+        return base.doubt;
+      },
+      fold: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
-      acceptBase: () => this.#acceptBase(),
+      acceptBase: () => base.accept(),
       stop: () => this.#stop(),
     };
   }
@@ -315,17 +304,16 @@ class Session {
 
   /** Until the mount is gone; the process's exit code. */
   async run(): Promise<number> {
-    const timer = setInterval(() => void this.#foldQuietly(), FOLD_MS);
+    this.#folding.startTimer();
     const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
     const onSignal = (signal: NodeJS.Signals) => {
       this.#log.info(`${signal}: unmounting`);
       if (unmount(this.#options.mountPoint, false) < 0) unmount(this.#options.mountPoint, true);
     };
     for (const signal of signals) process.on(signal, onSignal);
-    if (this.#newTree || this.#options.export === 'on') this.#compareAll();
+    if (this.#base.isNewTree || this.#options.export === 'on') this.#compareAll();
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
-    clearInterval(timer);
     sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
     await this.#finish(journal);
@@ -367,7 +355,7 @@ class Session {
   async #finish(journal: string): Promise<void> {
     await this.#closeServer();
     await this.#reconciler.idle();
-    await this.#folding;
+    await this.#folding.stop();
     try {
       // No name comes or goes from now on: whoever removes the overlay just after unmounting would meet with it.
       if (journal !== '') await this.#store.foldJournal(journal, true);
@@ -384,36 +372,10 @@ class Session {
     return fstat(this.#branches.stateFd, stat) === 0 && stat.nlink === 0;
   }
 
-  /** One fold at a time; whoever asks meanwhile gets one that begins after the asking. */
-  #fold(): Promise<void> {
-    const run = (this.#folding ?? Promise.resolve()).then(async () => {
-      const name = await this.#link.rotate();
-      if (typeof name === 'number') {
-        if (name !== -E.ESHUTDOWN) throw new FsError(-name, `cannot switch the journal: ${errnoName(name)}`);
-      } else if (name !== '') {
-        await this.#store.foldJournal(name);
-      }
-    });
-    const tracked = run.catch(() => {
-      // Reported to whoever asked; the next fold finds the same journal.
-      this.#generation += 1;
-    });
-    this.#folding = tracked;
-    return run;
-  }
-
   async #look(path: string, basePath: string): Promise<void> {
     // First what the guest has done: an older note is not to cover the record of this look, nor to follow it.
-    await this.#foldQuietly();
+    await this.#folding.foldQuietly();
     await this.#reconciler.look(path, basePath);
-  }
-
-  async #foldQuietly(): Promise<void> {
-    try {
-      await this.#fold();
-    } catch (error) {
-      this.#log.error(`folding the journal: ${messageOf(error)}`);
-    }
   }
 
   #noticed(path: string, basePath: string): void {
@@ -442,60 +404,6 @@ class Session {
     } finally {
       close(version.fd);
     }
-  }
-
-  /** The base's path leads to another tree: that is opened; the old one serves until then. */
-  async #reopenBase(index: number): Promise<void> {
-    const old = this.#branches.layers[index] as BaseLayer;
-    for (;;) {
-      const moved = baseMoved(old);
-      if (moved === 0) break;
-      if (moved === 1) {
-        try {
-          this.#takeLayer(openBaseLayer(index, old.path, this.#branches.privileged));
-          return;
-        } catch (error) {
-          this.#log.warn(`${escapeName(old.path)}: ${messageOf(error)}`);
-        }
-      }
-      // Absent: the old tree answers with what it still has.
-      await new Promise((resolve) => setTimeout(resolve, BASE_RETRY_MS));
-      if (this.#link.isOver) return;
-    }
-    this.#link.send({ kind: 'layer', layer: old });
-  }
-
-  #takeLayer(layer: BaseLayer): void {
-    this.#branches.layers[layer.index] = layer;
-    const doubt = baseDoubt(this.#store.bases(), this.#branches.layers);
-    this.#context.doubt = doubt;
-    this.#log.info(`${escapeName(layer.path)}: another tree lies there now`);
-    this.#link.send({ kind: 'layer', layer });
-    if (doubt !== null) {
-      this.#doubt(doubt);
-      return;
-    }
-    this.#reconciler.baseState = 'accepted';
-    this.#link.send({ kind: 'accepted', accepted: true });
-    if (!this.#options.readOnly) this.#store.setBases(baseRecords(this.#branches.layers));
-  }
-
-  #doubt(why: string): void {
-    this.#context.doubt = why;
-    this.#reconciler.baseState = 'unaccepted';
-    this.#log.warn(`the base is not accepted: ${why}`);
-    this.#store.events.add({ kind: 'unaccepted', path: '', detail: why });
-    this.#link.send({ kind: 'accepted', accepted: false });
-  }
-
-  async #acceptBase(): Promise<void> {
-    this.#store.setBases(baseRecords(this.#branches.layers));
-    if (this.#context.doubt === null) return;
-    this.#context.doubt = null;
-    await this.#reconciler.acceptBase();
-    this.#store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
-    this.#link.send({ kind: 'accepted', accepted: true });
-    await this.#store.flush();
   }
 
   async #stop(): Promise<void> {
