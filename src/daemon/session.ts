@@ -46,6 +46,7 @@ import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
 import type { WorkerStart } from './messages.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
+import { serveOnWorker } from './serve-on-worker.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
@@ -229,7 +230,7 @@ class Session {
       identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
-    return new WorkerLink(start, jobs, {
+    return new WorkerLink(serveOnWorker(start, this.#log), jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
       remember: (path, fingerprint, fd, witness) =>

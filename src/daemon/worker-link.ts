@@ -1,19 +1,24 @@
-// The main thread's side of the serving worker: starts it, wakes it, does its jobs, and asks it for what only
-// the serving thread may do (the last step of a merge, a new journal file, counters).
-import { Worker } from 'node:worker_threads';
+// The main thread's side of what serves: does its jobs, and asks it for what only the serving side may do (the last
+// step of a merge, a new journal file, counters). Where that side runs is not known here.
 import type { ControlEntry, ControlHandle, ControlStat, ControlTree } from '../control/tree.ts';
 import type { ControlReply, ControlRequest } from '../frontend/front.ts';
 import type { Negotiated } from '../fuse/init.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { eventfdSignal } from '../sys/poll.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { type JobContext, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
-import type { FromWorker, ToWorker, WorkerCounts, WorkerStart } from './messages.ts';
+import type { FromWorker, ToWorker, WorkerCounts } from './messages.ts';
 
-/** What the worker's messages lead to. */
+/** The serving side, as it is reached from here: the two talk in plain data, as if on two threads. */
+export interface ServingEnd {
+  post(message: ToWorker): void;
+  /** Called once. Whatever happens to the serving side, an `ended` is the last that it is told. */
+  listen(take: (message: FromWorker) => void): void;
+}
+
+/** What its messages lead to. */
 export interface LinkEvents {
   look(path: string, basePath: string): Promise<void>;
   noticed(path: string, basePath: string): void;
@@ -26,12 +31,8 @@ export interface LinkEvents {
 /** How long an OPEN waits for a merge that is being computed; then the guest's own file answers. */
 const LOOK_LIMIT_MS = 2000;
 
-/** Requests leave little behind; V8's own limit of 48 costs memory and brings nothing. */
-const YOUNG_MB = 16;
-
 export class WorkerLink {
-  readonly #worker: Worker;
-  readonly #wakeFd: number;
+  readonly #end: ServingEnd;
   readonly #jobs: JobContext;
   readonly #events: LinkEvents;
   readonly #log: Log;
@@ -45,39 +46,30 @@ export class WorkerLink {
   readonly ended: Promise<{ how: string; journal: string }>;
   readonly #underWay = new Set<Promise<unknown>>();
 
-  constructor(start: WorkerStart, jobs: JobContext, events: LinkEvents) {
-    this.#wakeFd = start.wakeFd;
+  constructor(serving: ServingEnd, jobs: JobContext, events: LinkEvents) {
+    this.#end = serving;
     this.#jobs = jobs;
     this.#log = jobs.log;
     this.#events = events;
-    this.#worker = new Worker(new URL('./serve-worker.js', import.meta.url), {
-      workerData: start,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
-    });
-    let serving: (negotiated: Negotiated) => void = () => {};
+    let served: (negotiated: Negotiated) => void = () => {};
     let refused: (error: Error) => void = () => {};
     this.serving = new Promise((resolve, reject) => {
-      serving = resolve;
+      served = resolve;
       refused = reject;
     });
     this.ended = new Promise((resolve) => {
-      const end = (how: string, journal = '') => {
+      const over = (how: string, journal: string) => {
         if (this.#ended) return;
         this.#ended = true;
         refused(new FsError(E.EIO, `the mount ended before it served: ${how}`));
         this.#failWaiting();
         void Promise.allSettled(this.#underWay).then(() => resolve({ how, journal }));
       };
-      this.#worker.on('message', (message: FromWorker) => {
-        if (message.kind === 'serving') serving(message.negotiated);
-        else if (message.kind === 'ended') end(message.how, message.journal);
+      serving.listen((message) => {
+        if (message.kind === 'serving') served(message.negotiated);
+        else if (message.kind === 'ended') over(message.how, message.journal);
         else this.#take(message);
       });
-      this.#worker.on('error', (error) => {
-        this.#log.error(`serving worker: ${error.stack ?? error.message}`);
-        end(error.message);
-      });
-      this.#worker.on('exit', () => end('exited'));
     });
   }
 
@@ -90,9 +82,7 @@ export class WorkerLink {
   }
 
   send(message: ToWorker): void {
-    if (this.#ended) return;
-    this.#worker.postMessage(message);
-    eventfdSignal(this.#wakeFd);
+    if (!this.#ended) this.#end.post(message);
   }
 
   /** The last step of a merge; -ESHUTDOWN once the mount has ended. */

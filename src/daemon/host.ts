@@ -1,0 +1,118 @@
+// The union's host: hands work to the main thread, and lets go on what waits for it. It lives on the thread that
+// serves; what becomes of its messages is the affair of whoever gives it `send`.
+import { baseMoved } from '../branch/base.ts';
+import type { AskControl, ControlReply } from '../frontend/front.ts';
+import { E } from '../lib/errno.ts';
+import { makeLog } from '../lib/log.ts';
+import type { JobResult } from '../union/jobs.ts';
+import type { PendingWork } from '../union/node.ts';
+import type { UnionHost } from '../union/union.ts';
+import type { FromWorker, WorkerStart } from './messages.ts';
+
+const emptyResult: JobResult = { result: 0, content: '', fingerprint: '', torn: false, origin: '' };
+
+interface Running {
+  work: PendingWork;
+  finished: ((result: JobResult) => number) | null;
+}
+
+/** The serving side of everything that is done for it elsewhere. */
+export class Host implements UnionHost {
+  readonly log;
+  readonly send: (message: FromWorker) => void;
+  readonly #running = new Map<number, Running>();
+  readonly #looks = new Map<string, PendingWork>();
+  readonly #asked = new Map<number, (reply: ControlReply) => void>();
+  readonly #layers: () => WorkerStart['layers'];
+  readonly #moving = new Set<number>();
+  #next = 1;
+
+  constructor(start: WorkerStart, send: (message: FromWorker) => void) {
+    this.send = send;
+    this.#layers = () => start.layers;
+    this.log = makeLog(start.log);
+  }
+
+  get pending(): number {
+    return this.#running.size;
+  }
+
+  #begin(kind: string, finished: Running['finished']): PendingWork {
+    const work: PendingWork = { id: this.#next++, kind, result: undefined, waiting: [] };
+    this.#running.set(work.id, { work, finished });
+    return work;
+  }
+
+  startJob: UnionHost['startJob'] = (args, finished) => {
+    const work = this.#begin(args.kind, finished);
+    this.send({ kind: 'job', id: work.id, args });
+    return work;
+  };
+
+  look: UnionHost['look'] = (path, basePath) => {
+    const known = this.#looks.get(path);
+    if (known) return known;
+    const work = this.#begin(`look at ${path}`, () => {
+      this.#looks.delete(path);
+      return 0;
+    });
+    this.#looks.set(path, work);
+    this.send({ kind: 'look', id: work.id, path, basePath });
+    return work;
+  };
+
+  noticed: UnionHost['noticed'] = (path, basePath) => {
+    if (!this.#looks.has(path)) this.send({ kind: 'noticed', path, basePath });
+  };
+
+  remember: UnionHost['remember'] = (path, fingerprint, fd, witness) => {
+    this.send({ kind: 'remember', path, fingerprint, fd, witness });
+  };
+
+  renamed: UnionHost['renamed'] = () => {
+    this.send({ kind: 'renamed' });
+  };
+
+  baseMoved: UnionHost['baseMoved'] = (index) => {
+    const layer = this.#layers()[index];
+    if (!layer || this.#moving.has(index) || baseMoved(layer) === 0) return;
+    this.#moving.add(index);
+    this.send({ kind: 'base-moved', layer: index });
+  };
+
+  baseSettled(index: number): void {
+    this.#moving.delete(index);
+  }
+
+  askControl: AskControl = (request, done) => {
+    const id = this.#next++;
+    this.#asked.set(id, done);
+    this.send({ kind: 'control', id, request });
+  };
+
+  controlReply(id: number, reply: ControlReply): void {
+    const done = this.#asked.get(id);
+    this.#asked.delete(id);
+    done?.(reply);
+  }
+
+  /** A mistake of ours costs whoever waits an error, and never the answer. */
+  orEio(what: string, work: () => number): number {
+    try {
+      return work();
+    } catch (error) {
+      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.log.error(`${what}: ${detail.replace(/\s*\n\s*/g, ' | ')}`);
+      return -E.EIO;
+    }
+  }
+
+  finish(id: number, result: JobResult | null): void {
+    const running = this.#running.get(id);
+    if (!running) return;
+    this.#running.delete(id);
+    const { work, finished } = running;
+    work.result = finished === null ? 0 : this.orEio(work.kind, () => finished(result ?? emptyResult));
+    for (const waiting of work.waiting.splice(0)) waiting(work.result);
+  }
+}
