@@ -18,6 +18,7 @@ import { close, openat, openat2 } from '../sys/file.ts';
 import { privateReadOnlyClone } from '../sys/mount.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { layerIdentity } from './identity.ts';
+import type { Marks } from './whiteouts.ts';
 
 export interface BaseLayer {
   readonly index: number;
@@ -33,6 +34,8 @@ export interface BaseLayer {
   rootIno: number;
   /** Identity of the layer, 32 hexadecimal digits: part of every fingerprint. */
   identity: string;
+  /** The forms in which whiteouts and opaque directories lie in it. */
+  readonly marks: Marks;
 }
 
 const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
@@ -43,7 +46,7 @@ const LONGEST = 4095;
  * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `privileged`;
  * a kernel without open_tree (before 5.12) gives plain descriptors as for an ordinary user.
  */
-export function openBaseLayer(index: number, path: string, privileged: boolean): BaseLayer {
+export function openBaseLayer(index: number, path: string, privileged: boolean, marks: Marks): BaseLayer {
   let fd = privileged ? privateReadOnlyClone(path) : -E.EPERM;
   const isPrivate = fd >= 0;
   if (fd === -E.EPERM || fd === -E.ENOSYS || fd === -E.EINVAL) {
@@ -65,6 +68,7 @@ export function openBaseLayer(index: number, path: string, privileged: boolean):
     devMinor: stat.devMinor,
     rootIno: stat.ino,
     identity: layerIdentity(fd, stat),
+    marks,
   };
 }
 

@@ -2,13 +2,13 @@
 // its extended attributes and whether the file system beneath can carry what Kasane needs.
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { joinPath } from '../lib/names.ts';
-import { isRegular, newStat, type Stat } from '../lib/stat.ts';
-import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
+import { newStat, S_IFCHR } from '../lib/stat.ts';
+import { AT_FDCWD, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_WRONLY } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { mknodat, unlinkat } from '../sys/names.ts';
-import { fstat, statx } from '../sys/stat.ts';
+import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
+import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
 export interface Overlay {
   /** The host's path, an inner name. */
@@ -25,6 +25,10 @@ export interface Overlay {
   /** Overlayfs's own origin: a handle of what was copied up. */
   readonly copied: string;
   readonly origin: string;
+  readonly whiteout: string;
+  readonly marks: Marks;
+  /** Whiteouts are made as empty files with an attribute, for the file system refuses the device. */
+  whiteoutFiles: boolean;
 }
 
 /** Opens the overlay's root; throws FsError (ENOENT, ENOTDIR, EACCES). Nothing is written. */
@@ -50,52 +54,53 @@ export function openOverlay(path: string, privileged: boolean): Overlay {
     metacopy: `${prefix}overlay.metacopy`,
     copied: `${prefix}overlay.origin`,
     origin: `${prefix}kasane.origin`,
+    whiteout: `${prefix}overlay.whiteout`,
+    marks: marksOfOverlay(prefix),
+    whiteoutFiles: false,
   };
 }
 
 /**
- * Proves by doing that extended attributes and device whiteouts work in `workFd` (on the overlay's file
- * system). Throws FsError EOPNOTSUPP with what is missing; leaves nothing behind.
+ * Finds out by doing, in `workFd` (on the overlay's file system), how whiteouts can be made there, and that the
+ * attributes of the format can. Throws FsError EOPNOTSUPP with what is missing; leaves nothing behind.
  */
 export function probeOverlay(overlay: Overlay, workFd: number): void {
-  const attr = `${overlay.xattrPrefix}kasane.probe`;
-  const set = setxattr(workFd, '', attr, Buffer.from('1'), 0);
-  if (set < 0) {
-    const why = `its file system refuses ${overlay.xattrPrefix}* extended attributes (${errnoName(set)})`;
-    throw new FsError(E.EOPNOTSUPP, `${why}; put the overlay on ext4, xfs, btrfs or a recent tmpfs`);
-  }
-  removexattr(workFd, '', attr);
-  const made = mknodat(workFd, 'probe', 0o020000, 0, 0);
-  if (made < 0 && made !== -E.EEXIST) {
-    const why = `its file system refuses whiteouts (character device 0:0: ${errnoName(made)})`;
-    throw new FsError(E.EOPNOTSUPP, `${why}; an overlay cannot lie on overlayfs or on a FUSE file system`);
+  for (const attr of [`${overlay.xattrPrefix}kasane.probe`, `${overlay.xattrPrefix}overlay.probe`]) {
+    const set = setxattr(workFd, '', attr, Buffer.from('1'), 0);
+    if (set < 0) {
+      const why = `its file system refuses ${attr.slice(0, -'probe'.length)}* extended attributes (${errnoName(set)})`;
+      throw new FsError(E.EOPNOTSUPP, `${why}; put the overlay on ext4, xfs, btrfs or a recent tmpfs`);
+    }
+    removexattr(workFd, '', attr);
   }
   unlinkat(workFd, 'probe', 0);
+  overlay.whiteoutFiles = false;
+  const device = placeWhiteout(overlay, workFd, 'probe');
+  overlay.whiteoutFiles = device < 0;
+  const made = device < 0 ? placeWhiteout(overlay, workFd, 'probe') : 0;
+  unlinkat(workFd, 'probe', 0);
+  if (made === 0) return;
+  const why = `its file system refuses whiteouts, as a character device 0:0 (${errnoName(device)}) and as a file with an attribute (${errnoName(made)})`;
+  throw new FsError(E.EOPNOTSUPP, `${why}; put the overlay on ext4, xfs, btrfs or a recent tmpfs`);
 }
 
-const markStat = newStat();
-
-/** Whether the overlay's directory is opaque: only the value `y` says so, or the mark of fuse-overlayfs. */
-export function isOpaque(overlay: Overlay, dirFd: number, name: string): boolean {
-  const value = getxattr(dirFd, name, overlay.opaque);
-  if (typeof value !== 'number' && value.length === 1 && value[0] === 0x79) return true;
-  const marked = statx(dirFd, joinPath(name, OPAQUE_MARK), AT_SYMLINK_NOFOLLOW, markStat);
-  return marked === 0 && isOpaqueMark(OPAQUE_MARK, markStat);
+/** Makes a whiteout under a free name; 0 or a negative errno. Where it comes to lie, `noteWhiteouts` goes before. */
+export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): number {
+  if (!overlay.whiteoutFiles) return mknodat(dirFd, name, S_IFCHR, 0, 0);
+  const fd = openat(dirFd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  const error = setxattr(fd, '', overlay.whiteout, Buffer.from('y'), 0);
+  close(fd);
+  if (error < 0) unlinkat(dirFd, name, 0);
+  return error;
 }
 
-/**
- * fuse-overlayfs puts an empty file of this name, aufs's mark, beside the attribute that says opaque, or in its
- * place. It is no more a thing of the guest's than a whiteout is, so no guest may make one.
- */
-export const OPAQUE_MARK = '.wh..wh..opq';
-
-export function isOpaqueMark(name: string, stat: Stat): boolean {
-  return name === OPAQUE_MARK && isRegular(stat.mode) && stat.size === 0;
-}
-
-/** Sets opaque on an open directory (name '' means the descriptor itself). */
+/** Sets opaque on a directory ('' as name: the descriptor's own). */
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
-  return setxattr(dirFd, name, overlay.opaque, Buffer.from('y'), 0);
+  const value = getxattr(dirFd, name, overlay.opaque);
+  const announces = typeof value !== 'number' && value.length === 1 && value[0] === 0x78;
+  const kept = announces ? setxattr(dirFd, name, overlay.marks.announced, Buffer.from('y'), 0) : 0;
+  return kept < 0 ? kept : setxattr(dirFd, name, overlay.opaque, Buffer.from('y'), 0);
 }
 
 /**
@@ -110,11 +115,15 @@ export function isImpure(overlay: Overlay, dirFd: number): boolean {
 /**
  * Marks a directory before a whiteout comes into it. Overlayfs looks for whiteouts in the listings of merged
  * directories, and of others that have an origin of its own kind ('' says: unknown); where the base's directory
- * is hidden or gone it would list a name that is not there.
+ * is hidden or gone it would list a name that is not there. Those that are files have to be announced.
  */
 export function noteWhiteouts(overlay: Overlay, dirFd: number): number {
   const value = getxattr(dirFd, '', overlay.copied);
-  return typeof value === 'number' ? setxattr(dirFd, '', overlay.copied, Buffer.alloc(0), 0) : 0;
+  const noted = typeof value === 'number' ? setxattr(dirFd, '', overlay.copied, Buffer.alloc(0), 0) : 0;
+  if (noted < 0 || !overlay.whiteoutFiles || announcesFiles(overlay.marks, dirFd)) return noted;
+  return isOpaque(overlay.marks, dirFd, '')
+    ? setxattr(dirFd, '', overlay.marks.announced, Buffer.from('y'), 0)
+    : setxattr(dirFd, '', overlay.opaque, Buffer.from('x'), 0);
 }
 
 export function setImpure(overlay: Overlay, dirFd: number): number {

@@ -86,6 +86,11 @@ const setters: Record<string, Setter> = {
   'redirect-dir': flag((options, on) => {
     options.redirectDir = on;
   }),
+  whiteouts: (options, word) => {
+    const value = needed(word);
+    if (value !== 'overlayfs' && value !== 'oci') throw usage(`whiteouts=${shown(value)}: overlayfs or oci`);
+    options.whiteouts = value;
+  },
   foreground: flag((options, on) => {
     options.foreground = on;
   }),

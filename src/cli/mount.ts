@@ -25,6 +25,7 @@ const flags: readonly (readonly [string, string])[] = [
   ['--volatile', 'no syncs: after a power loss the overlay may be damaged'],
   ['--metacopy <on|off>', 'copy up metadata alone where that is enough (default: on)'],
   ['--redirect-dir <on|off>', 'let directories of the base be renamed (default: on)'],
+  ['--whiteouts <form>', 'of the base: overlayfs, or oci: also files named .wh.NAME (default: overlayfs)'],
   ['--copy-up-limit <bytes>', 'refuse to copy up larger files; also with K, M, G, T'],
   ['--transport <which>', 'direct, or fuse-native (not there yet)'],
   ['--policy <file>', 'rules of merging (not there yet)'],

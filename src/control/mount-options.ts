@@ -19,6 +19,8 @@ export interface MountOptions {
   volatile: boolean;
   metacopy: boolean;
   redirectDir: boolean;
+  /** Whose whiteouts count in the layers of the base. */
+  whiteouts: 'overlayfs' | 'oci';
   /** Largest file that is copied up, in bytes; null: no limit. */
   copyUpLimit: number | null;
   transport: 'direct' | 'fuse-native';
@@ -51,6 +53,7 @@ export function defaultMountOptions(): MountOptions {
     volatile: false,
     metacopy: true,
     redirectDir: true,
+    whiteouts: 'overlayfs',
     copyUpLimit: null,
     transport: 'direct',
     policy: null,

@@ -4,6 +4,7 @@ import * as fs from 'node:fs';
 import { type BaseLayer, openBaseLayer } from '../branch/base.ts';
 import { readOsRelease } from '../branch/identity.ts';
 import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
+import { marksOfBase } from '../branch/whiteouts.ts';
 import type { MountOptions } from '../control/mount-options.ts';
 import { isWithin, readMountInfo } from '../control/mountinfo.ts';
 import { errnoName } from '../lib/errno.ts';
@@ -36,14 +37,16 @@ export function stateDirOf(options: Pick<MountOptions, 'state' | 'overlay'>): st
 }
 
 /** Layers and overlay; nothing is written yet. */
-export function openLayers(options: Pick<MountOptions, 'bases' | 'overlay'>): {
+export function openLayers(options: Pick<MountOptions, 'bases' | 'overlay' | 'whiteouts'>): {
   layers: BaseLayer[];
   overlay: Overlay;
   privileged: boolean;
   osTree: boolean;
 } {
   const privileged = process.geteuid?.() === 0;
-  const layers = options.bases.map((base, index) => openBaseLayer(index, base, privileged));
+  const layers = options.bases.map((base, index) =>
+    openBaseLayer(index, base, privileged, marksOfBase(options.whiteouts)),
+  );
   const overlay = openOverlay(options.overlay, privileged);
   return { layers, overlay, privileged, osTree: layers.some((layer) => readOsRelease(layer.path) !== null) };
 }
@@ -57,20 +60,29 @@ function openDirectory(path: string): number {
 /** In the state directory: where the base was at the last mount, for those who ask of an overlay alone. */
 const BASES_FILE = 'bases';
 
-export function rememberBases(stateDir: string, bases: readonly string[]): void {
-  if (rememberedBases(stateDir).join('\0') === bases.join('\0')) return;
-  replaceFile(stateDir, BASES_FILE, `${JSON.stringify(bases)}\n`);
+type Remembered = Pick<MountOptions, 'bases' | 'whiteouts'>;
+
+export function rememberBases(stateDir: string, { bases, whiteouts }: Remembered): void {
+  const line = `${JSON.stringify({ bases, whiteouts })}\n`;
+  if (readIfThere(`${stateDir}/${BASES_FILE}`)?.toString('utf8') !== line)
+    replaceFile(stateDir, BASES_FILE, line);
 }
 
 /** Paths of the base's layers; none where nobody has noted them. */
-export function rememberedBases(stateDir: string): string[] {
+export function rememberedBases(stateDir: string): Remembered {
+  const none: Remembered = { bases: [], whiteouts: 'overlayfs' };
   const bytes = readIfThere(`${stateDir}/${BASES_FILE}`);
-  if (bytes === null) return [];
+  if (bytes === null) return none;
   try {
-    const list: unknown = JSON.parse(bytes.toString('utf8'));
-    return Array.isArray(list) && list.every((one) => typeof one === 'string') ? list : [];
+    const noted: unknown = JSON.parse(bytes.toString('utf8'));
+    // A list alone is of an earlier version.
+    const { bases, whiteouts } = Array.isArray(noted)
+      ? { ...none, bases: noted }
+      : (noted as Partial<Remembered>);
+    if (!Array.isArray(bases) || !bases.every((one) => typeof one === 'string')) return none;
+    return { bases, whiteouts: whiteouts === 'oci' ? 'oci' : 'overlayfs' };
   } catch (error) {
-    if (error instanceof SyntaxError) return [];
+    if (error instanceof SyntaxError) return none;
     throw error;
   }
 }

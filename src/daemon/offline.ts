@@ -56,7 +56,7 @@ async function openUnknown(overlay: string, log: Log): Promise<OfflineVerbs> {
 }
 
 async function openKnown(overlay: string, stateDir: string, log: Log): Promise<OfflineVerbs> {
-  const { overlay: opened } = openLayers({ bases: [], overlay });
+  const { overlay: opened } = openLayers({ bases: [], overlay, whiteouts: 'overlayfs' });
   const options = {
     stateDir,
     log,
@@ -95,14 +95,16 @@ class Offline {
 
   async open(refusal: FsError | null): Promise<OfflineVerbs> {
     const remembered = rememberedBases(this.#stateDir);
-    const there = remembered.length > 0 && remembered.every(isDirectory);
-    const options = offlineOptions(this.#overlay, remembered, this.#store.readOnly);
-    const opened = openLayers({ ...options, bases: there ? remembered : [] });
+    const { bases } = remembered;
+    const there = bases.length > 0 && bases.every(isDirectory);
+    const { readOnly } = this.#store;
+    const options = { ...defaultMountOptions(), ...remembered, overlay: this.#overlay, readOnly };
+    const opened = openLayers({ ...options, bases: there ? bases : [] });
     // As if read-only: what lies in work/ is for `check` to tell.
     const branches = openState(opened, this.#stateDir, true);
     const notes = await recover(this.#store, branches, this.#log);
     const context = this.#contextOf(options, branches, notes);
-    const against = refusal ?? usedBy(this.#overlay) ?? (there ? null : unreachable(remembered));
+    const against = refusal ?? usedBy(this.#overlay) ?? (there ? null : unreachable(bases));
     if (against !== null) context.refusal = against;
     return { verbs: createVerbs(context), close: () => this.#close(context) };
   }
@@ -265,8 +267,4 @@ function usedBy(overlay: string): FsError | null {
     }
   }
   return null;
-}
-
-function offlineOptions(overlay: string, bases: string[], readOnly: boolean): MountOptions {
-  return { ...defaultMountOptions(), bases, overlay, readOnly };
 }

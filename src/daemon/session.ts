@@ -104,7 +104,7 @@ class Session {
     try {
       const branches = openState(opened, stateDir, options.readOnly);
       const notes = await recover(store, branches, log);
-      if (!options.readOnly) rememberBases(stateDir, options.bases);
+      if (!options.readOnly) rememberBases(stateDir, options);
       return await Session.#mount(options, logConfig, branches, store, notes);
     } catch (error) {
       await store.close();

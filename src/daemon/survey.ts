@@ -1,15 +1,17 @@
 // What can only be known by walking the overlay: how large it is, what has moved in the base, what it hides. A
 // survey is kept for a while, for a monitor asks often; the longer one took, the longer it serves.
-import { openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
+import { isWhiteout, takenName } from '../branch/whiteouts.ts';
 import { isWithin } from '../control/mountinfo.ts';
+import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
-import { baseName, joinPath, parentPath } from '../lib/names.ts';
-import { isDirectory, isWhiteoutDevice, newStat } from '../lib/stat.ts';
+import { joinPath } from '../lib/names.ts';
+import { isDirectory, newStat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { originFor } from '../union/origin-list.ts';
-import type { Branches } from '../union/sides.ts';
+import { type Branches, endsAt, type InBase, lookInBase } from '../union/sides.ts';
 import { entryAt, walkOverlay } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 
@@ -90,18 +92,18 @@ async function surveyOf(branches: Branches): Promise<Survey> {
   return survey;
 }
 
-/** Hash of the fingerprint of what the base has at a path; '' where it has nothing. */
+/** Hash of the fingerprint of what the base has at a path; '' where it has nothing, or cannot be read. */
 export function fingerprintAt(branches: Branches, basePath: string): string {
-  const stat = newStat();
-  for (const layer of branches.layers) {
-    const fd = openDirectoryBeneath(layer.rootFd, parentPath(basePath));
-    if (fd < 0) continue;
-    const error = statAt(fd, baseName(basePath), stat);
-    close(fd);
-    if (error < 0) continue;
-    return isWhiteoutDevice(stat) ? '' : hashFingerprint(fingerprintOf(stat, layer.identity));
+  let found: InBase | null;
+  try {
+    found = lookInBase(branches, basePath);
+  } catch (error) {
+    if (error instanceof FsError) return '';
+    throw error;
   }
-  return '';
+  if (found === null) return '';
+  close(found.dirFd);
+  return hashFingerprint(fingerprintOf(found.stat, found.layer.identity));
 }
 
 /** Names of the base beneath a directory of the overlay that is opaque, as far as the overlay has none there. */
@@ -126,17 +128,22 @@ function namesOfBase(branches: Branches, basePath: string): Map<string, boolean>
   const names = new Map<string, boolean>();
   const gone = new Set<string>();
   const stat = newStat();
-  for (const layer of branches.layers) {
-    const pathFd = openDirectoryBeneath(layer.rootFd, basePath);
+  for (const [i, { rootFd, marks }] of branches.layers.entries()) {
+    if (i > 0 && endsAt(branches.layers[i - 1] as BaseLayer, basePath)) break;
+    const pathFd = openDirectoryBeneath(rootFd, basePath);
     if (pathFd < 0) continue;
     const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(pathFd);
     if (fd < 0) continue;
+    const taken: string[] = [];
     readNames(fd, (name) => {
+      const away = takenName(marks, name);
+      if (away !== null) taken.push(away);
       if (gone.has(name) || names.has(name) || statAt(fd, name, stat) < 0) return;
-      if (isWhiteoutDevice(stat)) gone.add(name);
+      if (isWhiteout(marks, fd, name, stat)) gone.add(name);
       else names.set(name, isDirectory(stat.mode));
     });
+    for (const name of taken) gone.add(name);
     close(fd);
   }
   return names;

@@ -104,6 +104,7 @@ function optionsByName(options: MountOptions): Record<string, string> {
     volatile: onOff(options.volatile),
     metacopy: onOff(options.metacopy),
     'redirect-dir': onOff(options.redirectDir),
+    whiteouts: options.whiteouts,
     ...(copyUpLimit === null ? {} : { 'copy-up-limit': String(copyUpLimit) }),
     transport: options.transport,
     ...(policy === null ? {} : { policy }),

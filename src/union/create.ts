@@ -2,7 +2,8 @@
 // are made in place; where a whiteout lies, or the base has the name beneath an opaque directory, they are made
 // in work/, given their origin, and renamed over the whiteout.
 import { inheritAcl } from '../branch/acl.ts';
-import { OPAQUE_MARK, setImpure, setOpaque } from '../branch/overlay.ts';
+import { setImpure, setOpaque } from '../branch/overlay.ts';
+import { OPAQUE_MARK } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import {
   isDirectory,

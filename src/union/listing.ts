@@ -3,13 +3,13 @@
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
 
+import type { BaseLayer } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
-import { isImpure, isOpaque, isOpaqueMark, redirectOf } from '../branch/overlay.ts';
+import { isImpure, redirectOf } from '../branch/overlay.ts';
+import { isOpaque, listsWhiteouts, takenName } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
-import { isWhiteoutDevice, newStat, S_IFCHR } from '../lib/stat.ts';
-import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
-import { statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
 import { redirectedParts } from './lookup.ts';
@@ -28,7 +28,6 @@ export interface ListEntry {
   offset: number;
 }
 
-const DT_CHR = S_IFCHR >> 12;
 const DT_DIR = 4;
 /** Offsets 1 and 2 are those of `.` and `..`. */
 const FIRST_OFFSET = 3;
@@ -56,8 +55,6 @@ function readBeneath(pathFd: number, each: (name: string, ino: number, type: num
   return error;
 }
 
-const entryStat = newStat();
-
 /** The union's entries of a directory, sorted by offset; a negative errno if a branch cannot be read. */
 export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   const dir = node.dir;
@@ -69,8 +66,9 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   const pathFd = dir.hasOverlay ? overlayDirFd(union, node) : -1;
   if (dir.hasOverlay) {
     if (pathFd < 0) return pathFd;
+    const isNone = listsWhiteouts(union.overlay.marks, pathFd);
     const error = readBeneath(pathFd, (name, ino, type) => {
-      if (type === DT_CHR ? isWhiteout(pathFd, name) : dir.ownOpaque && isMark(pathFd, name)) {
+      if (isNone(name, type)) {
         hidden.add(name);
         return;
       }
@@ -82,17 +80,24 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   for (const part of dir.opaque ? [] : dir.parts) {
     const fd = partFd(union, node, part);
     if (fd < 0) continue;
+    const { marks } = union.layers[part.layer] as BaseLayer;
+    const isNone = listsWhiteouts(marks, fd);
+    // A whiteout beside a name hides what the layers beneath have of it, not what its own has.
+    const taken: string[] = [];
     const error = readBeneath(fd, (name, ino, type) => {
+      const gone = takenName(marks, name);
+      if (gone !== null) taken.push(gone);
       if (hidden.has(name)) return;
       const known = entries.get(name);
       if (known === undefined) {
-        if (type === DT_CHR && isWhiteout(fd, name)) hidden.add(name);
+        if (isNone(name, type)) hidden.add(name);
         else entries.set(name, { name, ino: baseIno(part.layer, ino), type, offset: nameOffset(name) });
       } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
         merged.set(name, baseIno(part.layer, ino));
       }
     });
     if (error < 0) return error;
+    for (const name of taken) hidden.add(name);
   }
   // Nowhere else can an object show a number that is not its own.
   const copied = own.length > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
@@ -102,15 +107,6 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   }
   if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
   return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
-}
-
-function isWhiteout(dirFd: number, name: string): boolean {
-  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isWhiteoutDevice(entryStat);
-}
-
-function isMark(dirFd: number, name: string): boolean {
-  if (!name.startsWith('.wh.')) return false;
-  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, entryStat) === 0 && isOpaqueMark(name, entryStat);
 }
 
 /** The number that an entry of the overlay shows because the base has, or had, the object; else undefined. */
@@ -127,7 +123,7 @@ function copiedIno(
     const [part] = redirectedParts(union, parent, redirect);
     return part && baseIno(part.layer, part.ino);
   }
-  return merged === undefined || isOpaque(union.overlay, dirFd, name) ? undefined : merged;
+  return merged === undefined || isOpaque(union.overlay.marks, dirFd, name) ? undefined : merged;
 }
 
 /** Index of the first entry whose offset is above `offset`. */

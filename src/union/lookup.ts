@@ -1,10 +1,11 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
-import { openDirectoryBeneath, statAt } from '../branch/base.ts';
-import { isOpaque, isOpaqueMark, redirectOf } from '../branch/overlay.ts';
+import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { redirectOf } from '../branch/overlay.ts';
+import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
-import { isDirectory, isWhiteoutDevice, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
+import { isDirectory, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -44,14 +45,19 @@ export function find(union: Union, parent: Node, name: string): number {
     if (error < 0) return error;
   }
   for (let i = 0; i < dir.parts.length; i++) {
-    const fd = partFd(union, parent, dir.parts[i] as DirPart);
+    const part = dir.parts[i] as DirPart;
+    const fd = partFd(union, parent, part);
     if (fd === -E.ENOENT || fd === -E.ENOTDIR || fd === -E.ELOOP) continue;
     if (fd < 0) return fd;
+    const { marks } = union.layers[part.layer] as BaseLayer;
     const error = statAt(fd, name, found.baseStat);
-    if (error === -E.ENOENT || error === -E.ENOTDIR) continue;
+    if (error === -E.ENOENT || error === -E.ENOTDIR) {
+      if (isNamedAway(marks, fd, name)) break;
+      continue;
+    }
     if (error < 0) return error;
     // A whiteout that lies in the base itself hides what is beneath it, and is nothing that a guest sees.
-    if (isWhiteoutDevice(found.baseStat)) break;
+    if (isWhiteout(marks, fd, name, found.baseStat)) break;
     found.inBase = true;
     found.part = i;
     break;
@@ -77,8 +83,7 @@ function findInOverlay(union: Union, parent: Node, name: string, found: Found): 
   const error = statAt(fd, name, found.stat);
   if (error === -E.ENOENT) return 0;
   if (error < 0) return error;
-  const hidden = isWhiteoutDevice(found.stat) || (parent.dir?.ownOpaque && isOpaqueMark(name, found.stat));
-  found.state = hidden ? WHITEOUT : IN_OVERLAY;
+  found.state = isWhiteout(union.overlay.marks, fd, name, found.stat) ? WHITEOUT : IN_OVERLAY;
   return 0;
 }
 
@@ -189,7 +194,7 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
     if (!same) {
       const fd = overlayDirFd(union, parent);
       if (fd < 0) return fd;
-      dir.ownOpaque = isOpaque(union.overlay, fd, name);
+      dir.ownOpaque = isOpaque(union.overlay.marks, fd, name);
       dir.redirect = redirectOf(union.overlay, fd, name);
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
@@ -241,8 +246,10 @@ const lowerStat = newStat();
 function lowerParts(union: Union, parent: Node, name: string, from: number, wanted: ClosedPart[]): void {
   const parts = parent.dir?.parts ?? [];
   for (let i = from; i < parts.length; i++) {
-    const above = partFd(union, parent, parts[i - 1] as DirPart);
-    if (above >= 0 && isOpaque(union.overlay, above, name)) return;
+    const above = parts[i - 1] as DirPart;
+    const aboveFd = partFd(union, parent, above);
+    const { marks } = union.layers[above.layer] as BaseLayer;
+    if (aboveFd >= 0 && hidesBeneath(marks, aboveFd, name)) return;
     const part = parts[i] as DirPart;
     const fd = partFd(union, parent, part);
     if (fd < 0) continue;
@@ -274,12 +281,13 @@ function partsBeneath(union: Union, parts: readonly ClosedPart[], name: string):
   for (const part of parts) {
     const layer = union.layers[part.layer];
     const path = joinPath(part.path, name);
-    const parentFd = layer ? openDirectoryBeneath(layer.rootFd, parentPath(path)) : -E.ENOENT;
+    if (layer === undefined) continue;
+    const parentFd = openDirectoryBeneath(layer.rootFd, parentPath(path));
     if (parentFd < 0) continue;
     const error = statAt(parentFd, baseName(path), lowerStat);
     const isDir = error === 0 && isDirectory(lowerStat.mode);
     if (isDir) wanted.push({ layer: part.layer, path, ino: lowerStat.ino });
-    const hides = error === 0 && (!isDir || isOpaque(union.overlay, parentFd, baseName(path)));
+    const hides = (error === 0 && !isDir) || hidesBeneath(layer.marks, parentFd, baseName(path));
     close(parentFd);
     if (hides) break;
   }

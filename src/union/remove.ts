@@ -2,9 +2,9 @@
 // what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
 
 import { readNames } from '../branch/listing.ts';
-import { noteWhiteouts } from '../branch/overlay.ts';
+import { noteWhiteouts, placeWhiteout } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory, S_IFCHR } from '../lib/stat.ts';
+import { isDirectory } from '../lib/stat.ts';
 import {
   AT_REMOVEDIR,
   O_CLOEXEC,
@@ -16,7 +16,7 @@ import {
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
-import { mknodat, renameat2, unlinkat } from '../sys/names.ts';
+import { renameat2, unlinkat } from '../sys/names.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { listDirectory } from './listing.ts';
@@ -36,7 +36,7 @@ export function expectWhiteout(union: Union, dirFd: number): number {
 
 /** Makes a whiteout in work/ under the given name; 0 or a negative errno. */
 export function makeWhiteout(union: Union, temp: string, origin: Origin | null): number {
-  const made = mknodat(union.workFd, temp, S_IFCHR, 0, 0);
+  const made = placeWhiteout(union.overlay, union.workFd, temp);
   if (made < 0 || origin === null) return made;
   const error = tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
   if (error < 0) unlinkat(union.workFd, temp, 0);

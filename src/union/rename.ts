@@ -263,9 +263,10 @@ function moveLeaving(
   toName: string,
   leaves: boolean,
 ): number {
-  const error = renameat2(fromFd, fromName, toFd, toName, leaves ? RENAME_WHITEOUT : 0);
-  // Ordinary users may not: the whiteout follows in a second step then.
-  if (leaves && (error === -E.EPERM || error === -E.EINVAL) && !union.config.privileged) {
+  const flags = leaves && !union.overlay.whiteoutFiles ? RENAME_WHITEOUT : 0;
+  const error = renameat2(fromFd, fromName, toFd, toName, flags);
+  // Ordinary users may not, and whiteouts that are files cannot: those follow in a second step.
+  if (flags !== 0 && (error === -E.EPERM || error === -E.EINVAL) && !union.config.privileged) {
     return renameat2(fromFd, fromName, toFd, toName, 0);
   }
   return error;
@@ -311,7 +312,7 @@ function bareDirectory(union: Union, dirFd: number, name: string): number {
 
 /** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
 function leaveWhiteout(union: Union, dirFd: number, name: string, origin: Origin | null): number {
-  if (origin === null && union.config.privileged) return 0;
+  if (origin === null && union.config.privileged && !union.overlay.whiteoutFiles) return 0;
   const error = origin === null ? -E.ENOENT : writeOrigins(union, dirFd, name, [origin]);
   if (error !== -E.ENOENT) return tolerate(error, !union.config.privileged);
   const temp = union.tempName();

@@ -2,9 +2,9 @@
 // there: the base has replaced the directory by a symlink to that one (usrmerge).
 
 import { readNames } from '../branch/listing.ts';
-import { isOpaque } from '../branch/overlay.ts';
+import { isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory, isWhiteoutDevice, newStat } from '../lib/stat.ts';
+import { isDirectory, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
@@ -13,6 +13,7 @@ import { overlayDirFd } from './dir-fds.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, NONE, type Node } from './node.ts';
 import { ensureOverlayDir } from './overlay-dir.ts';
+import { expectWhiteout } from './remove.ts';
 import type { Union } from './union.ts';
 
 /** 0 or a negative errno; ENOENT: the target is no directory of the union any more. */
@@ -54,7 +55,8 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   const { state, stat } = union.found;
   const own = newStat();
   if (statx(fromFd, name, AT_SYMLINK_NOFOLLOW, own) < 0) return 0;
-  if (isWhiteoutDevice(own)) return moveWhiteout(union, fromFd, name, into, state);
+  if (isWhiteout(union.overlay.marks, fromFd, name, own))
+    return moveWhiteout(union, fromFd, name, into, state);
   if (state === NONE) {
     const made = ensureOverlayDir(union, into);
     if (made < 0) return made;
@@ -68,7 +70,7 @@ function moveOne(union: Union, fromFd: number, ids: readonly number[], name: str
   // Two directories become one; anything else stays behind.
   if ((state !== IN_BASE && state !== IN_OVERLAY) || !isDirectory(stat.mode)) return 0;
   if (!isDirectory(own.mode)) return 0;
-  if (isOpaque(union.overlay, fromFd, name)) return 0;
+  if (isOpaque(union.overlay.marks, fromFd, name)) return 0;
   const node = instantiate(union, into, name);
   if (typeof node === 'number') return node;
   union.table.hold(node);
@@ -93,5 +95,6 @@ function moveWhiteout(union: Union, fromFd: number, name: string, into: Node, st
   const made = ensureOverlayDir(union, into);
   if (made < 0) return made;
   const toFd = overlayDirFd(union, into);
-  return toFd < 0 ? toFd : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
+  const expected = toFd < 0 ? toFd : expectWhiteout(union, toFd);
+  return expected < 0 ? expected : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
 }

@@ -3,22 +3,14 @@
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { readNames } from '../branch/listing.ts';
-import { isOpaque, type Overlay, redirectOf } from '../branch/overlay.ts';
+import { type Overlay, redirectOf } from '../branch/overlay.ts';
+import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import { baseName, parentPath } from '../lib/names.ts';
-import {
-  isDirectory,
-  isRegular,
-  isSymlink,
-  isWhiteoutDevice,
-  newStat,
-  S_IFCHR,
-  S_IFMT,
-  type Stat,
-} from '../lib/stat.ts';
+import { isDirectory, isRegular, isSymlink, newStat, S_IFCHR, S_IFMT, type Stat } from '../lib/stat.ts';
 import type { Side } from '../merge/facts.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
@@ -108,7 +100,7 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
     const value = getxattr(dirFd, name, overlay.origin);
     side.origins = typeof value === 'number' ? [] : (decodeOrigins(value) ?? []);
     side.origin = originFor(side.origins, basePath);
-    if (isWhiteoutDevice(stat)) {
+    if (isWhiteout(overlay.marks, dirFd, name, stat)) {
       side.state = 'whiteout';
       return side;
     }
@@ -133,51 +125,69 @@ function isUnderOpaque(overlay: Overlay, path: string): boolean {
   for (let depth = 1; depth <= parts.length; depth++) {
     const fd = openDirectoryBeneath(overlay.rootFd, parts.slice(0, depth).join('/'));
     if (fd < 0) return false;
-    const opaque = isOpaque(overlay, fd, '');
+    const opaque = isOpaque(overlay.marks, fd, '');
     close(fd);
     if (opaque) return true;
   }
   return false;
 }
 
-/** Whether a directory above the path is opaque, whited out or no directory in a layer: those beneath do not count. */
-function hidesBeneath(branches: Branches, index: number, basePath: string): boolean {
-  const layer = branches.layers[index] as BaseLayer;
-  const parts = basePath.split('/').slice(0, -1);
+/** Whether the path, as a directory, or one above it is opaque, whited out or no directory in a layer. */
+export function endsAt(layer: BaseLayer, path: string): boolean {
+  const parts = path === '' ? [] : path.split('/');
   const stat = newStat();
   for (let depth = 1; depth <= parts.length; depth++) {
     const dirFd = openParent(layer.rootFd, parts.slice(0, depth).join('/'));
     if (dirFd < 0) return false;
     const name = parts[depth - 1] as string;
-    const known = statAt(dirFd, name, stat);
-    const hides = known === 0 && (!isDirectory(stat.mode) || isOpaque(branches.overlay, dirFd, name));
+    const isFile = statAt(dirFd, name, stat) === 0 && !isDirectory(stat.mode);
+    const ends = isFile || hidesBeneath(layer.marks, dirFd, name);
     close(dirFd);
-    if (hides) return true;
+    if (ends) return true;
   }
   return false;
 }
 
-/** Throws FsError for what cannot be read (EIO; ESTALE of a network file system). */
-export function readBase(branches: Branches, basePath: string): BaseSide {
-  for (const [i, layer] of branches.layers.entries()) {
-    if (i > 0 && hidesBeneath(branches, i - 1, basePath)) break;
+/** What the topmost layer has that has anything at a path. */
+export interface InBase {
+  layer: BaseLayer;
+  /** Of the directory; whoever asked closes it. */
+  dirFd: number;
+  name: string;
+  stat: Stat;
+}
+
+/** Where the base has a path; null: nowhere, or a whiteout hides it. Throws FsError for what cannot be read. */
+export function lookInBase({ layers }: Branches, basePath: string): InBase | null {
+  const name = baseName(basePath);
+  const stat = newStat();
+  for (const [i, layer] of layers.entries()) {
+    if (i > 0 && endsAt(layers[i - 1] as BaseLayer, parentPath(basePath))) return null;
     const dirFd = openParent(layer.rootFd, basePath);
     if (isAbsent(dirFd)) continue;
     if (dirFd < 0) throw new FsError(-dirFd, `${basePath}: the base cannot be read`);
-    try {
-      const name = baseName(basePath);
-      const stat = newStat();
-      const error = statAt(dirFd, name, stat);
-      if (isAbsent(error)) continue;
-      if (error < 0) throw new FsError(-error, `${basePath}: the base cannot be read`);
-      if (isWhiteoutDevice(stat)) break;
-      const fingerprint = hashFingerprint(fingerprintOf(stat, layer.identity));
-      return { object: describe(dirFd, name, stat), fingerprint };
-    } finally {
-      close(dirFd);
-    }
+    const error = statAt(dirFd, name, stat);
+    const there = error === 0 && !isWhiteout(layer.marks, dirFd, name, stat);
+    if (there) return { layer, dirFd, name, stat };
+    const ends = error === 0 || isNamedAway(layer.marks, dirFd, name);
+    close(dirFd);
+    if (error < 0 && !isAbsent(error)) throw new FsError(-error, `${basePath}: the base cannot be read`);
+    if (ends) return null;
   }
-  return { object: null, fingerprint: '' };
+  return null;
+}
+
+/** Throws FsError for what cannot be read (EIO; ESTALE of a network file system). */
+export function readBase(branches: Branches, basePath: string): BaseSide {
+  const found = lookInBase(branches, basePath);
+  if (found === null) return { object: null, fingerprint: '' };
+  const { layer, dirFd, name, stat } = found;
+  try {
+    const fingerprint = hashFingerprint(fingerprintOf(stat, layer.identity));
+    return { object: describe(dirFd, name, stat), fingerprint };
+  } finally {
+    close(dirFd);
+  }
 }
 
 /** Whether a layer's path leads to nothing, or its root is empty: the moment between umount and mount. */
@@ -197,7 +207,7 @@ export function isGone(layer: BaseLayer): boolean {
 export function isOpaqueAt(branches: Branches, path: string): boolean {
   const fd = openDirectoryBeneath(branches.overlay.rootFd, path);
   if (fd < 0) return false;
-  const opaque = isOpaque(branches.overlay, fd, '');
+  const opaque = isOpaque(branches.overlay.marks, fd, '');
   close(fd);
   return opaque;
 }
@@ -222,19 +232,15 @@ export function linkedDirectory(branches: Branches, view: { path: string; base: 
   return there && path !== view.path ? path : null;
 }
 
-/** O_RDONLY descriptor of a regular file of a branch; a negative errno. */
-export function openIn(rootFd: number, path: string): number {
-  return openBeneath(rootFd, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-}
+const READ_FLAGS = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 
-/** The base's file, from the layer that has it; a negative errno. */
+/** The base's file, from the layer that has it; a negative errno. Throws FsError for what cannot be read. */
 export function openBase(branches: Branches, basePath: string): number {
-  let result: number = -E.ENOENT;
-  for (const layer of branches.layers) {
-    result = openIn(layer.rootFd, basePath);
-    if (!isAbsent(result)) return result;
-  }
-  return result;
+  const found = lookInBase(branches, basePath);
+  if (found === null) return -E.ENOENT;
+  const fd = openBeneath(found.dirFd, found.name, READ_FLAGS);
+  close(found.dirFd);
+  return fd;
 }
 
 /**
@@ -264,7 +270,7 @@ export async function fillContent(found: Found, open: () => number, keep: boolea
 export function openOverlayFile(branches: Branches, path: string): number {
   const dirFd = openParent(branches.overlay.rootFd, path);
   if (dirFd < 0) return dirFd;
-  const fd = openat(dirFd, baseName(path), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  const fd = openat(dirFd, baseName(path), READ_FLAGS);
   close(dirFd);
   return fd;
 }

@@ -2,9 +2,10 @@
 // for reconciling everything.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
-import { isOpaque, type Overlay, redirectOf } from '../branch/overlay.ts';
+import { type Overlay, redirectOf } from '../branch/overlay.ts';
+import { isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
-import { isDirectory, isRegular, isWhiteoutDevice, newStat, type Stat } from '../lib/stat.ts';
+import { isDirectory, isRegular, newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { getxattr } from '../sys/xattr.ts';
@@ -123,11 +124,11 @@ export function describe(
   return {
     path: joinPath(at.path, name),
     basePath: redirected(at.basePath, name, redirect),
-    kind: dir ? 'dir' : isWhiteoutDevice(stat) ? 'whiteout' : 'object',
+    kind: dir ? 'dir' : isWhiteout(overlay.marks, dirFd, name, stat) ? 'whiteout' : 'object',
     stat,
     origins: origins ?? [],
     originDamaged: origins === null,
-    opaque: dir && isOpaque(overlay, dirFd, name),
+    opaque: dir && isOpaque(overlay.marks, dirFd, name),
     metacopy: isRegular(stat.mode) && typeof getxattr(dirFd, name, overlay.metacopy) !== 'number',
   };
 }
