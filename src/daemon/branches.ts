@@ -191,6 +191,14 @@ export function submountNotes(bases: readonly string[]): string[] {
   return notes;
 }
 
+/** Where whiteouts cannot be devices; one sentence that says what that means. */
+export function whiteoutNotes({ whiteoutFiles }: Overlay): string[] {
+  if (!whiteoutFiles) return [];
+  return [
+    'the overlay’s file system refuses devices: whiteouts are files there, which overlayfs knows in lower layers only',
+  ];
+}
+
 /** Whether the bases are guarded by a private read-only mount; one sentence where they are not. */
 export function protectionNotes(layers: readonly BaseLayer[]): string[] {
   if (layers.every((layer) => layer.isPrivate)) return [];

@@ -41,6 +41,7 @@ import {
   rememberedMinor,
   stateDirOf,
   submountNotes,
+  whiteoutNotes,
 } from './branches.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
@@ -149,7 +150,11 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#wakeFd = eventfd();
-    notes.push(...submountNotes(options.bases), ...protectionNotes(branches.layers));
+    notes.push(
+      ...submountNotes(options.bases),
+      ...protectionNotes(branches.layers),
+      ...whiteoutNotes(branches.overlay),
+    );
     if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
     this.#base = new BaseExchange({
       readOnly: options.readOnly,

@@ -1,6 +1,7 @@
 // Whiteouts and opaque directories in the layers of the base mean the same in every form in which tools leave them.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { makeBase, workload } from '../lib/differential.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
@@ -147,4 +148,52 @@ mountTest(
       });
     }),
   needs,
+);
+
+/** Everything in a directory that lies on an overlayfs of its own, as in a container. */
+function inOverlayfs(body: (layers: Layers) => Promise<void>): Promise<void> {
+  return withLayers(async (outer) => {
+    const { base, overlay, dir, mnt } = outer;
+    const below = `${dir}/below`;
+    for (const name of [below, `${dir}/work`]) fs.mkdirSync(name);
+    const options = `lowerdir=${below},upperdir=${overlay},workdir=${dir}/work`;
+    const container = `${dir}/container`;
+    fs.mkdirSync(container);
+    await runOk('mount', ['-t', 'overlay', '-o', options, 'none', container]);
+    fs.mkdirSync(`${container}/overlay`);
+    await body({ base, overlay: `${container}/overlay`, dir: container, mnt });
+  });
+}
+
+mountTest(
+  'an overlay that lies on overlayfs has whiteouts that are files, and shows what a plain tree shows',
+  () =>
+    inOverlayfs(async (layers) => {
+      await makeBase(layers);
+      const spec = { ...layers, options: ['-o', 'suid,dev'] };
+      const plain = `${layers.dir}/plain`;
+      const more =
+        'rm -r d; mkdir d; echo x > d/base1; echo x > d/base2; rm d/base1; mv a/b moved; rm moved/base1; mv h/base1 h/x';
+      await withBaseUntouched(layers.base, async () => {
+        const tree = await withMount(spec, async ({ dir }) => {
+          for (const [at, script] of [
+            [plain, more],
+            [dir, more],
+          ] as const)
+            await sh(script, [], { cwd: at });
+          for (const at of [plain, dir]) await workload(at, 51, 300);
+          return readTree(dir);
+        });
+        expect(diffTrees(await readTree(plain), tree, { ...compare, nlink: true })).toEqual([]);
+        await withMount(spec, async ({ dir }) => {
+          expect(diffTrees(tree, await readTree(dir), { ...compare, nlink: true })).toEqual([]);
+          const status = JSON.parse((await kasane(['status', '--json', dir])).stdout);
+          expect(status.counts.whiteouts).toBeGreaterThan(3);
+          expect(status.notes.join()).toContain('whiteouts are files there');
+        });
+        expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0, stderr: '' });
+        expect(await sh('find "$1" -type c', [layers.overlay])).toBe('');
+      });
+    }),
+  { ...needs, commands: [...commands, 'setfacl'] },
 );
