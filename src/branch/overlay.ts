@@ -65,10 +65,11 @@ export function openOverlay(path: string, privileged: boolean): Overlay {
  * attributes of the format can. Throws FsError EOPNOTSUPP with what is missing; leaves nothing behind.
  */
 export function probeOverlay(overlay: Overlay, workFd: number): void {
-  for (const attr of [`${overlay.xattrPrefix}kasane.probe`, `${overlay.xattrPrefix}overlay.probe`]) {
+  for (const kind of ['', 'overlay.']) {
+    const attr = `${overlay.xattrPrefix}${kind}probe`;
     const set = setxattr(workFd, '', attr, Buffer.from('1'), 0);
     if (set < 0) {
-      const why = `its file system refuses ${attr.slice(0, -'probe'.length)}* extended attributes (${errnoName(set)})`;
+      const why = `its file system refuses ${overlay.xattrPrefix}${kind}* extended attributes (${errnoName(set)})`;
       throw new FsError(E.EOPNOTSUPP, `${why}; put the overlay on ext4, xfs, btrfs or a recent tmpfs`);
     }
     removexattr(workFd, '', attr);

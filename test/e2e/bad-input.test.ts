@@ -163,27 +163,18 @@ describe('an overlay that cannot be used', () => {
     }),
   );
 
-  mountTest(
-    'because it lies on overlayfs, where no whiteout can be made, or in a mount of Kasane',
-    () =>
-      withLayers(async (layers) => {
-        await fs.writeFile(`${layers.base}/a`, 'base\n');
-        const { base, overlay, dir } = layers;
-        await sh('mkdir "$1"/upper "$1"/work "$1"/kernel "$1"/other', [dir]);
-        const options = `lowerdir=${base},upperdir=${dir}/upper,workdir=${dir}/work`;
-        await runOk('mount', ['-t', 'overlay', '-o', options, 'none', `${dir}/kernel`]);
-        await fs.mkdir(`${dir}/kernel/inside`);
-        const stacked = { ...layers, overlay: `${dir}/kernel/inside` };
-        expectRefusal(await kasane(mountArgs(stacked)), 4, /whiteouts|in use/);
-        await takeDown(`${dir}/kernel`);
-        await withMount(layers, async (mount) => {
-          await mount.sh('mkdir inside');
-          const nested = { ...layers, overlay: `${layers.mnt}/inside`, mnt: `${dir}/other` };
-          expectRefusal(await kasane(mountArgs(nested)), 4, /overlay lies in a Kasane mount/);
-        });
-        expect(await fs.readdir(overlay)).toContain('inside');
-      }),
-    { filesystems: ['overlay'] },
+  mountTest('because it lies in a mount of Kasane', () =>
+    withLayers(async (layers) => {
+      await fs.writeFile(`${layers.base}/a`, 'base\n');
+      const { overlay, dir } = layers;
+      await fs.mkdir(`${dir}/other`);
+      await withMount(layers, async (mount) => {
+        await mount.sh('mkdir inside');
+        const nested = { ...layers, overlay: `${layers.mnt}/inside`, mnt: `${dir}/other` };
+        expectRefusal(await kasane(mountArgs(nested)), 4, /overlay lies in a Kasane mount/);
+      });
+      expect(await fs.readdir(overlay)).toContain('inside');
+    }),
   );
 
   mountTest('because a newer Kasane has written it', () =>
