@@ -1,54 +1,34 @@
-// Numbers to text: medians with their spread, ratios of Kasane to each peer, and what they were measured on.
-import { spawnSync } from 'node:child_process';
-import * as fs from 'node:fs';
-import * as os from 'node:os';
+// The report on a terminal: goals with what came of them, then figures, ratios, processor time and requests.
+const NARROW = ['dir', 'overlayfs', 'fuse-overlayfs', 'unionfs-fuse', 'mergerfs'];
 
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+/** In the unit of a row: of times the one that fits. */
+export function figure(value, row) {
+  if (value === null || value === undefined) return '–';
+  if (row.value && row.unit !== 's') return `${digits(value)} ${row.unit}`;
+  return time(value);
 }
 
-export function summary(values) {
-  return { median: median(values), min: Math.min(...values), max: Math.max(...values) };
+export function digits(value) {
+  const size = Math.abs(value);
+  if (size >= 100) return value.toFixed(0);
+  if (size >= 10) return value.toFixed(1);
+  return size > 0 && size < 0.1 ? value.toPrecision(2) : value.toFixed(2);
 }
 
-/** Round by round, so that what slowed a whole round down does not count. */
-export function ratios(own, other) {
-  const pairs = own.flatMap((value, round) => (other[round] === undefined ? [] : [value / other[round]]));
-  return pairs.length === 0 ? null : summary(pairs);
+function time(seconds) {
+  if (seconds < 1e-3) return `${digits(seconds * 1e6)} µs`;
+  return seconds < 1 ? `${digits(seconds * 1e3)} ms` : `${digits(seconds)} s`;
 }
 
-export function machine(where) {
-  const git = (...args) =>
-    spawnSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8' }).stdout?.trim() ?? '';
-  const type = spawnSync('stat', ['-f', '-c', '%T', where], { encoding: 'utf8' }).stdout?.trim() ?? '';
-  const release = fs.existsSync('/etc/os-release') ? fs.readFileSync('/etc/os-release', 'utf8') : '';
-  return {
-    date: new Date().toISOString(),
-    commit: git('rev-parse', '--short=12', 'HEAD'),
-    changed: git('status', '--porcelain') !== '',
-    cpu: os.cpus()[0]?.model ?? '',
-    cores: os.cpus().length,
-    memoryMiB: Math.round(os.totalmem() / 2 ** 20),
-    load: os.loadavg()[0],
-    kernel: os.release(),
-    system: /^PRETTY_NAME="(.*)"$/m.exec(release)?.[1] ?? '',
-    fileSystem: type,
-    node: process.version,
-  };
+export const perWhat = (row) => (row.value ? row.name : `${row.name}, per ${row.unit}`);
+
+export function range(found) {
+  if (found === null) return '–';
+  const spread = found.n > 1 ? ` (${digits(found.min)}–${digits(found.max)})` : '';
+  return `${digits(found.median)}${spread}`;
 }
 
-function timeText(seconds) {
-  if (seconds < 1e-3) return `${(seconds * 1e6).toFixed(1)} µs`;
-  return seconds < 1 ? `${(seconds * 1e3).toFixed(1)} ms` : `${seconds.toFixed(2)} s`;
-}
-
-function ratioText(ratio) {
-  return ratio === null
-    ? '–'
-    : `${ratio.median.toFixed(2)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
-}
+export const verdict = (met) => (met === null ? 'not measured' : met ? 'met' : 'missed');
 
 function align(lines) {
   const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
@@ -58,20 +38,109 @@ function align(lines) {
       .join('  ')
       .trimEnd(),
   );
-  return [text[0], widths.map((width) => '-'.repeat(width)).join('  '), ...text.slice(1)].join('\n');
+  return `${[text[0], widths.map((width) => '-'.repeat(width)).join('  '), ...text.slice(1)].join('\n')}\n`;
 }
 
-/** Each peer's time per operation, then Kasane's ratio to each: below 1 Kasane is faster. */
-export function table(result) {
-  const names = Object.keys(result.versions);
-  const others = names.filter((name) => name !== 'kasane');
-  const head = ['row', ...names, ...(names.includes('kasane') ? others.map((name) => `kasane/${name}`) : [])];
-  const lines = result.rows.map((row) => [
-    `${row.name} (per ${row.unit})`,
-    ...names.map((name) =>
-      row.peers[name] ? timeText(row.peers[name].median) : row.failed[name] ? 'failed' : '–',
-    ),
-    ...(names.includes('kasane') ? others.map((name) => ratioText(row.ratios[name] ?? null)) : []),
-  ]);
-  return align([head, ...lines]);
+function goalTable(result) {
+  const lines = result.rows.flatMap((row) =>
+    row.goals.map((goal) => [
+      perWhat(row),
+      goal.value === null ? '–' : goal.peer ? digits(goal.value) : figure(goal.value, row),
+      goal.text,
+      verdict(goal.met),
+    ]),
+  );
+  return lines.length === 0 ? '' : `\n${align([['goal of row', 'is', 'goal', ''], ...lines])}`;
+}
+
+function table(result, title, names, cell) {
+  const shown = names.filter((name) => result.rows.some((row) => row.peers[name]));
+  if (shown.length === 0) return '';
+  const rows = result.rows.filter((row) => Object.keys(row.peers).length > 0);
+  const lines = rows
+    .map((row) => [perWhat(row), ...shown.map((name) => cell(row, name))])
+    .filter(([, ...cells]) => cells.some((text) => text !== '–'));
+  return `\n${title}\n${align([['row', ...shown], ...lines])}`;
+}
+
+function counts(row, name) {
+  const found = row.peers[name];
+  if (!found?.client) return '–';
+  const requests = found.requests === null ? '?' : digits(found.requests);
+  return `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}, ${requests}`;
+}
+
+export function headLines(result) {
+  const { machine, peers, missing, noise, notes } = result;
+  const lines = [
+    `${machine.date} commit ${machine.commit}${machine.changed ? ' with changes' : ''}, ${machine.cpu} × ${machine.cores}, ` +
+      `${machine.memoryMiB} MiB, load ${digits(machine.load)} at start`,
+    `${machine.system}, kernel ${machine.kernel}, node ${machine.node}; client: ${result.client}; ` +
+      `${result.quick ? 'quick, ' : ''}${result.rounds} rounds, ${result.seconds} s`,
+    `versions: ${Object.entries(peers)
+      .filter(([, { version }]) => version)
+      .map(([name, { version }]) => `${name} ${version}`)
+      .join(', ')}`,
+    ...Object.entries(missing).map(([name, why]) => `missing: ${name}: ${why}`),
+    ...notes.map((note) => `note: ${note}`),
+  ];
+  const states = noise.map((one) => `${one.row} ${range(one)}`);
+  if (states.length > 0) lines.push(`noise, ${result.subject} ÷ itself: ${states.join('; ')}`);
+  return lines;
+}
+
+function growthTables(growth) {
+  return growth
+    .map(({ name, unit, value: isValue, by, counts: sizes, peers }) => {
+      const row = { name, unit, value: isValue };
+      const lines = Object.entries(peers).map(([peer, values]) => [
+        peer,
+        ...values.map((value) => figure(value, row)),
+      ]);
+      return `\n${perWhat(row)}, by ${by}\n${align([['', ...sizes.map(String)], ...lines])}`;
+    })
+    .join('');
+}
+
+/** One line for each reason, however many peers it holds for. */
+export function failureLines(result) {
+  return result.rows.flatMap((row) => {
+    const byReason = Object.entries(row.failed).reduce(
+      (map, [peer, why]) => map.set(why, [...(map.get(why) ?? []), peer]),
+      new Map(),
+    );
+    const failed = [...byReason].map(([why, names]) => `failed: ${row.name}: ${names.join(', ')}: ${why}`);
+    return row.lacks ? [`not measured: ${row.name}: ${row.lacks}`, ...failed] : failed;
+  });
+}
+
+export function report(result) {
+  const { subject, peers } = result;
+  const names = Object.keys(peers);
+  const others = names.filter(
+    (name) => name !== subject && (NARROW.includes(name) || name.startsWith('kasane-')),
+  );
+  const failures = failureLines(result);
+  const goals = result.rows.flatMap((row) => row.goals);
+  const met = goals.filter((goal) => goal.met).length;
+  const known = goals.filter((goal) => goal.met !== null).length;
+  return [
+    `${headLines(result).join('\n')}\n`,
+    goalTable(result),
+    table(result, 'medians', names, (row, name) => figure(row.peers[name]?.wall?.median, row)),
+    subject
+      ? table(
+          result,
+          `${subject} ÷ peer, wall: below 1 ${subject} is faster; median (spread) of pairs`,
+          others,
+          (row, name) => range(row.ratios[name]?.wall ?? null),
+        )
+      : '',
+    table(result, 'processor time of client + daemon, requests per operation', names, counts),
+    growthTables(result.growth ?? []),
+    failures.length > 0 ? `\n${failures.join('\n')}\n` : '',
+    known > 0
+      ? `\n${met} of ${known} goals met${goals.length > known ? `, ${goals.length - known} not measured` : ''}\n`
+      : '',
+  ].join('');
 }
