@@ -11,7 +11,7 @@ import { errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { openat } from '../sys/file.ts';
+import { fstatfs, newStatfs, openat } from '../sys/file.ts';
 import { readIfThere, replaceFile } from '../versions/files.ts';
 import type { BaseRecord } from '../versions/types.ts';
 
@@ -205,4 +205,19 @@ export function protectionNotes(layers: readonly BaseLayer[]): string[] {
   return [
     'the base is reached by plain descriptors, opened for reading: a private read-only mount takes root and Linux 5.12',
   ];
+}
+
+const OVERLAYFS_MAGIC = 0x794c7630;
+
+/** How deep file systems are stacked beneath the mount, where the kernel reads files past us: 2 on overlayfs. */
+export function backingDepth({ overlay, layers }: Pick<OpenBranches, 'overlay' | 'layers'>): number {
+  const space = newStatfs();
+  const isStacked = ({ rootFd }: { rootFd: number }) =>
+    fstatfs(rootFd, space) === 0 && space.type === OVERLAYFS_MAGIC;
+  return isStacked(overlay) || layers.some(isStacked) ? 2 : 1;
+}
+
+export function stackNotes(branches: OpenBranches): string[] {
+  if (!branches.privileged || backingDepth(branches) < 2) return [];
+  return ['a branch lies on overlayfs: overlayfs cannot be mounted on top of this mount'];
 }

@@ -5,7 +5,9 @@ import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import { createServer } from '../fuse/server.ts';
 import { messageOf } from '../lib/errors.ts';
+import { closeBacking, openBacking } from '../sys/backing.ts';
 import { close } from '../sys/file.ts';
+import type { Passthrough } from '../union/union.ts';
 import type { ToWorker, WorkerStart } from './messages.ts';
 import { endServing, openServing, receive, type Serving } from './serving.ts';
 import { Shrinker } from './shrink.ts';
@@ -22,6 +24,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     directories: new Map(),
     nextDirectory: 1,
     opening: new Map(),
+    lockWaiters: new Map(),
     controlPaths: new Map(),
     exported: start.exported,
   } as Omit<Front, 'server'> as Front;
@@ -33,7 +36,10 @@ function serve(port: MessagePort, start: WorkerStart): void {
     trace: start.debug ? (line) => host.log.debug(line) : null,
     buckets: start.buckets,
     wishes: start.wishes,
-    onInit: (negotiated) => host.send({ kind: 'serving', negotiated }),
+    onInit: (negotiated) => {
+      if (negotiated.uses.PASSTHROUGH) union.passthrough = passthroughOf(start);
+      host.send({ kind: 'serving', negotiated });
+    },
     onWake: () => drain(port, serving),
     onInterrupt: (token) => interrupted(front, token),
     onDestroy: () => {},
@@ -50,6 +56,15 @@ function serve(port: MessagePort, start: WorkerStart): void {
   }
   close(start.deviceFd);
   endServing(serving, how);
+}
+
+function passthroughOf({ deviceFd, exported }: WorkerStart): Passthrough {
+  return {
+    // Handles of an NFS server cannot be divided when what they lead to is copied up.
+    base: !exported,
+    open: (fd) => openBacking(deviceFd, fd),
+    close: (id) => void closeBacking(deviceFd, id),
+  };
 }
 
 function drain(port: MessagePort, serving: Serving): void {

@@ -32,6 +32,7 @@ import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import { BaseExchange } from './base-exchange.ts';
 import {
+  backingDepth,
   minorNotes,
   type OpenBranches,
   openLayers,
@@ -39,6 +40,7 @@ import {
   protectionNotes,
   rememberBases,
   rememberedMinor,
+  stackNotes,
   stateDirOf,
   submountNotes,
   whiteoutNotes,
@@ -154,6 +156,7 @@ class Session {
       ...submountNotes(options.bases),
       ...protectionNotes(branches.layers),
       ...whiteoutNotes(branches.overlay),
+      ...stackNotes(branches),
     );
     if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
     this.#base = new BaseExchange({
@@ -226,7 +229,13 @@ class Session {
       debug: options.debug,
       owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
       buckets: latencyBuckets,
-      wishes: { ...defaultWishes, killPriv: true, exportSupport: options.export !== 'off' },
+      wishes: {
+        ...defaultWishes,
+        killPriv: true,
+        exportSupport: options.export !== 'off',
+        locks: privileged && options.export === 'off' && !options.readOnly,
+        backingDepth: privileged ? backingDepth(this.#branches) : 0,
+      },
       entryValid: 0,
       attrValid: 0,
       nodes: this.#reserveNodes(),

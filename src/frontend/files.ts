@@ -16,6 +16,7 @@ import { fstat } from '../sys/stat.ts';
 import { objectIno } from '../union/identity.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
 import { statNode } from '../union/locate.ts';
+import { dropHandle } from '../union/locks.ts';
 import { type Handle, type Node, ROOT_ID } from '../union/node.ts';
 import {
   allocate,
@@ -28,6 +29,7 @@ import {
   seek,
   write,
 } from '../union/open.ts';
+import { closeHandle } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
 import {
@@ -39,7 +41,16 @@ import {
   releaseControl,
   writeControl,
 } from './control-files.ts';
-import { type Front, mayKeepCache, nodeOf, parkForResult, resultOf, uniqueOf } from './front.ts';
+import {
+  backingOf,
+  type Front,
+  mayKeepCache,
+  nodeOf,
+  openFlagsOf,
+  parkForResult,
+  resultOf,
+  uniqueOf,
+} from './front.ts';
 
 export function fileHandlers(front: Front): Handlers {
   return {
@@ -87,10 +98,11 @@ function doOpen(front: Front, r: FuseRequest): number {
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
   if (handle === WAIT) front.opening.set(unique, [...node.names]);
   if (typeof handle === 'number') return resultOf(front, handle);
+  if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   const { stat } = front.union;
   // Another id is another inode of the kernel's, with pages of its own.
   const keep = r.nodeId === node.id && fstat(handle.fd, stat) === 0 && mayKeepCache(handle, stat);
-  return writeOpenOut(r, handle.id, keep ? FOPEN_KEEP_CACHE : 0);
+  return writeOpenOut(r, handle.id, openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0));
 }
 
 function doRead(front: Front, r: FuseRequest): number {
@@ -127,7 +139,8 @@ function release(front: Front, r: FuseRequest): number {
   const handle = handleOf(front, fh);
   if (handle) {
     noLongerWritten(front.union, handle);
-    front.union.table.removeHandle(handle);
+    dropHandle(front.union, handle);
+    closeHandle(front.union, handle);
   }
   return 0;
 }

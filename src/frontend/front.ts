@@ -3,6 +3,7 @@
 import * as fs from 'node:fs';
 import type { ControlEntry, ControlStat } from '../control/tree.ts';
 import { writeEntryOut } from '../fuse/attr.ts';
+import { FOPEN_DIRECT_IO, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH } from '../fuse/constants.ts';
 import type { Parked } from '../fuse/parked.ts';
 import type { FuseRequest } from '../fuse/request.ts';
 import { PARK, supplementaryGroups } from '../fuse/request.ts';
@@ -11,7 +12,8 @@ import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { ListEntry } from '../union/listing.ts';
-import type { Handle, Name, Node, PendingWork } from '../union/node.ts';
+import { giveUpLock, hasRanges } from '../union/locks.ts';
+import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
@@ -49,6 +51,8 @@ export interface Front {
   nextDirectory: number;
   /** OPENs that wait, by their unique number: the names that the node had when they came. */
   opening: Map<number, readonly Name[]>;
+  /** Requests that wait for a lock. */
+  lockWaiters: Map<Parked, LockWaiter>;
   /** Paths of control objects by their number. */
   controlPaths: Map<number, string>;
   /** For an NFS server: what is found by name must be found by reading its directory, too. */
@@ -126,9 +130,16 @@ const SIGKILL_BIT = 1n << 8n;
 
 /**
  * A signal interrupts a request that waits. Other file systems let nothing but death interrupt an open or a
- * chmod, so neither does this one: EINTR only for who has been killed.
+ * chmod, so neither does this one: EINTR only for who has been killed. Waiting for a lock ends with any signal.
  */
 export function interrupted(front: Front, token: Parked): void {
+  const waiter = front.lockWaiters.get(token);
+  if (waiter !== undefined) {
+    front.lockWaiters.delete(token);
+    giveUpLock(front.union, waiter);
+    front.server.answer(token, -E.EINTR);
+    return;
+  }
   if (!isDying(token.pid)) return;
   front.opening.delete(uniqueOf(token.view));
   front.server.answer(token, -E.EINTR);
@@ -169,4 +180,15 @@ export function mayKeepCache(
     before.ctimeNsec === ctimeNsec &&
     before.size === size
   );
+}
+
+/** What the kernel is told of an open file, but for KEEP_CACHE. `isNew`: nobody else can have it open. */
+export function openFlagsOf({ through, direct, writable, node }: Handle, isNew = false): number {
+  // A FLUSH at each close costs a request, and only gives up ranges that the closing process has locked.
+  const quiet = (!writable || (isNew && through)) && !hasRanges(node);
+  return (through ? FOPEN_PASSTHROUGH : 0) | (direct ? FOPEN_DIRECT_IO : 0) | (quiet ? FOPEN_NOFLUSH : 0);
+}
+
+export function backingOf({ node, through }: Handle): number {
+  return through ? (node.backing?.id ?? 0) : 0;
 }

@@ -3,8 +3,14 @@ import type { Handlers } from '../fuse/request.ts';
 import { attributeHandlers } from './attributes.ts';
 import { fileHandlers } from './files.ts';
 import type { Front } from './front.ts';
+import { lockHandlers } from './locks.ts';
 import { nameHandlers } from './names.ts';
 
 export function handlersOf(front: Front): Handlers {
-  return { ...nameHandlers(front), ...attributeHandlers(front), ...fileHandlers(front) };
+  return {
+    ...nameHandlers(front),
+    ...attributeHandlers(front),
+    ...fileHandlers(front),
+    ...lockHandlers(front),
+  };
 }

@@ -5,6 +5,7 @@ import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
+import { O_EXCL } from '../sys/constants.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getattr } from '../union/attributes.ts';
 import { createFile, createUnnamed, link, makeObject, type NewObject } from '../union/create.ts';
@@ -17,7 +18,16 @@ import { rename } from '../union/rename.ts';
 import { revive } from '../union/revive.ts';
 import { WAIT } from '../union/union.ts';
 import { isControl, lookupControl } from './control-files.ts';
-import { callerOf, type Front, nodeOf, parkUntilDone, replyEntry, resultOf } from './front.ts';
+import {
+  backingOf,
+  callerOf,
+  type Front,
+  nodeOf,
+  openFlagsOf,
+  parkUntilDone,
+  replyEntry,
+  resultOf,
+} from './front.ts';
 
 export function nameHandlers(front: Front): Handlers {
   return {
@@ -134,7 +144,18 @@ function create(front: Front, r: FuseRequest, unnamed: boolean): number {
   if (typeof handle === 'number') return resultOf(front, handle);
   const { node, stat, ino } = front.union.entry;
   node.lookups += 1;
-  return writeCreateOut(r, node.id, 1, front.entryValid, front.attrValid, stat, ino, handle.id, 0);
+  return writeCreateOut(
+    r,
+    node.id,
+    1,
+    front.entryValid,
+    front.attrValid,
+    stat,
+    ino,
+    handle.id,
+    openFlagsOf(handle, (flags & O_EXCL) !== 0),
+    backingOf(handle),
+  );
 }
 
 function doLink(front: Front, r: FuseRequest): number {

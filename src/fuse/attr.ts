@@ -99,15 +99,15 @@ export function writeNegativeEntry(r: FuseRequest, entryValid: number): number {
   return ENTRY;
 }
 
-function writeOpenAt(view: DataView, at: number, fh: number, openFlags: number): void {
+function writeOpenAt(view: DataView, at: number, fh: number, openFlags: number, backingId: number): void {
   putU64(view, at, fh);
   view.setUint32(at + 8, openFlags, true);
-  view.setUint32(at + 12, 0, true);
+  view.setInt32(at + 12, backingId, true);
 }
 
-/** Reply of OPEN and OPENDIR. */
-export function writeOpenOut(r: FuseRequest, fh: number, openFlags: number): number {
-  writeOpenAt(r.replyView, PAYLOAD, fh, openFlags);
+/** Reply of OPEN and OPENDIR; `backingId` where the flags say PASSTHROUGH. */
+export function writeOpenOut(r: FuseRequest, fh: number, openFlags: number, backingId = 0): number {
+  writeOpenAt(r.replyView, PAYLOAD, fh, openFlags, backingId);
   return 16;
 }
 
@@ -122,9 +122,10 @@ export function writeCreateOut(
   ino: number,
   fh: number,
   openFlags: number,
+  backingId = 0,
 ): number {
   writeEntryAt(r.replyView, PAYLOAD, nodeId, generation, entryValid, attrValid, stat, ino);
-  writeOpenAt(r.replyView, PAYLOAD + ENTRY, fh, openFlags);
+  writeOpenAt(r.replyView, PAYLOAD + ENTRY, fh, openFlags, backingId);
   return ENTRY + 16;
 }
 

@@ -14,23 +14,24 @@ const MAX_BACKGROUND = 64;
 const CONGESTION = 48;
 
 export interface InitWishes {
-  /** Locks of fcntl and of flock come as GETLK, SETLK and SETLKW; else the kernel keeps them itself. */
-  posixLocks: boolean;
-  flockLocks: boolean;
+  /** Locks of fcntl and of flock come as GETLK, SETLK and SETLKW; else the kernel keeps them itself, by inode. */
+  locks: boolean;
   /** The server clears set-id bits on write, truncate and chown (HANDLE_KILLPRIV_V2). */
   killPriv: boolean;
   /** Lookups of "." and ".." find nodes that the kernel has forgotten. */
   exportSupport: boolean;
   /** auto: the kernel asks for it where it expects use of the attributes. */
   readdirplus: 'off' | 'auto' | 'always';
+  /** How deep backing files of passthrough may be stacked: 1, or 2 where they lie on overlayfs; 0: no passthrough. */
+  backingDepth: number;
 }
 
 export const defaultWishes: InitWishes = {
-  posixLocks: false,
-  flockLocks: false,
+  locks: false,
   killPriv: false,
   exportSupport: false,
   readdirplus: 'off',
+  backingDepth: 0,
 };
 
 /** What holds for this mount; plain data. */
@@ -61,6 +62,8 @@ export function negotiate(
   }
   const offers = offeredBy(init);
   const wanted = new Set(wantedBy(wishes));
+  // Only with passthrough one object can be two inodes.
+  if (!offers.PASSTHROUGH) for (const name of ['POSIX_LOCKS', 'FLOCK_LOCKS'] as const) wanted.delete(name);
   const uses = record((name) => wanted.has(name) && offers[name]);
   const negotiated: Negotiated = {
     kernelMinor: init.minor,
@@ -71,7 +74,7 @@ export function negotiate(
     offers,
     uses,
   };
-  return { out: answerOf(negotiated), negotiated };
+  return { out: answerOf(negotiated, wishes), negotiated };
 }
 
 function offeredBy(init: Readonly<StructOf<'init_in'>>): Record<InitFlag, boolean> {
@@ -97,16 +100,17 @@ function wantedBy(wishes: InitWishes): InitFlag[] {
     'INIT_EXT',
     'CREATE_SUPP_GROUP',
   ];
-  if (wishes.posixLocks) wanted.push('POSIX_LOCKS');
-  if (wishes.flockLocks) wanted.push('FLOCK_LOCKS');
+  if (wishes.locks) wanted.push('POSIX_LOCKS', 'FLOCK_LOCKS');
   if (wishes.killPriv) wanted.push('HANDLE_KILLPRIV_V2');
   if (wishes.exportSupport) wanted.push('EXPORT_SUPPORT');
   if (wishes.readdirplus !== 'off') wanted.push('DO_READDIRPLUS');
   if (wishes.readdirplus === 'auto') wanted.push('READDIRPLUS_AUTO');
+  // Excludes WRITEBACK_CACHE, which is not asked for.
+  if (wishes.backingDepth > 0) wanted.push('PASSTHROUGH');
   return wanted;
 }
 
-function answerOf(negotiated: Negotiated): StructOf<'init_out'> {
+function answerOf(negotiated: Negotiated, wishes: InitWishes): StructOf<'init_out'> {
   let flags = 0;
   let flags2 = 0;
   for (const name of names) {
@@ -127,7 +131,7 @@ function answerOf(negotiated: Negotiated): StructOf<'init_out'> {
     maxPages: negotiated.uses.MAX_PAGES ? MAX_IO / PAGE : 0,
     mapAlignment: 0,
     flags2: flags2 >>> 0,
-    maxStackDepth: 0,
+    maxStackDepth: negotiated.uses.PASSTHROUGH ? wishes.backingDepth : 0,
     requestTimeout: 0,
   };
 }

@@ -340,12 +340,7 @@ class Server implements FuseServer {
     const init = { ...readers.init_in(r.view, HEADER) };
     if (r.length < HEADER + sizeOf('init_in')) init.flags2 = 0;
     const { handlers, wishes } = this.#options;
-    const locks = handlers.GETLK !== undefined && handlers.SETLK !== undefined;
-    const possible = {
-      ...wishes,
-      posixLocks: wishes.posixLocks && locks,
-      flockLocks: wishes.flockLocks && locks,
-    };
+    const possible = { ...wishes, locks: wishes.locks && handlers.GETLK !== undefined };
     try {
       const { out, negotiated } = negotiate(init, possible);
       this.negotiated = negotiated;

@@ -9,8 +9,8 @@ import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
 import { refuseMetacopy } from './metacopy.ts';
-import type { Handle, Node } from './node.ts';
-import { IN_OVERLAY } from './node.ts';
+import { type Handle, IN_OVERLAY, isOpenForWriting, livingNode, type Node } from './node.ts';
+import { divide, isApart, showOwnSize, writableFd } from './passthrough.ts';
 import { noticeIfStale } from './stale.ts';
 import { type Union, waitFor } from './union.ts';
 
@@ -19,6 +19,7 @@ const BIG = 64 * 1024 * 1024;
 
 /** GETATTR: fills union.entry; 0 or a negative errno. A stale object is noticed, and answered as it is now. */
 export function getattr(union: Union, node: Node): number {
+  if (node.successor !== null) return attributesOf(union, node, () => getattr(union, livingNode(node)));
   const error = statNode(union, node, union.entry.stat);
   if (error < 0) return error;
   const place = node.names[0];
@@ -28,6 +29,14 @@ export function getattr(union: Union, node: Node): number {
     }
   }
   return fillEntry(union, node, union.entry.stat);
+}
+
+/** Of a node that was divided: `work` fills union.entry with those of its successor. */
+function attributesOf(union: Union, node: Node, work: () => number): number {
+  const error = work();
+  if (error === 0) showOwnSize(node, union.stat, union.entry.stat);
+  union.entry.node = node;
+  return error;
 }
 
 export interface Change {
@@ -49,9 +58,14 @@ export interface Change {
 /** SETATTR: fills union.entry; 0, WAIT or a negative errno. */
 export function setattr(union: Union, node: Node, change: Change, callerPid: number): number {
   if (union.config.readOnly) return -E.EROFS;
+  if (node.successor !== null) {
+    if (change.size !== null) return -E.ESTALE;
+    return attributesOf(union, node, () => setattr(union, livingNode(node), change, callerPid));
+  }
   const truncate = change.size === 0;
   const up = copyUp(union, node, callerPid, { truncate, byName: false });
   if (up < 0) return up;
+  if (change.size !== null && isApart(node)) return divide(union, node);
   const error = apply(union, node, change, callerPid);
   if (error < 0) return error;
   if (node.dir !== null) node.dir.ctimeSec = -1;
@@ -71,11 +85,13 @@ export function dropSetid(
   caller: Pick<Caller, 'uid' | 'pid'>,
 ): number {
   const { stat } = union.entry;
+  if (node.successor !== null) {
+    return attributesOf(union, node, () => dropSetid(union, livingNode(node), change, caller));
+  }
   const error = statNode(union, node, stat);
   if (error < 0) return error;
   if (withoutSetid(stat, caller.pid) === (stat.mode & 0o7777)) return fillEntry(union, node, stat);
-  const written = [...node.handles].some((handle) => handle.writable);
-  if (!written && !mayChangeMode(caller, stat.uid)) return -E.EPERM;
+  if (!isOpenForWriting(node) && !mayChangeMode(caller, stat.uid)) return -E.EPERM;
   return setattr(union, node, change, caller.pid);
 }
 
@@ -131,7 +147,10 @@ function truncate(
   const known = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, union.stat);
   const refused = known < 0 || size === 0 ? known : refuseMetacopy(union, dirFd, name, union.stat);
   if (refused < 0) return refused;
-  if (handle?.writable && handle.layer < 0) return truncateFd(union, handle.fd, size, false);
+  if (handle?.writable && handle.layer < 0) {
+    const own = writableFd(handle);
+    return own < 0 ? own : truncateFd(union, own, size, false);
+  }
   const fd = name === '' ? reopen(dirFd, O_WRONLY) : openat(dirFd, name, O_WRONLY);
   if (fd < 0) return fd;
   return truncateFd(union, fd, size, true);

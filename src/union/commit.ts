@@ -18,9 +18,10 @@ import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
 import { partNames } from './hard-links.ts';
+import { isLocked } from './locks.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { markOf } from './mark.ts';
-import { IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
+import { IN_OVERLAY, isOpenForWriting, NONE, type Node, WHITEOUT } from './node.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
 import { dropObject, keepObject } from './remove.ts';
@@ -163,6 +164,9 @@ function checkSides(union: Union, parent: Node, name: string, request: CommitReq
   }
   const child = union.table.child(parent, name);
   if (child?.busy) return -E.EBUSY;
+  // Its lease cannot tell of one that the kernel is about to open by itself.
+  if (request.noWriter && child && isOpenForWriting(child)) return -E.EBUSY;
+  if (request.noWriter && request.action === 'drop' && child && isLocked(child)) return -E.EBUSY;
   if (request.base === null) return 0;
   const layer = parent.dir?.parts[part]?.layer ?? 0;
   const now = inBase ? baseFingerprint(union, layer, baseStat) : '';

@@ -30,6 +30,7 @@ import { type Handle, IN_BASE, IN_OVERLAY, type Name, type Node } from './node.t
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes, tolerate } from './overlay-dir.ts';
+import { divide, isApart } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
@@ -100,7 +101,7 @@ function showNameless(union: Union, node: Node, temp: string): number {
   if (node.orphanFd >= 0) close(node.orphanFd);
   union.table.show(node, -1, union.stat);
   node.orphanFd = fd;
-  for (const handle of node.handles) moveHandle(handle, reopen(fd, handle.flags));
+  for (const handle of node.handles) if (!handle.through) moveHandle(handle, reopen(fd, handle.flags));
   return 0;
 }
 
@@ -232,7 +233,11 @@ function publishFile(
   const error = publish(union, 'copy-up', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
   );
-  return error < 0 ? error : showOverlay(union, node, place, parentFd);
+  if (error < 0) return error;
+  const shown = showOverlay(union, node, place, parentFd);
+  // Its bytes are not those that are open any more.
+  if (shown === 0 && job.truncate && isApart(node)) divide(union, node);
+  return shown;
 }
 
 /** From now on the node shows the overlay's object under its name; open files go over to it. */
@@ -243,7 +248,8 @@ function showOverlay(union: Union, node: Node, place: Name, parentFd: number): n
   for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   for (const handle of node.handles) {
-    if (handle.layer >= 0 && !handle.writable) moveHandle(handle, openat(parentFd, place.name, handle.flags));
+    if (handle.through || handle.writable || handle.layer < 0) continue;
+    moveHandle(handle, openat(parentFd, place.name, handle.flags));
   }
   return 0;
 }

@@ -22,13 +22,15 @@ import {
   O_ACCMODE,
   O_CLOEXEC,
   O_CREAT,
+  O_DIRECT,
   O_EXCL,
   O_NOFOLLOW,
+  O_RDONLY,
   O_TMPFILE,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
-import { close, openat } from '../sys/file.ts';
+import { close, openat, reopen } from '../sys/file.ts';
 import { linkat, linkFd, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, fstat, statx } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
@@ -39,9 +41,10 @@ import { overlayDirFd } from './dir-fds.ts';
 import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, instantiate } from './lookup.ts';
-import { type Handle, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { type Handle, IN_BASE, IN_OVERLAY, livingNode, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
+import { handOver, newHandle } from './passthrough.ts';
 import { CONTROL_NAME, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Taken, takeName } from './take.ts';
@@ -112,8 +115,20 @@ export function createFile(
     if (opened.fd >= 0) close(opened.fd);
     return error;
   }
-  const writable = (object.flags & O_ACCMODE) !== 0;
-  return union.table.addHandle(union.entry.node, opened.fd, object.flags & O_ACCMODE, writable, -1);
+  return handleOfNew(union, opened.fd, object);
+}
+
+/** A handle for what is in union.entry and open as `fd`: for reading, where the kernel is to have it. */
+function handleOfNew(union: Union, fd: number, object: NewObject): Handle | number {
+  const { node, stat } = union.entry;
+  const { flags } = object;
+  const own = union.passthrough ? handOver(union, node, fd, flags & O_ACCMODE, stat) : fd;
+  return own < 0 ? own : newHandle(union, node, own, flags, stat.mode);
+}
+
+/** Flags to open what is being made. */
+function flagsForNew(union: Union, flags: number): number {
+  return union.passthrough ? flags & O_DIRECT : flags & O_ACCMODE;
 }
 
 /** TMPFILE: an open file without a name, in the directory's overlay. A handle, or a negative errno. */
@@ -141,9 +156,11 @@ export function createUnnamed(
   }
   const node = union.table.createUnnamed(S_IFREG);
   union.table.show(node, -1, stat);
-  const handle = union.table.addHandle(node, fd, access, access !== 0, -1);
   fillEntry(union, node, stat);
-  return handle;
+  // One without a name can only be made for writing, too.
+  const forReading = union.passthrough ? reopen(fd, O_RDONLY | (object.flags & O_DIRECT)) : fd;
+  if (forReading !== fd) close(fd);
+  return forReading < 0 ? forReading : handleOfNew(union, forReading, object);
 }
 
 function make(
@@ -204,7 +221,7 @@ function makeAt(
   return asCaller(caller, union.config.privileged, () => {
     switch (object.mode & S_IFMT) {
       case S_IFREG: {
-        const flags = (object.flags & O_ACCMODE) | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+        const flags = flagsForNew(union, object.flags) | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
         const fd = openat(dirFd, name, flags, object.mode & 0o7777);
         if (fd < 0) return fd;
         opened.fd = fd;
@@ -313,7 +330,8 @@ function mayKeepSetgid(caller: Caller, gid: number): boolean {
 }
 
 /** LINK: another name for an object; fills union.entry. 0, WAIT or a negative errno. */
-export function link(union: Union, node: Node, parent: Node, name: string, callerPid: number): number {
+export function link(union: Union, asked: Node, parent: Node, name: string, callerPid: number): number {
+  const node = livingNode(asked);
   if (node.dir !== null) return -E.EPERM;
   const up = copyUp(union, node, callerPid);
   if (up < 0) return up;

@@ -49,7 +49,7 @@ function locateDirectory(union: Union, node: Node): Location | number {
   return at(partFd(union, node, part), '', part.layer);
 }
 
-function anyHandle(node: Node): Handle {
+export function anyHandle(node: Node): Handle {
   return node.handles.values().next().value as Handle;
 }
 

@@ -100,6 +100,14 @@ export interface Node {
   btimeSec: number;
   btimeNsec: number;
   handles: Set<Handle>;
+  /** The kernel reads and writes the open files of this node by itself; null: by way of us. See passthrough.ts. */
+  backing: Backing | null;
+  /** Locks of guests on what it shows; null: none so far, or the kernel keeps them. */
+  locks: FileLocks | null;
+  /** It was open for reading and writing past us: a shared map may live on, and write, after its RELEASE. */
+  mayBeMapped: boolean;
+  /** The node that has what this one showed, which kept only its open files, with the bytes of before the copy-up. */
+  successor: Node | null;
   /** Everything written so far is on the disk, so that a rename over a name of the base needs no sync. */
   dataSynced: boolean;
   origins: OriginCache | null;
@@ -110,6 +118,16 @@ export interface Node {
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null;
   /** The copy-up that is under way, so that requests that change this node wait for it. */
   busy: PendingWork | null;
+}
+
+/** What the kernel has been given for the data of a node. It stays the same from the first open to the last close. */
+export interface Backing {
+  id: number;
+  /** Where the file lies: index of the base layer, -1: the overlay. And what it was then. */
+  layer: number;
+  size: number;
+  ctimeSec: number;
+  ctimeNsec: number;
 }
 
 /** Work that a request waits for. The front end parks requests on it. */
@@ -128,12 +146,48 @@ export type HandleId = number & { readonly brand: 'HandleId' };
 export interface Handle {
   readonly id: HandleId;
   readonly node: Node;
+  /** Of a file that is open past us: for reading only, however the kernel has it open. */
   fd: number;
+  /** The kernel has the data by itself. */
+  readonly through: boolean;
+  /** Where `through`, but reads and writes come to us: they have to clear set-id bits. */
+  direct: boolean;
+  /** Where `through`: opened when something is to be written by us; else -1. */
+  writeFd: number;
   /** Open flags as given by the kernel. */
   readonly flags: number;
   readonly writable: boolean;
   /** Index of the base layer the descriptor belongs to; -1: the overlay. */
   layer: number;
+}
+
+/** A lock of a guest's, held or asked for. */
+export interface Lock {
+  flock: boolean;
+  /** As the kernel names it. */
+  owner: string;
+  /** The open file by which it was asked for: what is closed for good holds nothing. */
+  handle: Handle;
+  /** F_RDLCK, F_WRLCK or F_UNLCK. */
+  type: number;
+  /** Bytes, the last one included. */
+  start: number;
+  end: number;
+  pid: number;
+}
+
+/** One that is waited for. */
+export interface LockWaiter {
+  lock: Lock;
+  locks: FileLocks;
+  /** Called once, when it holds. */
+  granted(): void;
+}
+
+export interface FileLocks {
+  held: Lock[];
+  /** In the order of asking. */
+  waiting: LockWaiter[];
 }
 
 /** The four states of a name. */
@@ -151,4 +205,16 @@ export interface Found {
   inBase: boolean;
   part: number;
   baseStat: Stat;
+}
+
+export function isOpenForWriting(node: Node): boolean {
+  for (const { writable } of node.handles) if (writable) return true;
+  return false;
+}
+
+/** The node whose attributes a node has. */
+export function livingNode(node: Node): Node {
+  let living = node;
+  while (living.successor !== null) living = living.successor;
+  return living;
 }

@@ -8,6 +8,7 @@ import {
   O_ACCMODE,
   O_APPEND,
   O_CLOEXEC,
+  O_DIRECT,
   O_DIRECTORY,
   O_DSYNC,
   O_NOFOLLOW,
@@ -22,12 +23,13 @@ import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
-import { locate } from './locate.ts';
+import { anyHandle, locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
+import { divide, goesThrough, handOver, hasMoved, isApart, newHandle, writableFd } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
@@ -55,6 +57,7 @@ export function open(
   const writable = access !== O_RDONLY;
   const truncates = (flags & O_TRUNC) !== 0;
   if (writable && union.config.readOnly) return -E.EROFS;
+  if (node.successor !== null) return openDivided(union, node, writable || truncates);
   // Who is about to discard what is there neither starts nor awaits a merge.
   const blind = truncates || (access === O_WRONLY && (flags & O_APPEND) === 0);
   if (!blind && !hasWaited) {
@@ -65,24 +68,42 @@ export function open(
   if (writable || truncates) {
     const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
     if (up < 0) return up;
+    if (isApart(node)) return divide(union, node);
     // What is appended stands upon what is there, whatever the writer has read before.
     const appends = (flags & O_APPEND) !== 0 && !truncates;
     const reads = access !== O_WRONLY && !truncates;
     const aged = appends ? 0 : ageOrigin(union, node, callerPid, reads, shown);
     if (aged < 0) return aged;
   }
-  const fd = openShown(union, node, access | (truncates ? O_TRUNC : 0));
+  if (isApart(node) && hasMoved(union, node)) return divide(union, node);
+  const fd = openData(union, node, access | (flags & O_DIRECT) | (truncates ? O_TRUNC : 0));
   if (fd < 0) return fd;
   const refused = node.layer < 0 ? refuseMetacopy(union, fd, '', union.stat) : 0;
   if (refused < 0) {
     close(fd);
     return refused;
   }
-  const { layer } = node;
   if (truncates || writable) node.dataSynced = false;
   if (dropSetid) killSetid(fd, '', union.stat, callerPid);
   if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd, shown.origin);
-  return union.table.addHandle(node, fd, access | (flags & (O_DSYNC | O_SYNC)), writable, layer);
+  return newHandle(union, node, fd, flags, union.stat.mode);
+}
+
+/** Who was told to look anew by ESTALE finds another node; this one is for who has it open, to be opened once more. */
+function openDivided(union: Union, node: Node, changes: boolean): Handle | number {
+  if (changes || node.handles.size === 0) return -E.ESTALE;
+  const fd = reopen(anyHandle(node).fd, O_RDONLY);
+  return fd < 0 ? fd : newHandle(union, node, fd, O_RDONLY, 0);
+}
+
+/** Opens a file for a handle: for reading, where the kernel takes it over, else as the kernel asks for. */
+function openData(union: Union, node: Node, flags: number): number {
+  // A copy's data are read in the base by who has them open there.
+  if (isApart(node)) return reopen(anyHandle(node).fd, O_RDONLY);
+  const overlay = node.layer < 0 && goesThrough(union, node, 0);
+  const fd = openShown(union, node, overlay ? flags & ~O_ACCMODE : flags & ~O_DIRECT);
+  if (fd < 0 || !goesThrough(union, node, union.stat.size)) return fd;
+  return handOver(union, node, fd, flags & O_ACCMODE, union.stat);
 }
 
 function settleBeforeOpen(union: Union, node: Node): number {
@@ -178,7 +199,8 @@ export function write(
     const error = killSetid(handle.fd, '', union.stat, callerPid);
     if (error < 0) return error;
   }
-  return pwrite(handle.fd, buffer, at, length, offset);
+  const fd = writableFd(handle);
+  return fd < 0 ? fd : pwrite(fd, buffer, at, length, offset);
 }
 
 /** Whether each write of this handle must reach the disk before it is answered. */
@@ -216,7 +238,8 @@ export function allocate(union: Union, handle: Handle, mode: number, offset: num
   if (!handle.writable) return -E.EBADF;
   handle.node.dataSynced = false;
   // A descriptor of the job's own: the handle may be closed while it runs.
-  const fd = dup(handle.fd);
+  const own = writableFd(handle);
+  const fd = own < 0 ? own : dup(own);
   if (fd < 0) return fd;
   return waitFor(
     union,
@@ -237,7 +260,8 @@ export function copyRange(
   to.node.dataSynced = false;
   const fdIn = dup(from.fd);
   if (fdIn < 0) return fdIn;
-  const fdOut = dup(to.fd);
+  const own = writableFd(to);
+  const fdOut = own < 0 ? own : dup(own);
   if (fdOut < 0) {
     close(fdIn);
     return fdOut;

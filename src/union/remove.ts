@@ -24,6 +24,7 @@ import { find, forgetPlace, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, tolerate } from './overlay-dir.ts';
+import { isApart } from './passthrough.ts';
 import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { leavingVersion, rememberLeft } from './take.ts';
@@ -88,7 +89,8 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node
 
 /** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
 export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
-  if (node.names.length > 1 || node.orphanFd >= 0 || node.lookups === 0 || node.handles.size > 0) return;
+  if (node.names.length > 1 || node.orphanFd >= 0 || node.lookups === 0) return;
+  if (node.handles.size > 0 && !isApart(node)) return;
   const part = node.layer < 0 ? null : parent.dir?.parts.find((one) => one.layer === node.layer);
   const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
   const fd = dirFd < 0 ? dirFd : openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);

@@ -4,7 +4,15 @@
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
 import { nodeAt } from './known.ts';
-import { type Compared, type Found, type Handle, IN_OVERLAY, type Node, type Verdict } from './node.ts';
+import {
+  type Compared,
+  type Found,
+  type Handle,
+  IN_OVERLAY,
+  isOpenForWriting,
+  type Node,
+  type Verdict,
+} from './node.ts';
 import { isPinned, isRacy, originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf } from './origins.ts';
 import { originPathAt, pathAt } from './place.ts';
@@ -112,7 +120,7 @@ export function setVerdict(union: Union, path: string, verdict: Verdict | null):
 /** Whether somebody has the file at a path open for writing. */
 function isWritten(union: Union, path: string): boolean {
   const node = nodeAt(union, path);
-  return node !== undefined && [...node.handles].some((handle) => handle.writable);
+  return node !== undefined && isOpenForWriting(node);
 }
 
 /** An open file is closed: what waited for its writer need not wait for its time. */

@@ -85,6 +85,10 @@ export class NodeTable {
       btimeSec: 0,
       btimeNsec: 0,
       handles: new Set(),
+      backing: null,
+      locks: null,
+      mayBeMapped: false,
+      successor: null,
       dataSynced: false,
       origins: null,
       compared: null,
@@ -212,7 +216,7 @@ export class NodeTable {
   }
 
   /** Says which object a non-directory node shows from now on. */
-  show(node: Node, layer: number, stat: Stat): void {
+  show(node: Node, layer: number, stat: Pick<Stat, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
     node.layer = layer;
     node.ino = stat.ino;
@@ -222,6 +226,30 @@ export class NodeTable {
     node.compared = null;
     node.cachedAt = null;
     this.#objects[layer + 1]?.set(stat.ino, node);
+  }
+
+  /** Gives the object of a node, and its places, to a new one. Who has the old one open keeps what is open there. */
+  divide(node: Node): Node {
+    const fresh = this.draft(node.type);
+    this.#register(fresh, this.#mint());
+    this.show(fresh, node.layer, node);
+    for (const place of node.names.splice(0)) {
+      place.parent.dir?.children.set(place.name, fresh);
+      fresh.names.push(place);
+    }
+    fresh.orphanFd = node.orphanFd;
+    node.orphanFd = -1;
+    fresh.locks = node.locks;
+    node.locks = null;
+    node.successor = fresh;
+    this.hold(fresh);
+    return fresh;
+  }
+
+  /** What is open stays as it is; under its names another object will be found, whatever its number. */
+  part(node: Node): void {
+    this.hide(node);
+    for (const { parent, name } of [...node.names]) this.leave(node, parent, name);
   }
 
   /** The node's object can no longer be found by its inode number (removed, or about to be replaced). */
@@ -247,6 +275,7 @@ export class NodeTable {
     this.hide(node);
     this.closeDirectory(node);
     if (node.orphanFd >= 0) close(node.orphanFd);
+    if (node.successor !== null) this.letGo(node.successor);
     for (const place of node.names.splice(0)) {
       if (place.parent.dir?.children.get(place.name) === node) place.parent.dir.children.delete(place.name);
       this.#dropIfUnused(place.parent);
@@ -279,8 +308,24 @@ export class NodeTable {
     }
   }
 
-  addHandle(node: Node, fd: number, flags: number, writable: boolean, layer: number): Handle {
-    const handle: Handle = { id: this.#nextHandle++ as HandleId, node, fd, flags, writable, layer };
+  addHandle(
+    node: Node,
+    fd: number,
+    flags: number,
+    { writable, layer, through }: Pick<Handle, 'writable' | 'layer' | 'through'>,
+  ): Handle {
+    const id = this.#nextHandle++ as HandleId;
+    const handle: Handle = {
+      id,
+      node,
+      fd,
+      through,
+      direct: false,
+      writeFd: -1,
+      flags,
+      writable,
+      layer,
+    };
     this.#handles.set(handle.id, handle);
     node.handles.add(handle);
     return handle;
@@ -288,12 +333,13 @@ export class NodeTable {
 
   removeHandle(handle: Handle): void {
     if (!this.#handles.delete(handle.id)) return;
-    const { node, fd } = handle;
+    const { node, fd, writeFd } = handle;
     node.handles.delete(handle);
     handle.fd = -1;
+    if (writeFd >= 0) close(writeFd);
     // The last way to a file that has been removed, but that the kernel may still ask for.
-    const last = node.handles.size === 0 && node.names.length === 0 && node.orphanFd < 0 && node.lookups > 0;
-    if (last) node.orphanFd = fd;
+    const gone = node.names.length === 0 && node.successor === null && node.orphanFd < 0;
+    if (gone && node.handles.size === 0 && node.lookups > 0) node.orphanFd = fd;
     else if (fd >= 0) close(fd);
     this.#dropIfUnused(node);
   }

@@ -18,6 +18,7 @@ import { find } from './lookup.ts';
 import { type DirPart, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { newOrigin, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
+import { isWrittenUnseen } from './passthrough.ts';
 import { originPathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Seen } from './seen.ts';
@@ -61,7 +62,8 @@ export function takeName(
   if (typeof version === 'number') return version;
   if (version === null) return 0;
   const { origin, fd: baseFd } = version;
-  const mustSync = union.found.inBase && synced !== null && !synced.dataSynced && !union.config.volatile;
+  const mustSync =
+    union.found.inBase && synced !== null && !isSynced(union, synced) && !union.config.volatile;
   const syncFd = mustSync ? openForSync(union, synced) : -1;
   if (baseFd < 0 && syncFd < 0) {
     out.origin = origin;
@@ -70,6 +72,13 @@ export function takeName(
   return learn(union, pathAt(parent, name) ?? name, version, syncFd, () => {
     if (syncFd >= 0 && synced) synced.dataSynced = true;
   });
+}
+
+/** Whether all that was written is on the disk. Of what is written past us that was so at the sync, and is no more. */
+function isSynced(union: Union, node: Node): boolean {
+  const { dataSynced } = node;
+  if (dataSynced && isWrittenUnseen(union, node)) node.dataSynced = false;
+  return dataSynced;
 }
 
 /** Has the content of a version read by a job: WAIT. */

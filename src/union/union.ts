@@ -10,7 +10,7 @@ import type { JournalWriter } from '../versions/journal.ts';
 import { closePart, FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
-import type { Found, Node, PendingWork, Verdict } from './node.ts';
+import type { Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
@@ -48,6 +48,15 @@ export interface UnionHost {
   log: Log;
 }
 
+/** How the kernel is given files to read and write by itself (passthrough.ts). */
+export interface Passthrough {
+  /** Those of the base, too. */
+  readonly base: boolean;
+  /** An id for what is open as `fd`; a negative errno. */
+  open(fd: number): number;
+  close(id: number): void;
+}
+
 /** Where operations are noted for the index. */
 export type Journal = Pick<JournalWriter, 'append' | 'takeBack' | 'size' | 'rotate' | 'close'>;
 
@@ -75,6 +84,8 @@ export class Union {
   readonly verdicts = new Map<string, Verdict & { until: number }>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
   readonly contents = new Map<string, string>();
+  /** Requests for locks that others hold, of all files. */
+  readonly lockWaiters = new Set<LockWaiter>();
   /** Work that the operation which just returned WAIT waits for. */
   waiting: PendingWork | null = null;
   readonly found: Found = { state: NONE, stat: newStat(), inBase: false, part: 0, baseStat: newStat() };
@@ -82,6 +93,8 @@ export class Union {
   /** Scratch for statx, good until the next call. */
   readonly stat: Stat = newStat();
   baseAccepted = true;
+  /** null: by way of us goes everything. Known once INIT has been answered. */
+  passthrough: Passthrough | null = null;
   /** performance.now() of the last look at where the base's paths lead. */
   baseChecked = 0;
   #tempCounter = 0;
@@ -125,7 +138,10 @@ export class Union {
     this.layers[layer.index] = layer;
     this.fds.clear();
     for (const node of this.table.nodes()) {
-      if (node.dir === null) continue;
+      if (node.dir === null) {
+        if (node.layer === layer.index && node.handles.size > 0) this.table.part(node);
+        continue;
+      }
       for (const part of node.dir.parts) closePart(part);
       node.dir.ctimeSec = -1;
     }

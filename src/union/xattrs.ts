@@ -7,7 +7,7 @@ import { getxattr, listxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { killSetgid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { locate } from './locate.ts';
-import type { Node } from './node.ts';
+import { livingNode, type Node } from './node.ts';
 import type { Union } from './union.ts';
 
 const own = /^(?:(?:trusted|user)\.kasane|user\.fuseoverlayfs)\./;
@@ -33,14 +33,14 @@ function inner(attr: string): string | null {
 export function getAttribute(union: Union, node: Node, attr: string): Buffer | number {
   const name = outer(attr);
   if (name === null) return -E.ENODATA;
-  const at = locate(union, node);
+  const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
   return getxattr(at.dirFd, at.name, name);
 }
 
 /** LISTXATTR: names with a NUL each, or a negative errno. Those of trusted.* are for root's eyes. */
 export function listAttributes(union: Union, node: Node, isRoot: boolean): Buffer | number {
-  const at = locate(union, node);
+  const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
   const list = listxattr(at.dirFd, at.name);
   if (typeof list === 'number' || list.length === 0) return list;
@@ -65,9 +65,9 @@ export function setAttribute(
   if (union.config.readOnly) return -E.EROFS;
   const name = outer(attr);
   if (name === null) return -E.EPERM;
-  const up = copyUp(union, node, callerPid);
+  const up = copyUp(union, livingNode(node), callerPid);
   if (up < 0) return up;
-  const at = locate(union, node);
+  const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
   const { dirFd, name: entry } = at;
   const error = setxattr(dirFd, entry, name, value, flags);
@@ -80,9 +80,9 @@ export function removeAttribute(union: Union, node: Node, attr: string, callerPi
   if (union.config.readOnly) return -E.EROFS;
   const name = outer(attr);
   if (name === null) return -E.ENODATA;
-  const up = copyUp(union, node, callerPid);
+  const up = copyUp(union, livingNode(node), callerPid);
   if (up < 0) return up;
-  const at = locate(union, node);
+  const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
   return removexattr(at.dirFd, at.name, name);
 }

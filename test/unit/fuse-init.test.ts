@@ -6,11 +6,11 @@ import { E } from '../../src/lib/errno.ts';
 
 const all = Object.keys(initFlags) as InitFlag[];
 const everything: InitWishes = {
-  posixLocks: true,
-  flockLocks: true,
+  locks: true,
   killPriv: true,
   exportSupport: true,
   readdirplus: 'auto',
+  backingDepth: 2,
 };
 
 function words(names: readonly InitFlag[]): { flags: number; flags2: number } {
@@ -58,11 +58,19 @@ describe('negotiate', () => {
       'EXPORT_SUPPORT',
       'DO_READDIRPLUS',
       'READDIRPLUS_AUTO',
+      'PASSTHROUGH',
     ] as const) {
       expect(negotiated.uses[name], name).toBe(true);
     }
     const always = negotiate(offer(all), { ...everything, readdirplus: 'always' }).negotiated;
     expect([always.uses.DO_READDIRPLUS, always.uses.READDIRPLUS_AUTO]).toEqual([true, false]);
+  });
+
+  test('locks stay the kernel’s where nothing can be open past us', () => {
+    const { out, negotiated } = negotiate(offer(all.filter((name) => name !== 'PASSTHROUGH')), everything);
+    expect([negotiated.uses.POSIX_LOCKS, negotiated.uses.FLOCK_LOCKS]).toEqual([false, false]);
+    expect(out.maxStackDepth).toBe(0);
+    expect(negotiate(offer(all), everything).out.maxStackDepth).toBe(2);
   });
 
   test.each(all)('%s is not used where it is not offered', (name) => {

@@ -1,0 +1,148 @@
+// Files that are open past us: the kernel reads, writes and maps them by itself, by a backing id that stands for the
+// file beneath. It wants all opens of a node to be alike, so what the first one is holds until the last close: all
+// past us with one id, or all by way of us. The base is reached so only on its private read-only mount, since an id
+// lets the kernel open the file anew, for writing too.
+//
+// A file of the base that is open past us keeps its id when it is copied up. Its node goes on under its name, and
+// shows the copy, as long as nobody wants to write to it (both have the same bytes). Then it is divided: copy and
+// places go to a new node, and ESTALE makes the kernel look the name up anew. Who has the old one open keeps the
+// bytes of before, as with overlayfs, and follows the copy in all else.
+import { E, errnoName } from '../lib/errno.ts';
+import { S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
+import {
+  F_RDLCK,
+  F_UNLCK,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_DSYNC,
+  O_RDONLY,
+  O_RDWR,
+  O_SYNC,
+} from '../sys/constants.ts';
+import { close, openat, reopen, setLease } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
+import { locate } from './locate.ts';
+import { type Handle, isOpenForWriting, type Node } from './node.ts';
+import type { Union } from './union.ts';
+
+/** Smaller files of the base are read once and then kept by the kernel, which costs less than an id. */
+const WORTH = 64 * 1024;
+
+/** Whether the next open of a node is to be past us. `size`: of its file. */
+export function goesThrough(union: Union, node: Node, size: number): boolean {
+  if (node.handles.size > 0) return node.backing !== null;
+  if (union.passthrough === null || node.layer < 0) return union.passthrough !== null;
+  return union.passthrough.base && size > WORTH && union.layers[node.layer]?.isPrivate === true;
+}
+
+/**
+ * Hands what is open as `fd`, for reading only, over to the kernel. The descriptor for the handle: where the kernel
+ * cannot have it, one for the access that was asked for, and the file goes by way of us. Or a negative errno.
+ */
+export function handOver(union: Union, node: Node, fd: number, access: number, stat: Stat): number {
+  if (back(union, node, fd, stat) || access === O_RDONLY) return fd;
+  const own = reopen(fd, access);
+  close(fd);
+  return own;
+}
+
+function back(union: Union, node: Node, fd: number, stat: Stat): boolean {
+  if (node.backing !== null) return true;
+  const id = union.passthrough?.open(fd) ?? -E.ENOSYS;
+  if (id <= 0) {
+    union.host.log.debug(`a file cannot be handed to the kernel (${errnoName(id)}): it goes by way of us`);
+    return false;
+  }
+  const { size, ctimeSec, ctimeNsec } = stat;
+  node.backing = { id, layer: node.layer, size, ctimeSec, ctimeNsec };
+  node.cachedAt = null;
+  return true;
+}
+
+/** A handle for a descriptor that went through handOver, or needed not; `flags` as the kernel gave them. */
+export function newHandle(union: Union, node: Node, fd: number, flags: number, mode: number): Handle {
+  const access = flags & O_ACCMODE;
+  const writable = access !== O_RDONLY;
+  const through = node.backing !== null;
+  const layer = node.backing?.layer ?? node.layer;
+  const kept = access | (flags & (O_DSYNC | O_SYNC));
+  const handle = union.table.addHandle(node, fd, kept, { writable, layer, through });
+  if (!through) return handle;
+  // Set-id bits have to go when the file is written to, which takes a request.
+  handle.direct = writable && (mode & (S_ISUID | S_ISGID)) !== 0;
+  // Nobody maps what cannot be read.
+  if (access === O_RDWR) node.mayBeMapped = true;
+  return handle;
+}
+
+/** A handle is closed. After the last one the id goes. */
+export function closeHandle(union: Union, handle: Handle): void {
+  const { node } = handle;
+  union.table.removeHandle(handle);
+  if (node.handles.size > 0 || node.backing === null) return;
+  union.passthrough?.close(node.backing.id);
+  node.backing = null;
+}
+
+/** The node shows a copy, and is open on the file of the base. */
+export function isApart(node: Node): boolean {
+  return node.backing !== null && node.layer < 0 && node.backing.layer >= 0;
+}
+
+/** The file of the base that a node is open on has changed since: its copy has other bytes. */
+export function hasMoved(union: Union, node: Node): boolean {
+  const [handle] = node.handles;
+  const { backing } = node;
+  const { stat } = union;
+  if (handle === undefined || backing === null || fstat(handle.fd, stat) < 0) return true;
+  const { size, ctimeSec, ctimeNsec } = backing;
+  return stat.size !== size || stat.ctimeSec !== ctimeSec || stat.ctimeNsec !== ctimeNsec;
+}
+
+/** -ESTALE: the kernel looks the name up anew, and finds the copy under a node of its own. */
+export function divide(union: Union, node: Node): number {
+  const { backing } = node;
+  const [handle] = node.handles;
+  if (backing !== null && handle !== undefined) {
+    union.table.divide(node);
+    const { stat } = union;
+    if (fstat(handle.fd, stat) === 0) node.ino = stat.ino;
+    node.layer = backing.layer;
+  }
+  return -E.ESTALE;
+}
+
+/** What an open file that was divided from its object shows: its own bytes, and all else of the object. */
+export function showOwnSize(node: Node, scratch: Stat, out: Stat): void {
+  const [handle] = node.handles;
+  if (handle === undefined || fstat(handle.fd, scratch) < 0) return;
+  out.size = scratch.size;
+  out.blocks = scratch.blocks;
+}
+
+/** A descriptor for writing by us; a negative errno. It is the handle's. */
+export function writableFd(handle: Handle): number {
+  if (!handle.through) return handle.fd;
+  if (handle.writeFd < 0) handle.writeFd = reopen(handle.fd, O_RDWR | (handle.flags & (O_DSYNC | O_SYNC)));
+  return handle.writeFd;
+}
+
+/** Whether what is written to a file of the overlay may escape us: by an open file, or by a map that outlives it. */
+export function isWrittenUnseen(union: Union, node: Node): boolean {
+  if (node.backing !== null && isOpenForWriting(node)) return true;
+  if (!node.mayBeMapped) return false;
+  node.mayBeMapped = hasWriter(union, node);
+  return node.mayBeMapped;
+}
+
+/** Asked by a read lease, which nobody can have while the file is open for writing anywhere. */
+function hasWriter(union: Union, node: Node): boolean {
+  const at = node.layer < 0 ? locate(union, node) : -E.ENOENT;
+  if (typeof at === 'number') return false;
+  const fd = openat(at.dirFd, at.name, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const error = setLease(fd, F_RDLCK);
+  if (error === 0) setLease(fd, F_UNLCK);
+  close(fd);
+  return error === -E.EAGAIN || error === -E.EBUSY;
+}
