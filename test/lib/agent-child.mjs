@@ -112,7 +112,7 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   const { name, args } = JSON.parse(line, reviver);
   let answer;
   try {
-    const call = own[name] ?? fs[name] ?? process[name];
+    const call = own[name] ?? fs[name] ?? process[name] ?? (await import('./agent-calls.mjs')).calls[name];
     answer = { value: plain(call(...args)) };
   } catch (error) {
     answer = { code: error.code ?? 'EUNKNOWN', message: error.message };
