@@ -26,6 +26,8 @@ interface ChildOptions {
   valid?: number;
   trace?: boolean;
   wishes?: Record<string, unknown>;
+  /** A directory whose `file` is what `hello` is, for the kernel to read by itself. */
+  through?: string;
   mount?: Record<string, unknown>;
   /** Of the mount point. */
   name?: string;
@@ -184,6 +186,29 @@ mountTest('a parked request is answered when another thread wakes the server', (
     expect(wakes).toBeGreaterThan(0);
     expect(metrics.find((row) => row.opcode === 'READ')).toMatchObject({ count: 1, errors: 0 });
   }),
+);
+
+mountTest(
+  'a file of the base that is handed to the kernel for writing, by mistake, cannot be written to',
+  () =>
+    withTemp('disk', async (dir) => {
+      await fs.writeFile(`${dir}/file`, 'of the base\n');
+      await withToy({ through: dir, wishes: { backingDepth: 1 } }, async ({ mnt, negotiated }) => {
+        expect(negotiated.uses.PASSTHROUGH).toBe(true);
+        expect(await runOk('cat', [`${mnt}/hello`])).toBe('of the base\n');
+        for (const how of ['>>', '>', '1<>']) {
+          const { code, stderr } = await run('bash', [
+            '-c',
+            `echo written ${how} "$1"`,
+            'bash',
+            `${mnt}/hello`,
+          ]);
+          expect(code).not.toBe(0);
+          expect(stderr).toMatch(/Read-only file system|Input\/output error/);
+        }
+      });
+      expect(await fs.readFile(`${dir}/file`, 'utf8')).toBe('of the base\n');
+    }),
 );
 
 mountTest('whoever waits for a parked request can be interrupted', () =>

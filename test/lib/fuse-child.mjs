@@ -4,6 +4,7 @@
 // the server, looking up `throw` throws.
 import * as fs from 'node:fs';
 import { Worker } from 'node:worker_threads';
+import { openBaseLayer, openBeneath } from '../../dist/branch/base.js';
 import {
   writeAttrOut,
   writeCreateOut,
@@ -19,6 +20,7 @@ import {
   FATTR_MTIME_NOW,
   FATTR_SIZE,
   FATTR_UID,
+  FOPEN_PASSTHROUGH,
 } from '../../dist/fuse/constants.js';
 import { openMount } from '../../dist/fuse/device.js';
 import { addDirent, addDirentPlus } from '../../dist/fuse/dirent.js';
@@ -35,6 +37,7 @@ import {
 import { createServer } from '../../dist/fuse/server.js';
 import { E } from '../../dist/lib/errno.js';
 import { newStat } from '../../dist/lib/stat.js';
+import { openBacking } from '../../dist/sys/backing.js';
 import { eventfd } from '../../dist/sys/poll.js';
 
 const options = { valid: 0, spin: undefined, trace: null, wishes: {}, ...JSON.parse(process.argv[2]) };
@@ -153,6 +156,14 @@ function getxattr(r) {
   return value.length > size ? -E.ERANGE : value.copy(r.reply, PAYLOAD);
 }
 
+/** A mistake: a file of a base for every open, for writing too. */
+function openThrough(r) {
+  const { rootFd } = openBaseLayer(0, options.through, true);
+  const fd = openBeneath(rootFd, 'file', fs.constants.O_RDONLY);
+  const id = openBacking(deviceFd, fd);
+  return id < 0 ? id : writeOpenOut(r, r.nodeId, FOPEN_PASSTHROUGH, id);
+}
+
 const handlers = {
   LOOKUP: (r) => {
     const name = readName(r, HEADER);
@@ -198,6 +209,7 @@ const handlers = {
     const { flags } = readers.open_in(r.view, HEADER);
     if (nodes.get(r.nodeId) === root.children.get('never')) return wait(waiting.never);
     if (flags & fs.constants.O_TRUNC) setSize(nodes.get(r.nodeId), 0);
+    if (options.through && nodes.get(r.nodeId) === root.children.get('hello')) return openThrough(r);
     return writeOpenOut(r, r.nodeId, 0);
   },
   READ: read,
@@ -244,18 +256,19 @@ const timer = new Worker(
 );
 let wakes = 0;
 
+const deviceFd = openMount({
+  fsname: 'toy',
+  readOnly: false,
+  suid: false,
+  dev: false,
+  exec: true,
+  atime: true,
+  allowOther: process.getuid() === 0,
+  mountPoint: options.mountPoint,
+  ...options.mount,
+});
 const server = createServer({
-  deviceFd: openMount({
-    fsname: 'toy',
-    readOnly: false,
-    suid: false,
-    dev: false,
-    exec: true,
-    atime: true,
-    allowOther: process.getuid() === 0,
-    mountPoint: options.mountPoint,
-    ...options.mount,
-  }),
+  deviceFd,
   wakeFd,
   handlers,
   log: { debug: log, info: log, warn: log, error: log },
