@@ -57,7 +57,8 @@ export function open(
   const writable = access !== O_RDONLY;
   const truncates = (flags & O_TRUNC) !== 0;
   if (writable && union.config.readOnly) return -E.EROFS;
-  if (node.successor !== null) return openDivided(union, node, writable || truncates);
+  // What comes by a name finds the object there.
+  if (node.successor !== null) return -E.ESTALE;
   // Who is about to discard what is there neither starts nor awaits a merge.
   const blind = truncates || (access === O_WRONLY && (flags & O_APPEND) === 0);
   if (!blind && !hasWaited) {
@@ -87,13 +88,6 @@ export function open(
   if (dropSetid) killSetid(fd, '', union.stat, callerPid);
   if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd, shown.origin);
   return newHandle(union, node, fd, flags, union.stat.mode);
-}
-
-/** Who was told to look anew by ESTALE finds another node; this one is for who has it open, to be opened once more. */
-function openDivided(union: Union, node: Node, changes: boolean): Handle | number {
-  if (changes || node.handles.size === 0) return -E.ESTALE;
-  const fd = reopen(anyHandle(node).fd, O_RDONLY);
-  return fd < 0 ? fd : newHandle(union, node, fd, O_RDONLY, 0);
 }
 
 /** Opens a file for a handle: for reading, where the kernel takes it over, else as the kernel asks for. */
