@@ -12,7 +12,6 @@ import { addDirent } from '../fuse/dirent.ts';
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest, Handlers } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { fstat } from '../sys/stat.ts';
 import { objectIno } from '../union/identity.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
 import { statNode } from '../union/locate.ts';
@@ -101,7 +100,7 @@ function doOpen(front: Front, r: FuseRequest): number {
   if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   const { stat } = front.union;
   // Another id is another inode of the kernel's, with pages of its own.
-  const keep = r.nodeId === node.id && fstat(handle.fd, stat) === 0 && mayKeepCache(handle, stat);
+  const keep = r.nodeId === node.id && mayKeepCache(handle, stat);
   return writeOpenOut(r, handle.id, openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0));
 }
 

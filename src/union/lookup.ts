@@ -5,7 +5,7 @@ import { redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
-import { isDirectory, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
+import { copyStat, isDirectory, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -22,10 +22,6 @@ import type { Union } from './union.ts';
 
 /** How often the base's own path is looked at, in milliseconds: another tree may have been put there. */
 const BASE_CHECK_MS = 10;
-
-function copyStat(from: Stat, to: Stat): void {
-  Object.assign(to, from);
-}
 
 /**
  * Asks both branches for `name` in a directory; fills union.found and returns 0, or a negative errno of

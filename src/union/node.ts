@@ -1,5 +1,6 @@
 // Nodes: what the kernel knows by a NodeId. A directory is identified by its place in the tree, anything else
 // by the object it shows (branch and inode number), so that hard links share one node and one page cache.
+import type { Fingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 
@@ -112,6 +113,8 @@ export interface Node {
   dataSynced: boolean;
   origins: OriginCache | null;
   compared: Compared | null;
+  /** The fingerprint that was last taken of it, as a base object. */
+  print: { of: Fingerprint; hash: string } | null;
   /** The object was removed or replaced while it was open; reached by this descriptor alone, else -1. */
   orphanFd: number;
   /** ctime and size at the last OPEN: the kernel's pages are still right when they are the same at the next. */

@@ -28,7 +28,7 @@ import { find } from './lookup.ts';
 import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
-import { baseFingerprint, originsOf } from './origins.ts';
+import { fingerprintOfNode, originsOf } from './origins.ts';
 import { divide, goesThrough, handOver, hasMoved, isApart, newHandle, writableFd } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
@@ -44,7 +44,7 @@ export interface OpenHow {
   hasWaited: boolean;
 }
 
-/** OPEN: a handle, WAIT, or a negative errno. */
+/** OPEN: a handle, WAIT, or a negative errno. union.stat tells of what a handle has open. */
 export function open(
   union: Union,
   node: Node,
@@ -85,7 +85,10 @@ export function open(
     return refused;
   }
   if (truncates || writable) node.dataSynced = false;
-  if (dropSetid) killSetid(fd, '', union.stat, callerPid);
+  if (dropSetid) {
+    killSetid(fd, '', union.stat, callerPid);
+    fstat(fd, union.stat);
+  }
   if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd, shown.origin);
   return newHandle(union, node, fd, flags, union.stat.mode);
 }
@@ -139,7 +142,7 @@ function openObject(union: Union, node: Node, flags: number): number {
 
 /**
  * Remembers which version the caller has read; of text of the base a descriptor is kept, too. `shown`: what was the
- * origin of the copy when it was opened, if its writer has set that back.
+ * origin of the copy when it was opened, if its writer has set that back. union.stat tells of the file.
  */
 function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown: Origin | null): void {
   const place = node.names[0];
@@ -147,7 +150,7 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
   const { stat } = union;
-  if (path === null || basePath === null || fstat(fd, stat) < 0 || !isRegular(stat.mode)) return;
+  if (path === null || basePath === null || !isRegular(stat.mode)) return;
   if (node.layer < 0) {
     const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
     if (origin === null) return;
@@ -157,7 +160,7 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
     return;
   }
   const { mode, uid, gid } = stat;
-  const fingerprint = baseFingerprint(union, node.layer, stat);
+  const fingerprint = fingerprintOfNode(union, node, stat);
   const isNew = !union.seen.has(basePath, fingerprint);
   const kept = isNew && mergeable(path, union.config.osTree, stat.size) ? dup(fd) : -1;
   union.seen.opened(basePath, callerPid, {

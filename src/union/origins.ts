@@ -1,7 +1,7 @@
 // The origins of an overlay object: read from its extended attribute, kept on the node while its ctime stands,
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
 
-import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
@@ -39,4 +39,13 @@ export function writeOrigins(union: Union, dirFd: number, name: string, list: re
 /** Hash of the fingerprint of a base object. */
 export function baseFingerprint(union: Union, layer: number, stat: Stat): string {
   return hashFingerprint(fingerprintOf(stat, union.layers[layer]?.identity ?? ''));
+}
+
+/** The same of what a node of the base shows, which is asked for at each of its opens. */
+export function fingerprintOfNode(union: Union, node: Node, stat: Stat): string {
+  const now = fingerprintOf(stat, union.layers[node.layer]?.identity ?? '');
+  if (node.print === null || !sameFingerprint(node.print.of, now)) {
+    node.print = { of: now, hash: hashFingerprint(now) };
+  }
+  return node.print.hash;
 }

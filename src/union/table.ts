@@ -92,6 +92,7 @@ export class NodeTable {
       dataSynced: false,
       origins: null,
       compared: null,
+      print: null,
       orphanFd: -1,
       cachedAt: null,
       busy: null,
