@@ -43,11 +43,11 @@ const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 const LONGEST = 4095;
 
 /**
- * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `privileged`;
+ * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `root`, if only of a namespace;
  * a kernel without open_tree (before 5.12) gives plain descriptors as for an ordinary user.
  */
-export function openBaseLayer(index: number, path: string, privileged: boolean, marks: Marks): BaseLayer {
-  let fd = privileged ? privateReadOnlyClone(path) : -E.EPERM;
+export function openBaseLayer(index: number, path: string, root: boolean, marks: Marks): BaseLayer {
+  let fd = root ? privateReadOnlyClone(path) : -E.EPERM;
   const isPrivate = fd >= 0;
   if (fd === -E.EPERM || fd === -E.ENOSYS || fd === -E.EINVAL) {
     fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);

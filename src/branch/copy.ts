@@ -1,7 +1,7 @@
 // Copying what is not content from one object to another: extended attributes with ACLs, owner, mode, times.
 // Kasane's and overlayfs's own attributes describe a place in a branch and are never copied.
 import { E } from '../lib/errno.ts';
-import { isSymlink, type Stat } from '../lib/stat.ts';
+import { isSymlink, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { getxattr, listxattr, setxattr } from '../sys/xattr.ts';
 
@@ -11,6 +11,9 @@ const branchAttribute = /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\
 export function isBranchAttribute(attr: string): boolean {
   return branchAttribute.test(attr);
 }
+
+/** What may not be set without privileges; EINVAL: an id that a user namespace does not have. */
+const notOurs: readonly number[] = [-E.EPERM, -E.EOPNOTSUPP, -E.EINVAL];
 
 /** Names in the form of listxattr(2). */
 export function splitNames(list: Buffer): string[] {
@@ -22,7 +25,7 @@ export function splitNames(list: Buffer): string[] {
 
 /**
  * All attributes of `from` but a branch's own; 0 or a negative errno. A file system that has none to give is
- * fine (EOPNOTSUPP); attributes that an unprivileged user may not write are left out (EPERM where `lenient`).
+ * fine (EOPNOTSUPP); what an unprivileged user may not write is left out where `lenient`.
  */
 function copyXattrs(
   fromFd: number,
@@ -44,7 +47,7 @@ function copyXattrs(
       return value;
     }
     const error = setxattr(toFd, toName, attr, value, 0);
-    if (error < 0 && !(lenient && (error === -E.EPERM || error === -E.EOPNOTSUPP))) return error;
+    if (error < 0 && !(lenient && notOurs.includes(error))) return error;
   }
   return 0;
 }
@@ -61,11 +64,16 @@ export function copyAttributes(
   toName: string,
   lenient: boolean,
 ): number {
+  let mode = stat.mode & 0o7777;
   const owned = fchownat(toFd, toName, stat.uid, stat.gid);
-  if (owned < 0 && !(lenient && owned === -E.EPERM)) return owned;
+  if (owned < 0) {
+    if (!lenient || !notOurs.includes(owned)) return owned;
+    // Set-id bits mean the owner and group that it had.
+    mode &= fchownat(toFd, toName, -1, stat.gid) < 0 ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
+  }
   const copied = copyXattrs(fromFd, fromName, toFd, toName, lenient);
   if (copied < 0 || isSymlink(stat.mode)) return copied;
-  return fchmodat(toFd, toName, stat.mode & 0o7777);
+  return fchmodat(toFd, toName, mode);
 }
 
 /** All attributes that belong to the object, by name; empty where the file system has none. */

@@ -8,6 +8,8 @@ import { close, openat } from '../sys/file.ts';
 import { mknodat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
+import { newOriginStore, type OriginStore } from './origin-store.ts';
+import { removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
 export interface Overlay {
@@ -24,7 +26,7 @@ export interface Overlay {
   readonly metacopy: string;
   /** Overlayfs's own origin: a handle of what was copied up. */
   readonly copied: string;
-  readonly origin: string;
+  readonly origins: OriginStore;
   readonly whiteout: string;
   readonly marks: Marks;
   /** Whiteouts are made as empty files with an attribute, for the file system refuses the device. */
@@ -32,7 +34,7 @@ export interface Overlay {
 }
 
 /** Opens the overlay's root; throws FsError (ENOENT, ENOTDIR, EACCES). Nothing is written. */
-export function openOverlay(path: string, privileged: boolean): Overlay {
+export function openOverlay(path: string, prefix: Overlay['xattrPrefix']): Overlay {
   const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) throw new FsError(-fd, `cannot open the overlay ${path}: ${errnoName(fd)}`);
   const stat = newStat();
@@ -41,7 +43,6 @@ export function openOverlay(path: string, privileged: boolean): Overlay {
     close(fd);
     throw new FsError(-error, `cannot stat the overlay ${path}: ${errnoName(error)}`);
   }
-  const prefix = privileged ? 'trusted.' : 'user.';
   return {
     path,
     rootFd: fd,
@@ -53,7 +54,7 @@ export function openOverlay(path: string, privileged: boolean): Overlay {
     redirect: `${prefix}overlay.redirect`,
     metacopy: `${prefix}overlay.metacopy`,
     copied: `${prefix}overlay.origin`,
-    origin: `${prefix}kasane.origin`,
+    origins: newOriginStore(`${prefix}kasane.origin`),
     whiteout: `${prefix}overlay.whiteout`,
     marks: marksOfOverlay(prefix),
     whiteoutFiles: false,
@@ -100,8 +101,8 @@ export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): nu
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
   const value = getxattr(dirFd, name, overlay.opaque);
   const announces = typeof value !== 'number' && value.length === 1 && value[0] === 0x78;
-  const kept = announces ? setxattr(dirFd, name, overlay.marks.announced, Buffer.from('y'), 0) : 0;
-  return kept < 0 ? kept : setxattr(dirFd, name, overlay.opaque, Buffer.from('y'), 0);
+  const kept = announces ? setOwnAttribute(dirFd, name, overlay.marks.announced, Buffer.from('y')) : 0;
+  return kept < 0 ? kept : setOwnAttribute(dirFd, name, overlay.opaque, Buffer.from('y'));
 }
 
 /**
@@ -120,15 +121,15 @@ export function isImpure(overlay: Overlay, dirFd: number): boolean {
  */
 export function noteWhiteouts(overlay: Overlay, dirFd: number): number {
   const value = getxattr(dirFd, '', overlay.copied);
-  const noted = typeof value === 'number' ? setxattr(dirFd, '', overlay.copied, Buffer.alloc(0), 0) : 0;
+  const noted = typeof value === 'number' ? setOwnAttribute(dirFd, '', overlay.copied, Buffer.alloc(0)) : 0;
   if (noted < 0 || !overlay.whiteoutFiles || announcesFiles(overlay.marks, dirFd)) return noted;
   return isOpaque(overlay.marks, dirFd, '')
-    ? setxattr(dirFd, '', overlay.marks.announced, Buffer.from('y'), 0)
-    : setxattr(dirFd, '', overlay.opaque, Buffer.from('x'), 0);
+    ? setOwnAttribute(dirFd, '', overlay.marks.announced, Buffer.from('y'))
+    : setOwnAttribute(dirFd, '', overlay.opaque, Buffer.from('x'));
 }
 
 export function setImpure(overlay: Overlay, dirFd: number): number {
-  return isImpure(overlay, dirFd) ? 0 : setxattr(dirFd, '', overlay.impure, Buffer.from('y'), 0);
+  return isImpure(overlay, dirFd) ? 0 : setOwnAttribute(dirFd, '', overlay.impure, Buffer.from('y'));
 }
 
 /** Where the base has a renamed directory: overlayfs's redirect; null where it has none. */
@@ -139,10 +140,10 @@ export function redirectOf(overlay: Overlay, dirFd: number, name: string): strin
 
 /** Says where the base has the directory: its path from the base's root. */
 export function setRedirect(overlay: Overlay, dirFd: number, name: string, path: string): number {
-  return setxattr(dirFd, name, overlay.redirect, Buffer.from(`/${path}`, 'latin1'), 0);
+  return setOwnAttribute(dirFd, name, overlay.redirect, Buffer.from(`/${path}`, 'latin1'));
 }
 
 /** 0 or a negative errno; ENODATA: it had none. */
 export function removeRedirect(overlay: Overlay, dirFd: number, name: string): number {
-  return removexattr(dirFd, name, overlay.redirect);
+  return removeOwnAttribute(dirFd, name, overlay.redirect);
 }

@@ -6,6 +6,7 @@ import * as os from 'node:os';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { hash128 } from '../lib/hash.ts';
+import { inUserNamespace, outerUid } from '../lib/user-namespace.ts';
 
 export interface Registration {
   kasane: 1;
@@ -33,9 +34,9 @@ export function runtimeDir(): string {
   const chosen = process.env.KASANE_RUNTIME_DIR;
   if (chosen) return chosen;
   const uid = process.getuid?.() ?? 0;
-  if (uid === 0) return '/run/kasane';
+  if (uid === 0 && !inUserNamespace()) return '/run/kasane';
   const xdg = process.env.XDG_RUNTIME_DIR;
-  return xdg ? `${xdg}/kasane` : `${os.tmpdir()}/kasane-${uid}`;
+  return xdg ? `${xdg}/kasane` : `${os.tmpdir()}/kasane-${outerUid(uid)}`;
 }
 
 /** Makes it, 0700; EPERM if somebody else got there first. */

@@ -3,15 +3,18 @@
 import * as fs from 'node:fs';
 import { type BaseLayer, openBaseLayer } from '../branch/base.ts';
 import { readOsRelease } from '../branch/identity.ts';
+import { openRecords, releasing } from '../branch/origin-store.ts';
 import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
 import { marksOfBase } from '../branch/whiteouts.ts';
 import type { MountOptions } from '../control/mount-options.ts';
 import { isWithin, readMountInfo } from '../control/mountinfo.ts';
-import { errnoName } from '../lib/errno.ts';
+import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { type Rights, rightsOfProcess } from '../sys/creds.ts';
 import { fstatfs, newStatfs, openat } from '../sys/file.ts';
+import type { StandIn } from '../union/sides.ts';
 import { readIfThere, replaceFile } from '../versions/files.ts';
 import type { BaseRecord } from '../versions/types.ts';
 
@@ -24,7 +27,9 @@ export interface OpenBranches {
   workFd: number;
   displacedFd: number;
   linksFd: number;
-  privileged: boolean;
+  rights: Rights;
+  /** Who owns what is brought up, whoever owns it in the base; null: whoever does. */
+  standIn: StandIn | null;
   osTree: boolean;
 }
 
@@ -37,18 +42,38 @@ export function stateDirOf(options: Pick<MountOptions, 'state' | 'overlay'>): st
 }
 
 /** Layers and overlay; nothing is written yet. */
-export function openLayers(options: Pick<MountOptions, 'bases' | 'overlay' | 'whiteouts'>): {
-  layers: BaseLayer[];
-  overlay: Overlay;
-  privileged: boolean;
-  osTree: boolean;
-} {
-  const privileged = process.geteuid?.() === 0;
-  const layers = options.bases.map((base, index) =>
-    openBaseLayer(index, base, privileged, marksOfBase(options.whiteouts)),
-  );
-  const overlay = openOverlay(options.overlay, privileged);
-  return { layers, overlay, privileged, osTree: layers.some((layer) => readOsRelease(layer.path) !== null) };
+export function openLayers(
+  options: Pick<MountOptions, 'bases' | 'overlay' | 'state' | 'whiteouts'>,
+): Pick<OpenBranches, 'layers' | 'overlay' | 'rights' | 'standIn' | 'osTree'> {
+  const rights = rightsOfProcess();
+  const marks = marksOfBase(options.whiteouts);
+  const layers = options.bases.map((base, index) => openBaseLayer(index, base, rights.actsForOthers, marks));
+  const overlay = openOverlay(options.overlay, prefixOf(stateDirOf(options), rights));
+  const standIn = rights.actsForOthers
+    ? null
+    : { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };
+  // What the journal told is asked about before the rest of the state is opened.
+  openRecords(overlay.origins, stateDirOf(options));
+  const osTree = layers.some((layer) => readOsRelease(layer.path) !== null);
+  return { layers, overlay, rights, standIn, osTree };
+}
+
+/** In the state directory: the kind of attributes that the overlay is made with. */
+const ATTRIBUTES_FILE = 'attributes';
+
+/** An overlay keeps its kind, whoever mounts it: the two do not see each other's. */
+function prefixOf(stateDir: string, { privileged }: Rights): Overlay['xattrPrefix'] {
+  const known = readIfThere(`${stateDir}/${ATTRIBUTES_FILE}`)?.toString('latin1').trim();
+  if (known === 'user.') return known;
+  if (known === 'trusted.' && !privileged) {
+    throw new FsError(E.EPERM, 'the overlay was made with trusted.* attributes: only root can mount it');
+  }
+  return privileged ? 'trusted.' : 'user.';
+}
+
+export function rememberAttributes(stateDir: string, { xattrPrefix }: Overlay): void {
+  if (readIfThere(`${stateDir}/${ATTRIBUTES_FILE}`) !== null) return;
+  replaceFile(stateDir, ATTRIBUTES_FILE, `${xattrPrefix}\n`);
 }
 
 function openDirectory(path: string): number {
@@ -118,18 +143,27 @@ export function openState(
 ): OpenBranches {
   const stateFd = openDirectory(stateDir);
   const work = `${stateDir}/work`;
-  if (!readOnly) emptyWork(work);
   const workFd = openDirectory(work);
   const displacedFd = openDirectory(`${stateDir}/displaced`);
   const linksFd = openDirectory(`${stateDir}/links`);
-  if (!readOnly) probeOverlay(opened.overlay, workFd);
+  const { overlay } = opened;
+  const error = openRecords(overlay.origins, stateDir);
+  if (error < 0)
+    throw new FsError(-error, `${escapeName(stateDir)}/origins: cannot be opened (${errnoName(error)})`);
+  if (!readOnly) {
+    emptyWork(overlay, work, workFd);
+    probeOverlay(overlay, workFd);
+  }
   return { ...opened, stateDir, stateFd, workFd, displacedFd, linksFd };
 }
 
-function emptyWork(work: string): void {
+function emptyWork(overlay: Overlay, work: string, workFd: number): void {
   for (const name of fs.readdirSync(bytesOf(work), { encoding: 'buffer' })) {
     const path = Buffer.concat([bytesOf(`${work}/`), name]);
-    fs.rmSync(path, { recursive: true, force: true });
+    releasing(overlay.origins, workFd, name.toString('latin1'), () => {
+      fs.rmSync(path, { recursive: true, force: true });
+      return 0;
+    });
   }
 }
 
@@ -218,6 +252,6 @@ export function backingDepth({ overlay, layers }: Pick<OpenBranches, 'overlay' |
 }
 
 export function stackNotes(branches: OpenBranches): string[] {
-  if (!branches.privileged || backingDepth(branches) < 2) return [];
+  if (!branches.rights.privileged || backingDepth(branches) < 2) return [];
   return ['a branch lies on overlayfs: overlayfs cannot be mounted on top of this mount'];
 }

@@ -56,7 +56,7 @@ async function openUnknown(overlay: string, log: Log): Promise<OfflineVerbs> {
 }
 
 async function openKnown(overlay: string, stateDir: string, log: Log): Promise<OfflineVerbs> {
-  const { overlay: opened } = openLayers({ bases: [], overlay, whiteouts: 'overlayfs' });
+  const { overlay: opened } = openLayers({ bases: [], overlay, state: stateDir, whiteouts: 'overlayfs' });
   const options = {
     stateDir,
     log,
@@ -99,7 +99,7 @@ class Offline {
     const there = bases.length > 0 && bases.every(isDirectory);
     const { readOnly } = this.#store;
     const options = { ...defaultMountOptions(), ...remembered, overlay: this.#overlay, readOnly };
-    const opened = openLayers({ ...options, bases: there ? bases : [] });
+    const opened = openLayers({ ...options, state: this.#stateDir, bases: there ? bases : [] });
     // As if read-only: what lies in work/ is for `check` to tell.
     const branches = openState(opened, this.#stateDir, true);
     const notes = await recover(this.#store, branches, this.#log);
@@ -147,12 +147,18 @@ class Offline {
   }
 
   #newReconciler(options: MountOptions, branches: OpenBranches, doubt: (why: string) => void): Reconciler {
-    const { overlay, layers, workFd, displacedFd, privileged, osTree } = branches;
+    const { overlay, layers, workFd, displacedFd, rights, standIn, osTree } = branches;
     let temp = 0;
     return new Reconciler({
-      branches: { overlay, layers },
+      branches: { overlay, layers, standIn },
       store: this.#store,
-      shop: { workFd, originAttr: overlay.origin, lenient: !privileged, volatile: false, log: this.#log },
+      shop: {
+        workFd,
+        origins: overlay.origins,
+        lenient: !rights.privileged,
+        volatile: false,
+        log: this.#log,
+      },
       osTree,
       log: this.#log,
       displacedFd,
@@ -170,11 +176,13 @@ class Offline {
   /** Made when something is to be changed: it takes numbers for its nodes. */
   #unionOf(branches: OpenBranches): Union {
     if (this.#union !== null) return this.#union;
-    const { overlay, layers, workFd, linksFd, stateFd, privileged, osTree } = branches;
+    const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = branches;
+    const { privileged, actsForOthers } = rights;
     let [next, end] = [0, 0];
     this.#union = new Union({
       config: {
         privileged,
+        actsForOthers,
         readOnly: false,
         volatile: false,
         mergesLive: false,

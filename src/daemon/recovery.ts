@@ -1,12 +1,12 @@
 // What the last daemon left undone, finished or taken back before anybody is served: an index that was lost is
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
 import { openDirectoryBeneath } from '../branch/base.ts';
+import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-store.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { baseName, parentPath } from '../lib/names.ts';
 import { close } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
-import { setxattr } from '../sys/xattr.ts';
 import type { Intent } from '../union/carrying.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
@@ -66,7 +66,7 @@ function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]):
     if (entry?.kind !== 'whiteout' || entry.origins.length > 0) continue;
     const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
     if (dirFd < 0) continue;
-    setxattr(dirFd, baseName(path), overlay.origin, encodeOrigins([origin]), 0);
+    writeOriginBytes(overlay.origins, dirFd, baseName(path), encodeOrigins([origin]));
     close(dirFd);
   }
 }
@@ -96,6 +96,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
       if (entry !== null) await retakeAncestor(store, branches, entry, log);
     }
   }
+  if (!recovered.clean) await tidyOriginRecords(branches, log);
   const finished = await finishIntents(store, branches);
   if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
   await store.flush();
@@ -124,6 +125,22 @@ async function rebuild(store: Store, branches: OpenBranches, log: Log): Promise<
   }
   for (const path of wrong) store.paths.delete(path);
   return count;
+}
+
+/** Records of origins that a crash left without their objects. Those of what lay in work/ have gone with it. */
+async function tidyOriginRecords({ overlay, linksFd, displacedFd }: OpenBranches, log: Log): Promise<void> {
+  if (overlay.origins.used[0] === 0) return;
+  const living = new Set<string>();
+  let whole = true;
+  for (const rootFd of [overlay.rootFd, linksFd, displacedFd]) {
+    const entries = walkOverlay({ ...overlay, rootFd }, '', '', () => {
+      whole = false;
+    });
+    for await (const { stat } of entries) living.add(recordName(stat));
+  }
+  if (!whole) return;
+  const removed = tidyRecords(overlay.origins, living);
+  if (removed > 0) log.info(`${removed} origins were without their objects`);
 }
 
 /** A merge whose file came to its name is a merge; one whose file did not has never been. */

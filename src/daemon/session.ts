@@ -38,6 +38,7 @@ import {
   openLayers,
   openState,
   protectionNotes,
+  rememberAttributes,
   rememberBases,
   rememberedMinor,
   stackNotes,
@@ -47,6 +48,7 @@ import {
 } from './branches.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
+import { limitNotes } from './limits.ts';
 import type { WorkerStart } from './messages.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
 import { serveOnWorker } from './serve-on-worker.ts';
@@ -107,7 +109,10 @@ class Session {
     try {
       const branches = openState(opened, stateDir, options.readOnly);
       const notes = await recover(store, branches, log);
-      if (!options.readOnly) rememberBases(stateDir, options);
+      if (!options.readOnly) {
+        rememberBases(stateDir, options);
+        rememberAttributes(stateDir, branches.overlay);
+      }
       return await Session.#mount(options, logConfig, branches, store, notes);
     } catch (error) {
       await store.close();
@@ -123,7 +128,7 @@ class Session {
     notes: string[],
   ): Promise<Session> {
     const { mountPoint, fsname, readOnly, suid, dev, exec, atime } = options;
-    const allowOther = options.allowOther ?? branches.privileged;
+    const allowOther = options.allowOther ?? branches.rights.actsForOthers;
     const open = () => openMount({ mountPoint, fsname, readOnly, suid, dev, exec, atime, allowOther });
     const before = options.export === 'off' ? null : rememberedMinor(branches.stateDir);
     const deviceFd = before === null ? open() : withMinor(before, open);
@@ -157,6 +162,7 @@ class Session {
       ...protectionNotes(branches.layers),
       ...whiteoutNotes(branches.overlay),
       ...stackNotes(branches),
+      ...limitNotes(options, branches),
     );
     if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
     this.#base = new BaseExchange({
@@ -180,15 +186,15 @@ class Session {
   }
 
   #newReconciler(): Reconciler {
-    const { overlay, layers, workFd, displacedFd, privileged, osTree } = this.#branches;
+    const { overlay, layers, workFd, displacedFd, rights, standIn, osTree } = this.#branches;
     let temp = 0;
     return new Reconciler({
-      branches: { overlay, layers },
+      branches: { overlay, layers, standIn },
       store: this.#store,
       shop: {
         workFd,
-        originAttr: overlay.origin,
-        lenient: !privileged,
+        origins: overlay.origins,
+        lenient: !rights.privileged,
         volatile: this.#options.volatile,
         log: this.#log,
       },
@@ -207,7 +213,8 @@ class Session {
 
   #newLink(deviceFd: number, logConfig: LogConfig): WorkerLink {
     const options = this.#options;
-    const { overlay, layers, workFd, linksFd, stateFd, privileged, osTree } = this.#branches;
+    const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = this.#branches;
+    const { privileged, actsForOthers } = rights;
     const start: WorkerStart = {
       deviceFd,
       wakeFd: this.#wakeFd,
@@ -218,6 +225,7 @@ class Session {
       stateFd,
       config: {
         privileged,
+        actsForOthers,
         readOnly: options.readOnly,
         volatile: options.volatile,
         redirectDir: options.redirectDir,
@@ -243,7 +251,7 @@ class Session {
       exported: options.export !== 'off',
       identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
-    const jobs = { ancestors: this.#store.ancestors, log: this.#log, privileged };
+    const jobs = { ancestors: this.#store.ancestors, origins: overlay.origins, log: this.#log, privileged };
     return new WorkerLink(serveOnWorker(start, this.#log), jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),

@@ -87,9 +87,15 @@ function report(context: MountContext, survey: Survey, counts: StatusCounts, siz
     counts,
     bytes: { overlay: survey.bytes, ...sizes },
     options: mounted === null ? {} : optionsByName(options),
-    overlayfsOptions: survey.redirects || survey.metacopies ? 'metacopy=on,redirect_dir=on' : '',
+    overlayfsOptions: overlayfsOptions(branches.overlay.xattrPrefix === 'user.', survey),
     notes,
   };
+}
+
+/** With userxattr overlayfs knows neither redirects nor metacopies: nothing is to be given out that it refuses. */
+function overlayfsOptions(user: boolean, { redirects, metacopies }: Survey): string {
+  if (user) return redirects || metacopies ? '' : 'userxattr';
+  return redirects || metacopies ? 'metacopy=on,redirect_dir=on' : '';
 }
 
 const onOff = (value: boolean) => (value ? 'on' : 'off');

@@ -1,10 +1,12 @@
 // Who the calling thread is for the kernel. libc's setuid, setgid and setgroups act on all threads of the
 // process; what is here acts on the calling thread alone, and so on each worker by itself.
 import { E } from '../lib/errno.ts';
+import { inUserNamespace } from '../lib/user-namespace.ts';
 import {
   CAP_DAC_OVERRIDE,
   CAP_DAC_READ_SEARCH,
   CAP_FOWNER,
+  CAP_SETUID,
   CAP_SYS_ADMIN,
   SYS_SETFSGID,
   SYS_SETFSUID,
@@ -105,9 +107,25 @@ export function hasCapability(cap: number): boolean {
   return ((capData.u32[(cap < 32 ? 0 : 3) + EFFECTIVE] as number) & (1 << (cap & 31))) !== 0;
 }
 
-/** Whether mounts can be made: root, and not in a container that forbids it. */
-export function isPrivileged(): boolean {
-  return process.geteuid?.() === 0 && hasCapability(CAP_SYS_ADMIN);
+/** What the process may do. */
+export interface Rights {
+  /** All that root may: owners, devices, trusted.* attributes. */
+  privileged: boolean;
+  /** It can act as other users: root, if only that of a container or a user namespace. */
+  actsForOthers: boolean;
+  /** Its ids are those of a user namespace. */
+  inNamespace: boolean;
+}
+
+/** trusted.* attributes are for CAP_SYS_ADMIN of the machine itself: no user namespace has it. */
+export function rightsOfProcess(): Rights {
+  const root = process.geteuid?.() === 0;
+  const inNamespace = inUserNamespace();
+  return {
+    privileged: root && !inNamespace && hasCapability(CAP_SYS_ADMIN),
+    actsForOthers: root && hasCapability(CAP_SETUID),
+    inNamespace,
+  };
 }
 
 /** The thread has a umask (and a working directory) of its own from now on. */

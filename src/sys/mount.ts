@@ -45,10 +45,16 @@ export function umount2(target: string, flags: number): number {
 
 /** struct mount_attr: attr_set, attr_clr, propagation, userns_fd. */
 const mountAttr = pinned(32);
-mountAttr.u32[0] = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME;
-// The access time's mode is a field, not a flag: it has to be cleared before it can be set.
-mountAttr.u32[2] = MOUNT_ATTR__ATIME;
 mountAttr.u32[4] = MS_PRIVATE;
+
+function setReadOnly(fd: number, noatime: boolean): number {
+  putA('');
+  mountAttr.u32[0] =
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (noatime ? MOUNT_ATTR_NOATIME : 0);
+  // The access time's mode is a field, not a flag: it has to be cleared before it can be set.
+  mountAttr.u32[2] = noatime ? MOUNT_ATTR__ATIME : 0;
+  return cMountSetattr(SYS_MOUNT_SETATTR, fd, NAME_A, AT_EMPTY_PATH, mountAttr.address, 32);
+}
 
 /**
  * A read-only view of the mount that `path` lies in, rooted at `path`, without what is mounted beneath it; it
@@ -60,8 +66,9 @@ export function privateReadOnlyClone(path: string): number {
   if (bad !== 0) return bad;
   const fd = cOpenTree(SYS_OPEN_TREE, AT_FDCWD, NAME_A, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   if (fd < 0) return fd;
-  putA('');
-  const error = cMountSetattr(SYS_MOUNT_SETATTR, fd, NAME_A, AT_EMPTY_PATH, mountAttr.address, 32);
+  // In a user namespace the mode of access times may be locked.
+  const set = setReadOnly(fd, true);
+  const error = set === -E.EPERM ? setReadOnly(fd, false) : set;
   if (error === 0) return fd;
   close(fd);
   return error;

@@ -1,5 +1,6 @@
 // Builds an object in work/, whole and synced, for the last step to rename into place. Main thread.
 import { openDirectoryBeneath } from '../branch/base.ts';
+import { type OriginStore, unlinkReleasing, writeOriginBytes } from '../branch/origin-store.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
@@ -42,7 +43,7 @@ export interface Blueprint {
 
 export interface Workshop {
   workFd: number;
-  originAttr: string;
+  origins: OriginStore;
   /** Unprivileged: owners and some attributes cannot be set. */
   lenient: boolean;
   volatile: boolean;
@@ -73,7 +74,7 @@ export function linkBuilt(shop: Workshop, temp: string, other: string): void {
 
 /** Takes away what was built and is not used. */
 export function discard(shop: Workshop, temp: string): void {
-  const error = unlinkat(shop.workFd, temp, 0);
+  const error = unlinkReleasing(shop.origins, shop.workFd, temp, 0);
   if (error === -E.EISDIR || error === -E.EPERM) unlinkat(shop.workFd, temp, AT_REMOVEDIR);
 }
 
@@ -123,14 +124,14 @@ function buildSpecial(shop: Workshop, temp: string, plan: Blueprint): void {
 
 /** Owner, attributes, mode, origin, times: in the order in which none takes another away. */
 function dress(shop: Workshop, dirFd: number, name: string, plan: Blueprint): void {
-  const lenient = shop.lenient ? [E.EPERM, E.EOPNOTSUPP] : [];
+  const lenient = shop.lenient ? [E.EPERM, E.EOPNOTSUPP, E.EINVAL] : [];
   check(fchownat(dirFd, name, plan.uid, plan.gid), 'set an owner', lenient);
   for (const [attr, value] of plan.xattrs) {
     check(setxattr(dirFd, name, attr, value, 0), `set ${attr}`, lenient);
   }
   if (!isSymlink(plan.mode)) check(fchmodat(dirFd, name, plan.mode & 0o7777), 'set a mode');
   if (plan.origins.length > 0 && !isDirectory(plan.mode)) {
-    check(setxattr(dirFd, name, shop.originAttr, encodeOrigins(plan.origins), 0), 'set an origin', lenient);
+    check(writeOriginBytes(shop.origins, dirFd, name, encodeOrigins(plan.origins)), 'set an origin');
   }
   const { mtimeSec, mtimeNsec } = plan;
   check(utimensat(dirFd, name, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec), 'set times');

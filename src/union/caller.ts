@@ -48,10 +48,10 @@ export function mayKeepSetgid(pid: number, gid: number): boolean {
 }
 
 /** Runs `work` with the caller's fsuid, fsgid and umask where the daemon may take them on. */
-export function asCaller(caller: Caller, privileged: boolean, work: () => number): number {
+export function asCaller(caller: Caller, actsForOthers: boolean, work: () => number): number {
   // The worker's own: its file system state is not shared with other threads (unshareFs).
   umask(caller.umask);
-  if (!privileged || (caller.uid === 0 && caller.gid === 0)) return work();
+  if (!actsForOthers || (caller.uid === 0 && caller.gid === 0)) return work();
   if (caller.groups.length > 0) setGroups(caller.groups);
   try {
     const changed = setFsIds(caller.uid, caller.gid);

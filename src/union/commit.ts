@@ -1,6 +1,7 @@
 // The last step of what the reconciler decided, on the serving worker and in one go: nobody writes to the file
 // (lease), both sides are what they were when the decision was computed, rename. On any difference the answer
 // is EAGAIN, and the reconciler begins again.
+import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
 import {
@@ -13,7 +14,7 @@ import {
   RENAME_NOREPLACE,
 } from '../sys/constants.ts';
 import { close, openat, setLease } from '../sys/file.ts';
-import { renameat2, unlinkat } from '../sys/names.ts';
+import { renameat2 } from '../sys/names.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
@@ -196,15 +197,17 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   const child = union.table.child(parent, name) ?? null;
   if (child !== null && child.dir === null) keepObject(union, parent, name, child);
   const whiteout = overlay === null && union.found.state === WHITEOUT;
+  const { origins } = union.overlay;
   let error: number;
   if (action === 'replace') {
     const flags = overlay === null && !whiteout ? RENAME_NOREPLACE : 0;
     const from = request.displacedFd >= 0 ? request.displacedFd : union.workFd;
-    error = keepingTimes(dirFd, () => renameat2(from, temp, dirFd, name, flags));
+    const put = () => renameat2(from, temp, dirFd, name, flags);
+    error = keepingTimes(dirFd, () => (flags === 0 ? releasing(origins, dirFd, name, put) : put()));
   } else if (action === 'displace') {
     error = renameat2(dirFd, name, request.displacedFd, temp, RENAME_NOREPLACE);
   } else {
-    error = keepingTimes(dirFd, () => unlinkat(dirFd, name, 0));
+    error = keepingTimes(dirFd, () => unlinkReleasing(origins, dirFd, name, 0));
   }
   if (error < 0) {
     if (child !== null) dropObject(child);

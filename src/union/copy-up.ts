@@ -3,6 +3,7 @@
 // a crash leaves behind are in native-notes/copy-up.md.
 import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
 import { isRegular, isSymlink, S_IFMT, type Stat } from '../lib/stat.ts';
@@ -29,7 +30,7 @@ import { find, instantiate } from './lookup.ts';
 import { type Handle, IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
-import { ensureOverlayDir, firstError, keepingTimes, tolerate } from './overlay-dir.ts';
+import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
 import { divide, isApart } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
@@ -126,7 +127,6 @@ function newJob(
     truncate: false,
     seen: null,
     ino: baseIno(node.layer, node.ino),
-    originAttr: union.overlay.origin,
     sync: false,
     osTree: union.config.osTree,
     ...more,
@@ -277,7 +277,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
       ? parentFd
       : (firstError(
           () => copyAttributes(stat, dirFd, name, union.workFd, temp, lenient),
-          () => tolerate(writeOrigins(union, union.workFd, temp, [origin]), lenient),
+          () => writeOrigins(union, union.workFd, temp, [origin]),
           () => copyTimes(stat, union.workFd, temp),
           () =>
             publish(union, 'special', [{ kind: 'copy-up', path, time: Date.now(), origin }], () =>
@@ -287,7 +287,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
             ),
         ) ?? 0);
   if (error < 0) {
-    unlinkat(union.workFd, temp, 0);
+    unlinkReleasing(union.overlay.origins, union.workFd, temp, 0);
     return error;
   }
   return showOverlay(union, node, place, parentFd);

@@ -2,6 +2,7 @@
 // are made in place; where a whiteout lies, or the base has the name beneath an opaque directory, they are made
 // in work/, given their origin, and renamed over the whiteout.
 import { inheritAcl } from '../branch/acl.ts';
+import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { setImpure, setOpaque } from '../branch/overlay.ts';
 import { OPAQUE_MARK } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -146,7 +147,9 @@ export function createUnnamed(
   const access = object.flags & O_ACCMODE;
   // Without O_EXCL it may be given a name later.
   const flags = access | (object.flags & O_EXCL) | O_TMPFILE | O_CLOEXEC;
-  const fd = asCaller(caller, union.config.privileged, () => openat(dirFd, '.', flags, object.mode & 0o7777));
+  const fd = asCaller(caller, union.config.actsForOthers, () =>
+    openat(dirFd, '.', flags, object.mode & 0o7777),
+  );
   if (fd < 0) return fd;
   const { stat } = union.entry;
   const error = fstat(fd, stat);
@@ -218,7 +221,7 @@ function makeAt(
   caller: Caller,
   opened: Opened,
 ): number {
-  return asCaller(caller, union.config.privileged, () => {
+  return asCaller(caller, union.config.actsForOthers, () => {
     switch (object.mode & S_IFMT) {
       case S_IFREG: {
         const flags = flagsForNew(union, object.flags) | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
@@ -253,15 +256,14 @@ function makeOver(
   const isDir = isDirectory(object.mode);
   const hides = isDir && hidesDirectory;
   const taken = origin !== null && isTaken(isDir, origin) ? origin : null;
-  const lenient = !union.config.privileged;
   const failed =
     firstError(
       () => inherit(union, dirFd, temp, object, caller),
       () => (hides ? setOpaque(union.overlay, union.workFd, temp) : 0),
-      () => (taken ? tolerate(writeOrigins(union, union.workFd, temp, [taken]), lenient) : 0),
+      () => (taken ? writeOrigins(union, union.workFd, temp, [taken]) : 0),
       () => publishOver(union, 'create', temp, at, isDir, taken),
     ) ?? 0;
-  if (failed < 0) unlinkat(union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
+  if (failed < 0) unlinkReleasing(union.overlay.origins, union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
   return failed;
 }
 
@@ -284,11 +286,13 @@ function publishOver(
   const { dirFd, name, path, whiteout } = at;
   const what = origin === null ? { kind: 'added' as const } : { kind: 'taken' as const, origin };
   const flags = !whiteout ? RENAME_NOREPLACE : isDir ? RENAME_EXCHANGE : 0;
+  const { origins } = union.overlay;
+  const put = () => renameat2(union.workFd, temp, dirFd, name, flags);
   const error = publish(union, step, [{ ...what, path, time: Date.now() }], () =>
-    renameat2(union.workFd, temp, dirFd, name, flags),
+    flags === 0 ? releasing(origins, dirFd, name, put) : put(),
   );
   // The whiteout lies in work/ now; should it stay, the next start clears it away.
-  if (error === 0 && whiteout && isDir) unlinkat(union.workFd, temp, 0);
+  if (error === 0 && whiteout && isDir) unlinkReleasing(origins, union.workFd, temp, 0);
   return error;
 }
 
@@ -399,5 +403,5 @@ export function addOrigin(
   // An object that comes back to where it was copied up from goes on showing the number that it has from there.
   const ino = list.find((one) => one.path === origin.path)?.ino ?? 0;
   const now = [...others, { ...origin, ino }];
-  return tolerate(writeOrigins(union, dirFd, name, now), !union.config.privileged);
+  return writeOrigins(union, dirFd, name, now);
 }

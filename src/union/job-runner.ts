@@ -2,6 +2,7 @@
 // copy of a file is the ancestor-to-be: small ones are written from the very bytes that were hashed, large ones
 // are read for the hash first, and the fingerprint tells whether the copy is of the same version.
 import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
+import { type OriginStore, writeOriginBytes } from '../branch/origin-store.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
 import { hash128Stream } from '../lib/hash.ts';
@@ -23,7 +24,6 @@ import {
   pwriteAsync,
 } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
-import { setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import { failPoint } from './fail-point.ts';
@@ -33,6 +33,7 @@ import { encodeXattrs, hashXattrs } from './xattr-set.ts';
 
 export interface JobContext {
   ancestors: Ancestors;
+  origins: OriginStore;
   log: Log;
   privileged: boolean;
 }
@@ -218,7 +219,7 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
   if (attributes < 0) return done(attributes);
   const origin = await originOf(context, job, before, content, torn);
   const encoded = encodeOrigins([origin]);
-  const set = setxattr(fd, '', job.originAttr, encoded, 0);
+  const set = writeOriginBytes(context.origins, fd, '', encoded);
   if (set < 0) return done(set);
   if (!job.truncate) copyTimes(before, fd, '');
   const synced = job.sync ? await fsyncAsync(fd) : 0;

@@ -33,7 +33,6 @@ export interface CopyUpJob {
   path: string;
   /** st_ino that the union goes on showing. */
   ino: number;
-  originAttr: string;
   sync: boolean;
   osTree: boolean;
 }

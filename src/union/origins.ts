@@ -1,9 +1,8 @@
-// The origins of an overlay object: read from its extended attribute, kept on the node while its ctime stands,
+// The origins of an overlay object: read from where they lie, kept on the node while its ctime stands,
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
-
+import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
-import { getxattr, setxattr } from '../sys/xattr.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
 import { locate } from './locate.ts';
 import type { Node, OriginCache } from './node.ts';
@@ -13,7 +12,7 @@ const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, list: [], ino: 0 };
 
 /** Origins read from an object by descriptor and name; an unreadable attribute is none, and `check` names it. */
 export function readOrigins(union: Union, dirFd: number, name: string): Origin[] {
-  const value = getxattr(dirFd, name, union.overlay.origin);
+  const value = readOriginBytes(union.overlay.origins, dirFd, name);
   if (typeof value === 'number') return [];
   return decodeOrigins(value) ?? [];
 }
@@ -33,7 +32,7 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
 
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
 export function writeOrigins(union: Union, dirFd: number, name: string, list: readonly Origin[]): number {
-  return setxattr(dirFd, name, union.overlay.origin, encodeOrigins(list), 0);
+  return writeOriginBytes(union.overlay.origins, dirFd, name, encodeOrigins(list));
 }
 
 /** Hash of the fingerprint of a base object. */

@@ -4,7 +4,7 @@ import { E } from '../lib/errno.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import { AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
-import { statx } from '../sys/stat.ts';
+import { fchmodat, statx } from '../sys/stat.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
 import type { Name, Node } from './node.ts';
@@ -14,11 +14,18 @@ import { basePathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Union } from './union.ts';
 
-/** Names of overlay directories keep their times when something is only brought up into them. */
+/**
+ * Overlay directories keep their times when something is only brought up into them, and so do those that their
+ * owner may not write to: without privileges the daemon is no more than that, and has to open them meanwhile.
+ */
 export function keepingTimes(dirFd: number, work: () => number): number {
   const before = newStat();
   const known = statx(dirFd, '', AT_SYMLINK_NOFOLLOW, before);
-  const result = work();
+  let result = work();
+  if (result === -E.EACCES && known === 0 && fchmodat(dirFd, '', (before.mode & 0o7777) | 0o300) === 0) {
+    result = work();
+    fchmodat(dirFd, '', before.mode & 0o7777);
+  }
   if (known === 0 && result >= 0) copyTimes(before, dirFd, '');
   return result;
 }
@@ -44,15 +51,19 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   const made = mkdirat(union.workFd, temp, 0o700);
   if (made < 0) return made;
   const lenient = !union.config.privileged;
+  // Another parent is written into a directory, which only who may write to it may do.
+  const shut = !union.config.actsForOthers && (stat.mode & 0o200) === 0;
   const error =
     firstError(
       () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
       () => writeDirOrigin(union, temp, place, stat, layer),
       () => copyTimes(stat, union.workFd, temp),
+      () => (shut ? fchmodat(union.workFd, temp, (stat.mode & 0o7777) | 0o200) : 0),
       () =>
         publish(union, 'directory', [], () =>
           keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE)),
         ),
+      () => (shut ? fchmodat(parentFd, place.name, stat.mode & 0o7777) : 0),
     ) ?? 0;
   if (error < 0) {
     unlinkat(union.workFd, temp, AT_REMOVEDIR);
@@ -71,7 +82,7 @@ function writeDirOrigin(union: Union, temp: string, place: Name, stat: Stat, lay
   const basePath = basePathAt(place.parent, place.name);
   if (basePath === null) return 0;
   const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
-  return tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
+  return writeOrigins(union, union.workFd, temp, [origin]);
 }
 
 /** The first negative result of steps that build on each other; undefined when all went well. */
@@ -83,7 +94,7 @@ export function firstError(...steps: (() => number)[]): number | undefined {
   return undefined;
 }
 
-/** Ordinary users may not put attributes on symlinks and devices: those are without an origin then. */
+/** Marks of a directory are left out where its attributes are not ours to change. */
 export function tolerate(result: number, lenient: boolean): number {
   return lenient && (result === -E.EPERM || result === -E.EOPNOTSUPP) ? 0 : result;
 }

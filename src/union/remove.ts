@@ -2,6 +2,7 @@
 // what it hides; it is made in work/ and put there by one rename, so that there is no moment in between.
 
 import { readNames } from '../branch/listing.ts';
+import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { noteWhiteouts, placeWhiteout } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory } from '../lib/stat.ts';
@@ -39,7 +40,7 @@ export function expectWhiteout(union: Union, dirFd: number): number {
 export function makeWhiteout(union: Union, temp: string, origin: Origin | null): number {
   const made = placeWhiteout(union.overlay, union.workFd, temp);
   if (made < 0 || origin === null) return made;
-  const error = tolerate(writeOrigins(union, union.workFd, temp, [origin]), !union.config.privileged);
+  const error = writeOrigins(union, union.workFd, temp, [origin]);
   if (error < 0) unlinkat(union.workFd, temp, 0);
   return error;
 }
@@ -84,7 +85,7 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node
   const path = pathAt(parent, name);
   const recorded = path !== null && originsOf(union, node, union.found.stat).list.length > 0;
   const notes = recorded ? [{ kind: 'removed' as const, path, time: Date.now() }] : [];
-  return publish(union, 'remove', notes, () => unlinkat(dirFd, name, 0));
+  return publish(union, 'remove', notes, () => unlinkReleasing(union.overlay.origins, dirFd, name, 0));
 }
 
 /** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
@@ -119,6 +120,7 @@ function putWhiteout(
   const left = leavingVersion(union, parent, name, callerPid);
   if (typeof left === 'number') return left;
   const origin = left?.origin ?? null;
+  const { origins } = union.overlay;
   const temp = union.tempName();
   const note = { kind: 'whiteout', path, time: Date.now(), ...(origin === null ? {} : { origin }) } as const;
   const made = makeWhiteout(union, temp, origin);
@@ -126,9 +128,11 @@ function putWhiteout(
     made < 0
       ? made
       : publish(union, 'whiteout', [note], () =>
-          renameat2(union.workFd, temp, dirFd, name, directory ? RENAME_EXCHANGE : 0),
+          directory
+            ? renameat2(union.workFd, temp, dirFd, name, RENAME_EXCHANGE)
+            : releasing(origins, dirFd, name, () => renameat2(union.workFd, temp, dirFd, name, 0)),
         );
-  if (made === 0 && error < 0) unlinkat(union.workFd, temp, 0);
+  if (made === 0 && error < 0) unlinkReleasing(origins, union.workFd, temp, 0);
   else if (made === 0 && directory) emptyAndRemove(union, temp);
   rememberLeft(union, path, left, error === 0);
   return error;
@@ -161,7 +165,7 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
 
 /** A directory of the overlay that is empty in the union: plainly, or by way of work/ if whiteouts lie in it. */
 export function removeOverlayDir(union: Union, dirFd: number, name: string, path: string): number {
-  const plain = unlinkat(dirFd, name, AT_REMOVEDIR);
+  const plain = unlinkReleasing(union.overlay.origins, dirFd, name, AT_REMOVEDIR);
   if (plain !== -E.ENOTEMPTY && plain !== -E.EEXIST) return plain;
   const temp = union.tempName();
   const notes = [{ kind: 'removed' as const, path, time: Date.now() }];
@@ -177,9 +181,10 @@ export function emptyAndRemove(union: Union, temp: string): number {
   if (fd < 0) return fd;
   const names: string[] = [];
   readNames(fd, (one) => names.push(one));
-  for (const one of names) unlinkat(fd, one, 0);
+  const { origins } = union.overlay;
+  for (const one of names) unlinkReleasing(origins, fd, one, 0);
   close(fd);
-  const error = unlinkat(union.workFd, temp, AT_REMOVEDIR);
+  const error = unlinkReleasing(origins, union.workFd, temp, AT_REMOVEDIR);
   if (error < 0) union.host.log.warn(`work/${temp}: cannot be removed (errno ${-error})`);
   return 0;
 }

@@ -3,11 +3,12 @@
 // name of the base has that name's origin; whatever goes leaves its origin behind, with the whiteout.
 // RENAME_WHITEOUT makes name and whiteout change in one step.
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { removeRedirect, setOpaque, setRedirect } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
-import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
+import { mkdirat, renameat2 } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -18,7 +19,7 @@ import { failPoint } from './fail-point.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { writeOrigins } from './origins.ts';
-import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
+import { ensureOverlayDir, firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { dropObject, emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWhiteout } from './remove.ts';
@@ -234,7 +235,9 @@ function moveAlong(
     withIds(union, from, to, false, () =>
       source.dir
         ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
-        : moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
+        : releasing(union.overlay.origins, toFd, to.name, () =>
+            moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
+          ),
     ),
   );
   if (error < 0) return error;
@@ -265,8 +268,8 @@ function moveLeaving(
 ): number {
   const flags = leaves && !union.overlay.whiteoutFiles ? RENAME_WHITEOUT : 0;
   const error = renameat2(fromFd, fromName, toFd, toName, flags);
-  // Ordinary users may not, and whiteouts that are files cannot: those follow in a second step.
-  if (flags !== 0 && (error === -E.EPERM || error === -E.EINVAL) && !union.config.privileged) {
+  // Where it cannot be had in one step (it is a file, or a kernel before 5.8 wants privileges) it follows.
+  if (flags !== 0 && (error === -E.EPERM || error === -E.EINVAL)) {
     return renameat2(fromFd, fromName, toFd, toName, 0);
   }
   return error;
@@ -292,7 +295,7 @@ function moveDirectory(
   if (swapped < 0) return swapped;
   failPoint('rename-swapped');
   // The whiteout that lay there is the one that is to be left.
-  return leaves ? 0 : unlinkat(fromFd, fromName, 0);
+  return leaves ? 0 : unlinkReleasing(union.overlay.origins, fromFd, fromName, 0);
 }
 
 /** A directory that holds whiteouts alone gives way to an opaque one that holds nothing: guests see no difference. */
@@ -312,9 +315,11 @@ function bareDirectory(union: Union, dirFd: number, name: string): number {
 
 /** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
 function leaveWhiteout(union: Union, dirFd: number, name: string, origin: Origin | null): number {
-  if (origin === null && union.config.privileged && !union.overlay.whiteoutFiles) return 0;
-  const error = origin === null ? -E.ENOENT : writeOrigins(union, dirFd, name, [origin]);
-  if (error !== -E.ENOENT) return tolerate(error, !union.config.privileged);
+  const error =
+    origin === null
+      ? statx(dirFd, name, AT_SYMLINK_NOFOLLOW, union.stat)
+      : writeOrigins(union, dirFd, name, [origin]);
+  if (error !== -E.ENOENT) return error;
   const temp = union.tempName();
   const made = makeWhiteout(union, temp, origin);
   return made < 0 ? made : renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);

@@ -3,6 +3,7 @@
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { readNames } from '../branch/listing.ts';
+import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -51,10 +52,17 @@ export interface BaseSide {
   fingerprint: string;
 }
 
+export interface StandIn {
+  uid: number;
+  gid: number;
+}
+
 /** The branches as the main thread holds them. */
 export interface Branches {
   overlay: Overlay;
   layers: BaseLayer[];
+  /** The one user whom all of the overlay belongs to; null: objects belong to whom the guest gives them. */
+  standIn: StandIn | null;
 }
 
 function openParent(rootFd: number, path: string): number {
@@ -97,7 +105,7 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
     const error = statAt(dirFd, name, stat);
     if (isAbsent(error)) return side;
     if (error < 0) throw new FsError(-error, `${path}: the overlay cannot be read`);
-    const value = getxattr(dirFd, name, overlay.origin);
+    const value = readOriginBytes(overlay.origins, dirFd, name);
     side.origins = typeof value === 'number' ? [] : (decodeOrigins(value) ?? []);
     side.origin = originFor(side.origins, basePath);
     if (isWhiteout(overlay.marks, dirFd, name, stat)) {
@@ -290,6 +298,17 @@ export function sideOf(found: Found): Side {
     content: found.content,
     xattrs: hashXattrs(found.xattrs),
   };
+}
+
+/**
+ * The overlay's side as its guest means it: where one user stands in for all owners, having that user for an owner
+ * is no change of it.
+ */
+export function meantBy(side: Side, origin: Origin | null, standIn: StandIn | null): Side {
+  if (standIn === null || origin === null || origin.mode === 0) return side;
+  const uid = side.uid === standIn.uid ? origin.uid : side.uid;
+  const gid = side.gid === standIn.gid ? origin.gid : side.gid;
+  return { ...side, uid, gid };
 }
 
 /** What an origin says of the ancestor; null: there is none. */

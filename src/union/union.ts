@@ -18,6 +18,8 @@ import type { Witness } from './witness.ts';
 
 export interface UnionConfig {
   privileged: boolean;
+  /** What a guest's user makes is made as that user. */
+  actsForOthers: boolean;
   readOnly: boolean;
   /** No sync of data at publication. */
   volatile: boolean;

@@ -2,6 +2,7 @@
 // for reconciling everything.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
+import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
@@ -70,16 +71,21 @@ export async function* walkFrom(overlay: Overlay, path: string): AsyncGenerator<
   if (entry.kind === 'dir') yield* walkOverlay(overlay, path, entry.basePath);
 }
 
-/** Everything beneath `from`, which the base has at `fromBase`; a directory before what it holds. */
+/**
+ * Everything beneath `from`, which the base has at `fromBase`; a directory before what it holds. `unread` hears of
+ * directories that cannot be read.
+ */
 export async function* walkOverlay(
   overlay: Overlay,
   from = '',
   fromBase = from,
+  unread: (path: string) => void = () => {},
 ): AsyncGenerator<OverlayEntry> {
   const open: { path: string; basePath: string }[] = [{ path: from, basePath: fromBase }];
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const found = readDirectory(overlay, next);
-    for (const entry of found) {
+    if (found === null) unread(next.path);
+    for (const entry of found ?? []) {
       yield entry;
       if (entry.kind === 'dir') open.push({ path: entry.path, basePath: entry.basePath });
     }
@@ -87,12 +93,13 @@ export async function* walkOverlay(
   }
 }
 
-function readDirectory(overlay: Overlay, at: { path: string; basePath: string }): OverlayEntry[] {
+/** null: it cannot be read, or has gone. */
+function readDirectory(overlay: Overlay, at: { path: string; basePath: string }): OverlayEntry[] | null {
   const pathFd = openDirectoryBeneath(overlay.rootFd, at.path);
-  if (pathFd < 0) return [];
+  if (pathFd < 0) return null;
   const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   close(pathFd);
-  if (fd < 0) return [];
+  if (fd < 0) return null;
   const entries: OverlayEntry[] = [];
   try {
     const names: string[] = [];
@@ -118,7 +125,7 @@ export function describe(
   const stat = newStat();
   if (statAt(dirFd, name, stat) < 0) return null;
   const dir = isDirectory(stat.mode);
-  const value = dir ? -1 : getxattr(dirFd, name, overlay.origin);
+  const value = dir ? -1 : readOriginBytes(overlay.origins, dirFd, name);
   const origins = typeof value === 'number' ? [] : decodeOrigins(value);
   const redirect = dir ? redirectOf(overlay, dirFd, name) : null;
   return {

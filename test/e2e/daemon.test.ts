@@ -1,10 +1,6 @@
-// The daemon as a process: what ps shows, how it ends, what it logs, and what a guest cannot reach through it.
-import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
-import * as readline from 'node:readline';
 import { describe, expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
-import { tracked } from '../lib/cleanup.ts';
 import {
   daemonOf,
   kasane,
@@ -17,7 +13,7 @@ import {
 } from '../lib/kasane.ts';
 import { mountAt, takeDown } from '../lib/mounts.ts';
 import { mountTest, testNeeding } from '../lib/needs.ts';
-import { isAlive, run, runOk, sh, waitUntil } from '../lib/run.ts';
+import { isAlive, run, runOk, waitUntil } from '../lib/run.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
 
 const words = (pid: number) => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
@@ -269,104 +265,6 @@ mountTest(
         expect(await mount.sh('cat d/f')).toBe('base\nguest\n');
       });
     }),
-);
-
-const USER = 65534;
-
-/**
- * A Kasane of an ordinary user, in a mount namespace of its own with a device that anybody may open; `as` runs a
- * bash script there, by default as that user.
- */
-async function withUsersMount(
-  layers: Layers,
-  body: (as: (script: string, uid?: number) => ReturnType<typeof run>) => Promise<void>,
-): Promise<void> {
-  const script = `
-    mkdir -p "$1/dev"; mount -t tmpfs none "$1/dev"; mknod -m 666 "$1/dev/fuse" c 10 229
-    mount --bind "$1/dev/fuse" /dev/fuse; umount -l "$1/dev"
-    export KASANE_RUNTIME_DIR="$1/run"
-    shift; exec setpriv --reuid=${USER} --regid=${USER} --clear-groups "$@"
-  `;
-  const enter = ['--mount', '--propagation', 'private', 'bash', '-euc', script, 'bash', layers.dir];
-  const command = [process.execPath, mainFile, 'mount', '--foreground', '--settle', '0'];
-  const args = ['--base', layers.base, '--overlay', layers.overlay, layers.mnt];
-  const child = spawn('unshare', [...enter, ...command, ...args], {
-    cwd: '/',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let log = '';
-  child.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
-  const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
-  const stop = tracked(async () => {
-    child.kill('SIGTERM');
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 5000))]);
-    child.kill('SIGKILL');
-  });
-  const as = (what: string, uid = USER) =>
-    run('nsenter', [
-      `--target=${child.pid}`,
-      '--mount',
-      'setpriv',
-      `--reuid=${uid}`,
-      `--regid=${uid}`,
-      '--clear-groups',
-      'env',
-      `KASANE_RUNTIME_DIR=${layers.dir}/run`,
-      ...['bash', '-euc', what, 'bash', layers.mnt, mainFile],
-    ]);
-  try {
-    const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    const first = await Promise.race([lines.next(), ended.then(() => null)]);
-    if (first === null || first.done) throw new Error(`it did not serve: ${log}`);
-    await body(as);
-    const done = await as(`${process.execPath} "$2" umount "$1"`);
-    expect({ code: done.code, stderr: done.stderr }).toEqual({ code: 0, stderr: '' });
-    expect(await ended).toBe(0);
-  } finally {
-    await stop();
-  }
-}
-
-mountTest(
-  'an ordinary user mounts through fusermount3, with what an ordinary user may write',
-  () =>
-    withLayers(async (layers) => {
-      const { base, overlay, mnt, dir } = layers;
-      await sh('cd "$1"; mkdir -p d/e; for f in a b d/c d/e/g; do echo base > $f; done; ln -s a l', [base]);
-      await sh('chown -R 65534:65534 "$@"; mkdir "$3/run"; chown 65534 "$3/run"', [overlay, mnt, dir]);
-      await withBaseUntouched(base, async () => {
-        await withUsersMount(layers, async (as) => {
-          const work = `
-            cd "$1"
-            echo guest >> a; rm b; mkdir new; echo x > new/f; mv d/c d/moved; chmod 700 d/e; ln -sf b l
-            rm -r d/e; mkdir d/e; echo y > d/e/only
-            test "$(stat -c %U:%G a new/f)" = $'nobody:nogroup\\nnobody:nogroup'
-            ${process.execPath} "$2" status "$1" | grep -q '^copies '
-          `;
-          expect(await as(work)).toMatchObject({ code: 0, stderr: '' });
-          expect((await as('cat "$1/a"', 0)).stderr).toContain('Permission denied');
-          expect((await as('chown 0 "$1/a"')).stderr).toContain('Operation not permitted');
-          expect((await as('setfattr -n user.kasane.origin -v x "$1/a"')).code).not.toBe(0);
-          expect((await as('setfattr -n user.mine -v x "$1/a"; getfattr -d "$1/a"')).stdout).toContain(
-            'user.mine',
-          );
-        });
-        expect(await runOk('getfattr', ['-d', '-m', '-', `${overlay}/a`])).toContain('user.kasane.origin=');
-        expect(await runOk('getfattr', ['-d', '-m', '-', `${overlay}/d/e`])).toContain(
-          'user.overlay.opaque="y"',
-        );
-        expect(await runOk('stat', ['-c', '%F %t:%T', `${overlay}/b`])).toBe('character special file 0:0\n');
-        await withUsersMount(layers, async (as) => {
-          const seen = await as(
-            'cd "$1"; find . | sort | tr "\\n" " "; cat a d/moved d/e/only new/f; readlink l',
-          );
-          expect(seen.stdout).toBe(
-            '. ./a ./d ./d/e ./d/e/only ./d/moved ./l ./new ./new/f base\nguest\nbase\ny\nx\nb\n',
-          );
-        });
-      });
-    }),
-  { commands: ['fusermount3', 'unshare', 'nsenter', 'setpriv', 'getfattr'] },
 );
 
 mountTest('a daemon in the background logs to the file that it is given', () =>

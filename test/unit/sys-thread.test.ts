@@ -242,7 +242,9 @@ describe('the calling thread', () => {
       expect(creds.setFsIds(0, 0)).toBe(0);
     }
     expect(creds.hasCapability(C.CAP_CHOWN)).toBe(true);
-    expect(creds.isPrivileged()).toBe(creds.hasCapability(C.CAP_SYS_ADMIN));
+    const { privileged, actsForOthers, inNamespace } = creds.rightsOfProcess();
+    expect(privileged).toBe(creds.hasCapability(C.CAP_SYS_ADMIN) && !inNamespace);
+    expect(actsForOthers).toBe(creds.hasCapability(C.CAP_SETUID));
   });
 
   testNeeding({ root: true }, 'setGroups and a umask of its own leave the other threads alone', () => {

@@ -1,0 +1,124 @@
+// Mounts without the machine's privileges: as an ordinary user through fusermount3, and as root of a user namespace.
+// What can work there does, what cannot is said, and origins that no attribute can hold are kept beside the overlay.
+import { describe, expect } from 'vitest';
+import { type Layers, withLayers } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { runOk, sh } from '../lib/run.ts';
+import { withBaseUntouched } from '../lib/tree.ts';
+import { giveToUser, type Standing, usersNeed, withUsersMount } from '../lib/users.ts';
+
+const node = process.execPath;
+
+async function populated(layers: Layers): Promise<void> {
+  await sh(
+    `cd "$1"; mkdir -p d/e shut; for f in a b d/c d/e/g shut/f; do echo base > $f; done
+    ln -s a l; ln -s b l2; ln -s b l3; mkfifo p p2; chmod 555 shut`,
+    [layers.base],
+  );
+  await giveToUser(layers);
+}
+
+const work = `
+  cd "$1"
+  echo guest >> a; rm b; mkdir new; echo x > new/f; mv d/c d/moved; chmod 700 d/e; ln -sfn b l
+  rm -r d/e; mkdir d/e; echo y > d/e/only; echo more >> shut/f; chmod 600 p; mv p2 q; mv l2 l4; mv d dd
+  mkfifo own; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'
+`;
+
+const afterwards = `
+  cd "$1"; find . -printf '%P %y %m %l\\n' | sort; cat a dd/moved dd/e/only new/f shut/f
+`;
+
+const expected = `    d 755 
+a f 644 
+dd d 755 
+dd/e d 755 
+dd/e/only f 644 
+dd/moved f 644 
+l l 777 b
+l3 l 777 b
+l4 l 777 b
+new d 755 
+new/f f 644 
+own p 644 
+p p 600 
+q p 644 
+shut d 555 
+shut/f f 644 
+sock s 755 
+base
+guest
+base
+y
+x
+base
+more
+`.replace(/^ +/, ' ');
+
+for (const standing of ['user', 'namespace'] as const) {
+  describe(standing === 'user' ? 'an ordinary user' : 'root of a user namespace', () => {
+    mountTest(
+      'changes everything that is its own, finds it again, and leaves the base alone',
+      () =>
+        withLayers(async (layers) => {
+          await populated(layers);
+          const { base, overlay } = layers;
+          await withBaseUntouched(base, async () => {
+            await withUsersMount(layers, standing, async (mount) => {
+              await mount.sh(work);
+              expect(await mount.sh(afterwards)).toBe(expected);
+              expect(await mount.sh(`${node} "$2" status "$1"`)).toMatch(/^copies [1-9]/m);
+              expect((await mount.as('mknod "$1/null" c 1 3')).stderr).toContain('Operation not permitted');
+              expect((await mount.as('setfattr -n user.kasane.origin -v x "$1/a"')).code).not.toBe(0);
+              expect(await mount.sh('cd "$1"; setfattr -n user.mine -v x a; getfattr -d a')).toContain(
+                'user.mine',
+              );
+              expect(await mount.sh('stat -c "%u %a" "$1/.kasane/control"')).toBe(
+                standing === 'user' ? '65534 600\n' : '0 600\n',
+              );
+              expect(await mount.sh('ls "$XDG_RUNTIME_DIR/kasane"')).toMatch(/\.sock\n/);
+            });
+            expect(await runOk('getfattr', ['-d', '-m', '-', `${overlay}/a`])).toContain(
+              'user.kasane.origin=',
+            );
+            expect(await runOk('stat', ['-c', '%F %t:%T', `${overlay}/b`])).toBe(
+              'character special file 0:0\n',
+            );
+            await withUsersMount(layers, standing, async (mount) => {
+              expect(await mount.sh(afterwards)).toBe(expected);
+            });
+          });
+        }),
+      usersNeed,
+    );
+  });
+}
+
+const reportOf = (out: string) => JSON.parse(out) as { notes: string[]; counts: Record<string, number> };
+
+mountTest(
+  'what is not possible without privileges is said, in a line each, at the mount and in status',
+  () =>
+    withLayers(async (layers) => {
+      await populated(layers);
+      const notes: Record<Standing, string[]> = { user: [], namespace: [], users: [] };
+      for (const standing of ['user', 'namespace'] as const) {
+        await withUsersMount(layers, standing, async (mount) => {
+          notes[standing] = reportOf(await mount.sh(`${node} "$2" status --json "$1"`)).notes;
+          for (const note of notes[standing]) expect(mount.said()).toContain(`kasane: mount: ${note}\n`);
+          const outside = await mount.as('cat "$1/a"', 'root');
+          if (standing === 'user') expect(outside.stderr).toContain('Permission denied');
+          if (standing === 'user')
+            expect((await mount.as('chown 0 "$1/a"')).stderr).toContain('not permitted');
+          expect((await mount.as('setfattr -n trusted.x -v y "$1/a"')).stderr).toContain('not permitted');
+        });
+      }
+      expect(notes.user.join('\n')).toMatch(
+        /ordinary user.*\n.*allow_other.*\n.*device nodes.*\n.*userxattr/,
+      );
+      expect(notes.namespace.join('\n')).toMatch(
+        /^as root of a user namespace.*\n.*device nodes.*\n.*userxattr/,
+      );
+    }),
+  usersNeed,
+);
