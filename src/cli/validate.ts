@@ -101,7 +101,6 @@ async function settledRegistrations(options: MountOptions, mounts: readonly Moun
 
 function refuseWhatIsNotThereYet(options: MountOptions): void {
   const missing: [boolean, string][] = [
-    [options.coherence.mode !== 'check', `--coherence ${options.coherence.mode}`],
     [options.transport !== 'direct', `--transport ${options.transport}`],
     [options.policy !== null, '--policy'],
   ];

@@ -77,6 +77,8 @@ export function statusJson(status: StatusReport): JsonObject {
     epoch: status.epoch,
     base: status.base,
     coherence: status.coherence,
+    bound: status.bound,
+    watches: status.watches,
     readOnly: status.readOnly,
     counts: { ...status.counts },
     bytes: { ...status.bytes },

@@ -1,7 +1,12 @@
 // What a mount is asked to be: the plain data that the command line makes and the daemon takes. Paths are
 // absolute host paths, latin1.
 
-export type Coherence = { mode: 'check' } | { mode: 'notify' } | { mode: 'ttl'; seconds: number };
+/** auto: from what the base lies on. */
+export type Coherence =
+  | { mode: 'auto' }
+  | { mode: 'check' }
+  | { mode: 'notify' }
+  | { mode: 'ttl'; seconds: number };
 
 export interface MountOptions {
   /** Topmost first. */
@@ -47,7 +52,7 @@ export function defaultMountOptions(): MountOptions {
     overlay: '',
     mountPoint: '',
     state: null,
-    coherence: { mode: 'check' },
+    coherence: { mode: 'auto' },
     settleMs: 2000,
     export: 'off',
     volatile: false,

@@ -27,6 +27,8 @@ export function statusText(status: StatusReport): string {
     ['epoch', String(status.epoch)],
     ['base_state', status.base],
     ['coherence', status.coherence],
+    ['bound_seconds', String(status.bound)],
+    ['watches', String(status.watches)],
     ['read_only', status.readOnly ? 'yes' : 'no'],
   ];
   for (const [name, value] of Object.entries(status.counts)) lines.push([name, String(value)]);

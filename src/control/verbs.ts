@@ -66,6 +66,10 @@ export interface StatusReport {
   base: 'accepted' | 'unaccepted' | 'held' | 'absent';
   /** check, notify or ttl=SECONDS. */
   coherence: string;
+  /** Seconds after which a change of the base shows at the latest; with notify, one that raises no event. */
+  bound: number;
+  /** Directories and files of the base that are watched. */
+  watches: number;
   readOnly: boolean;
   counts: StatusCounts;
   bytes: { overlay: number; ancestors: number; history: number; index: number };

@@ -9,6 +9,8 @@ import type { Store } from '../versions/store.ts';
 import { baseDoubt, baseRecords, isNewTree, type OpenBranches } from './branches.ts';
 import type { WorkerLink } from './worker-link.ts';
 
+/** How often where the base's paths lead is looked at: who works from the kernel's caches makes no request. */
+const CHECK_MS = 500;
 /** Between two attempts to open a base whose path leads nowhere. */
 const BASE_RETRY_MS = 200;
 
@@ -27,6 +29,7 @@ export class BaseExchange {
   readonly #parts: ExchangeParts;
   /** Why the base is not accepted, or null. */
   doubt: string | null;
+  readonly #reopening = new Set<number>();
   /** Another tree than at the last mount: no fingerprint is to be trusted. */
   readonly isNewTree: boolean;
 
@@ -53,8 +56,23 @@ export class BaseExchange {
     if (!readOnly) store.setBases(baseRecords(branches.layers));
   }
 
+  startTimer(): { stop(): void } {
+    const timer = setInterval(() => {
+      for (const layer of this.#parts.branches.layers) {
+        if (baseMoved(layer) !== 0) void this.reopen(layer.index);
+      }
+    }, CHECK_MS);
+    return { stop: () => clearInterval(timer) };
+  }
+
   /** The base's path leads to another tree: that is opened; the old one serves until then. */
   async reopen(index: number): Promise<void> {
+    if (this.#reopening.has(index)) return;
+    this.#reopening.add(index);
+    await this.#openAnew(index).finally(() => this.#reopening.delete(index));
+  }
+
+  async #openAnew(index: number): Promise<void> {
     const { branches, log, link } = this.#parts;
     const old = branches.layers[index] as BaseLayer;
     for (;;) {

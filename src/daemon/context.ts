@@ -6,6 +6,7 @@ import type { Log } from '../lib/log.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
 import type { OpenBranches } from './branches.ts';
+import type { Coherence } from './coherence.ts';
 import type { WorkerCounts } from './messages.ts';
 
 export interface MountContext {
@@ -24,6 +25,8 @@ export interface MountContext {
   refusal?: FsError;
   /** Folds the journal, so that the index knows all that the guest has done up to now. */
   fold(): Promise<void>;
+  /** How a mount stays coherent; absent where nothing serves. */
+  coherence?(): Coherence;
   /** null where nothing serves. */
   counts(): Promise<WorkerCounts | null>;
   /** The base is taken as it is from now on. */

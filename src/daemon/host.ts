@@ -5,7 +5,7 @@ import type { AskControl, ControlReply } from '../frontend/front.ts';
 import { E } from '../lib/errno.ts';
 import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
-import type { PendingWork } from '../union/node.ts';
+import type { Node, PendingWork } from '../union/node.ts';
 import type { UnionHost } from '../union/union.ts';
 import type { FromWorker, WorkerStart } from './messages.ts';
 
@@ -78,6 +78,19 @@ export class Host implements UnionHost {
     if (!layer || this.#moving.has(index) || baseMoved(layer) === 0) return;
     this.#moving.add(index);
     this.send({ kind: 'base-moved', layer: index });
+  };
+
+  /** Tells the kernel of a node, and calls back when it knows. Set where there is somebody to tell it. */
+  tellFirst: (node: Node, done: () => void) => void = (_, done) => done();
+
+  confirm: UnionHost['confirm'] = (node) => {
+    const stamp = node.switchedAt;
+    const work = this.#begin(`telling the kernel of node ${node.id}`, () => {
+      if (node.switchedAt === stamp) node.switchedAt = 0;
+      return 0;
+    });
+    this.tellFirst(node, () => this.finish(work.id, null));
+    return work;
   };
 
   baseSettled(index: number): void {

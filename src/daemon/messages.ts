@@ -1,5 +1,6 @@
 // What main thread and serving worker say to each other: plain data. The worker drains its port when it is
 // woken by the eventfd; the main thread hears of messages by its event loop.
+import type { MessagePort } from 'node:worker_threads';
 import type { BaseLayer } from '../branch/base.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { ControlReply, ControlRequest } from '../frontend/front.ts';
@@ -27,8 +28,9 @@ export interface WorkerStart {
   owner: { uid: number; gid: number };
   buckets: readonly number[];
   wishes: InitWishes;
-  entryValid: number;
-  attrValid: number;
+  /** inotify's descriptor, and the port to the notifier; none: the kernel keeps nothing. */
+  eventsFd: number;
+  notifier: MessagePort | null;
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
@@ -44,6 +46,25 @@ export interface WorkerCounts {
   handles: number;
   directoryFds: number;
   pending: number;
+  /** Watches on the base, and how often one was refused for the user's limit. */
+  watches: number;
+  watchesRefused: number;
+}
+
+/** Given to the notifier when it starts. */
+export interface NotifierStart {
+  deviceFd: number;
+  /** The serving worker's. */
+  wakeFd: number;
+  /** To and from the serving worker: a ToNotifier there, the number of what was confirmed back. */
+  port: MessagePort;
+}
+
+export interface ToNotifier {
+  /** fuse/notify.ts */
+  batch: Uint8Array;
+  /** Said back when the batch has been written; 0: nobody waits. */
+  confirm: number;
 }
 
 export type ToWorker =

@@ -189,6 +189,8 @@ class Offline {
         redirectDir: true,
         osTree,
         copyUpLimit: Number.POSITIVE_INFINITY,
+        keeping: 'none',
+        keepSeconds: 0,
       },
       overlay,
       layers,
@@ -200,6 +202,7 @@ class Offline {
         return next++;
       },
       identity: null,
+      watching: null,
       host: offlineHost(this.#log),
     });
     return this.#union;
@@ -245,6 +248,7 @@ function offlineHost(log: Log): UnionHost {
   return {
     startJob: refuse,
     look: refuse,
+    confirm: refuse,
     noticed: () => {},
     remember: (_path, _fingerprint, fd) => void close(fd),
     renamed: () => {},

@@ -11,6 +11,7 @@ const YOUNG_MB = 16;
 export function serveOnWorker(start: WorkerStart, log: Log): ServingEnd {
   const worker = new Worker(new URL('./serve-worker.js', import.meta.url), {
     workerData: start,
+    transferList: start.notifier === null ? [] : [start.notifier],
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
   });
   return {

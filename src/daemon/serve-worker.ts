@@ -7,20 +7,23 @@ import { createServer } from '../fuse/server.ts';
 import { messageOf } from '../lib/errors.ts';
 import { closeBacking, openBacking } from '../sys/backing.ts';
 import { close } from '../sys/file.ts';
+import { onBaseEvent } from '../union/base-events.ts';
 import type { Passthrough } from '../union/union.ts';
 import type { ToWorker, WorkerStart } from './messages.ts';
+import { NotifierLink, readEvents } from './notifier-link.ts';
 import { endServing, openServing, receive, type Serving } from './serving.ts';
 import { Shrinker } from './shrink.ts';
 
 function serve(port: MessagePort, start: WorkerStart): void {
   const serving = openServing(start, (message) => port.postMessage(message));
   const { host, union } = serving;
+  const voice = new NotifierLink(start.notifier, union.kernel);
+  host.tellFirst = (node, done) => voice.confirm(node, done);
   const front = {
     union,
     askControl: host.askControl,
     owner: start.owner,
-    entryValid: start.entryValid,
-    attrValid: start.attrValid,
+    keepSeconds: start.config.keepSeconds,
     directories: new Map(),
     nextDirectory: 1,
     opening: new Map(),
@@ -31,6 +34,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
   front.server = createServer({
     deviceFd: start.deviceFd,
     wakeFd: start.wakeFd,
+    eventsFd: start.eventsFd,
     handlers: handlersOf(front),
     log: host.log,
     trace: start.debug ? (line) => host.log.debug(line) : null,
@@ -38,9 +42,15 @@ function serve(port: MessagePort, start: WorkerStart): void {
     wishes: start.wishes,
     onInit: (negotiated) => {
       if (negotiated.uses.PASSTHROUGH) union.passthrough = passthroughOf(start);
+      if (!negotiated.offers.HAS_EXPIRE_ONLY) union.kernel.keeping = 'none';
       host.send({ kind: 'serving', negotiated });
     },
-    onWake: () => drain(port, serving),
+    onWake: () => {
+      voice.drain();
+      drain(port, serving);
+    },
+    onEvents: () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event)),
+    onDone: () => voice.send(),
     onInterrupt: (token) => interrupted(front, token),
     onDestroy: () => {},
   });

@@ -8,11 +8,13 @@ import { CAP_SYS_RESOURCE } from '../sys/constants.ts';
 import { dropCapability, unshareFs } from '../sys/creds.ts';
 import { close } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
+import { expireAll, replaceLayer } from '../union/expiry.ts';
 import { fillOrigin } from '../union/fill.ts';
 import { loadHardLinks } from '../union/hard-links.ts';
 import { namesOf } from '../union/known.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union } from '../union/union.ts';
+import { inotifyWatching } from '../union/watches.ts';
 import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { Host } from './host.ts';
@@ -87,8 +89,9 @@ export function openServing(start: WorkerStart, send: (message: FromWorker) => v
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd, linksFd } = start;
   const identity = start.exported ? new IdentityLog(start.identityDir) : null;
-  const parts = { config, overlay, layers, workFd, linksFd, journal, mint: mint.mint, identity, host };
-  const union = new Union(parts);
+  const watching = start.eventsFd < 0 ? null : inotifyWatching(start.eventsFd);
+  const branches = { overlay, layers, workFd, linksFd };
+  const union = new Union({ config, ...branches, journal, mint: mint.mint, identity, watching, host });
   union.baseAccepted = start.baseAccepted;
   const learnt = loadHardLinks(union);
   if (learnt < 0) host.log.error(`links/ cannot be read (${errnoName(learnt)})`);
@@ -148,6 +151,8 @@ function take(serving: Serving, message: ToWorker): void {
         handles: table.handleCount,
         directoryFds: fds.size,
         pending: host.pending,
+        watches: union.watches.size,
+        watchesRefused: union.watches.refused,
       };
       host.send({ kind: 'counted', id: message.id, counts });
       return;
@@ -158,12 +163,13 @@ function take(serving: Serving, message: ToWorker): void {
     case 'layer':
       closeLayer(start, message.layer);
       start.layers[message.layer.index] = message.layer;
-      union.replaceLayer(message.layer);
+      replaceLayer(union, message.layer);
       host.baseSettled(message.layer.index);
       return;
     case 'accepted':
       union.baseAccepted = message.accepted;
       union.verdicts.clear();
+      expireAll(union);
       return;
     case 'nodes':
       mint.add(message);

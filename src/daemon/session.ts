@@ -22,7 +22,7 @@ import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
-import { eventfd } from '../sys/poll.ts';
+import { eventfd, inotifyInit } from '../sys/poll.ts';
 import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
@@ -46,10 +46,12 @@ import {
   submountNotes,
   whiteoutNotes,
 } from './branches.ts';
+import { type Coherence, chooseCoherence, tooOld } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
 import { limitNotes } from './limits.ts';
 import type { WorkerStart } from './messages.ts';
+import { type Notifier, startNotifier } from './notifier.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
 import { serveOnWorker } from './serve-on-worker.ts';
 import { createVerbs } from './verbs.ts';
@@ -88,6 +90,9 @@ class Session {
   readonly #reconciler: Reconciler;
   readonly #link: WorkerLink;
   readonly #wakeFd: number;
+  /** null: the kernel keeps nothing, so it need not be told. */
+  readonly #notifier: Notifier | null;
+  #coherence: Coherence;
   readonly #folding: Folding;
   readonly #base: BaseExchange;
   readonly #verbs: Verbs;
@@ -157,6 +162,10 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#wakeFd = eventfd();
+    this.#coherence = chooseCoherence(options);
+    const keeps = this.#coherence.keeping !== 'none';
+    this.#notifier = keeps ? startNotifier(deviceFd, this.#wakeFd, this.#log) : null;
+    if (this.#coherence.note !== null) notes.push(this.#coherence.note);
     notes.push(
       ...submountNotes(options.bases),
       ...protectionNotes(branches.layers),
@@ -232,6 +241,8 @@ class Session {
         mergesLive: options.export !== 'on',
         osTree,
         copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,
+        keeping: this.#coherence.keeping,
+        keepSeconds: this.#coherence.seconds,
       },
       log: { ...logConfig, prefix: 'serve' },
       debug: options.debug,
@@ -244,8 +255,8 @@ class Session {
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },
-      entryValid: 0,
-      attrValid: 0,
+      eventsFd: this.#coherence.keeping === 'watched' ? inotifyInit() : -1,
+      notifier: this.#notifier?.port ?? null,
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
@@ -279,6 +290,7 @@ class Session {
       },
       fold: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
+      coherence: () => this.#coherence,
       acceptBase: () => base.accept(),
       stop: () => this.#stop(),
     };
@@ -297,7 +309,11 @@ class Session {
   }
 
   async #serve(): Promise<void> {
-    await this.#link.serving;
+    const { offers, kernelMinor } = await this.#link.serving;
+    if (!offers.HAS_EXPIRE_ONLY && this.#notifier !== null) {
+      this.#coherence = tooOld(kernelMinor);
+      this.notes.push(this.#coherence.note ?? '');
+    }
     // An open conflict may be over by now: the next access looks.
     for (const { path } of this.#store.conflicts.all())
       this.#link.send({ kind: 'verdict', path, verdict: unseen });
@@ -328,6 +344,7 @@ class Session {
   /** Until the mount is gone; the process's exit code. */
   async run(): Promise<number> {
     this.#folding.startTimer();
+    const places = this.#base.startTimer();
     const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
     const onSignal = (signal: NodeJS.Signals) => {
       this.#log.info(`${signal}: unmounting`);
@@ -337,6 +354,8 @@ class Session {
     if (this.#base.isNewTree || this.#options.export === 'on') this.#compareAll();
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
+    this.#notifier?.stop();
+    places.stop();
     sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
     await this.#finish(journal);

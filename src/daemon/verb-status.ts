@@ -3,8 +3,11 @@ import { baseMoved } from '../branch/base.ts';
 import type { MountOptions } from '../control/mount-options.ts';
 import type { Gauge, MetricsReport, StatusCounts, StatusReport } from '../control/verbs.ts';
 import { packageVersion } from '../lib/version.ts';
+import { readIfThere } from '../versions/files.ts';
 import type { PathState } from '../versions/types.ts';
+import { type Coherence, chooseCoherence } from './coherence.ts';
 import type { MountContext } from './context.ts';
+import type { WorkerCounts } from './messages.ts';
 import { bringUpToDate } from './objects.ts';
 import { type Survey, Surveyor } from './survey.ts';
 
@@ -44,7 +47,7 @@ export function statusVerbs(context: MountContext): StatusVerbs {
       await bringUpToDate(context);
       const survey = await surveyor.now(store.events.last);
       const counts = countsOf(survey, await countStates(), store.conflicts.all().length);
-      return report(context, survey, counts, await sizesNow());
+      return report(context, survey, counts, await sizesNow(), await context.counts());
     },
     metrics: async () => ({
       opcodes: (await context.counts())?.opcodes ?? [],
@@ -66,12 +69,19 @@ export function baseStateOf(context: MountContext): StatusReport['base'] {
   return context.reconciler.baseState;
 }
 
-function report(context: MountContext, survey: Survey, counts: StatusCounts, sizes: Sizes): StatusReport {
+function report(
+  context: MountContext,
+  survey: Survey,
+  counts: StatusCounts,
+  sizes: Sizes,
+  serving: WorkerCounts | null,
+): StatusReport {
   const { options, branches, store, mounted, doubt } = context;
-  const { mode } = options.coherence;
+  const coherence = context.coherence?.() ?? chooseCoherence(options);
   const notes = [...context.notes];
   const doubted = `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
   if (doubt !== null && !notes.includes(doubted)) notes.push(doubted);
+  if (serving !== null && serving.watchesRefused > 0) notes.push(limitNote());
   return {
     version: packageVersion(),
     mountPoint: options.mountPoint,
@@ -82,11 +92,13 @@ function report(context: MountContext, survey: Survey, counts: StatusCounts, siz
     started: mounted?.started ?? 0,
     epoch: store.events.epoch,
     base: baseStateOf(context),
-    coherence: mode === 'ttl' ? `ttl=${options.coherence.seconds}` : mode,
+    coherence: coherenceName(coherence),
+    bound: coherence.seconds,
+    watches: serving?.watches ?? 0,
     readOnly: options.readOnly,
     counts,
     bytes: { overlay: survey.bytes, ...sizes },
-    options: mounted === null ? {} : optionsByName(options),
+    options: mounted === null ? {} : optionsByName(options, coherence),
     overlayfsOptions: overlayfsOptions(branches.overlay.xattrPrefix === 'user.', survey),
     notes,
   };
@@ -98,13 +110,22 @@ function overlayfsOptions(user: boolean, { redirects, metacopies }: Survey): str
   return redirects || metacopies ? 'metacopy=on,redirect_dir=on' : '';
 }
 
+const coherenceName = ({ mode, seconds }: Coherence) => (mode === 'ttl' ? `ttl=${seconds}` : mode);
+
+const LIMIT = '/proc/sys/fs/inotify/max_user_watches';
+
+function limitNote(): string {
+  const limit = readIfThere(LIMIT)?.toString('latin1').trim() ?? 'unknown';
+  return `not all of the base could be watched, and is asked each time instead: raise fs.inotify.max_user_watches (${limit})`;
+}
+
 const onOff = (value: boolean) => (value ? 'on' : 'off');
 
 /** By their names on the command line. Paths are inner names. */
-function optionsByName(options: MountOptions): Record<string, string> {
-  const { coherence, copyUpLimit, policy, log, allowOther } = options;
+function optionsByName(options: MountOptions, coherence: Coherence): Record<string, string> {
+  const { copyUpLimit, policy, log, allowOther } = options;
   return {
-    coherence: coherence.mode === 'ttl' ? `ttl=${coherence.seconds}` : coherence.mode,
+    coherence: coherenceName(coherence),
     settle: String(options.settleMs / 1000),
     export: options.export,
     volatile: onOff(options.volatile),
@@ -137,6 +158,7 @@ async function gauges(
     gauge('nodes', 'Objects that the kernel knows by a nodeid.', counts?.nodes ?? 0),
     gauge('handles', 'Open files.', counts?.handles ?? 0),
     gauge('directory_fds', 'Descriptors of directories that are kept open.', counts?.directoryFds ?? 0),
+    gauge('watches', 'Directories and files of the base that are watched.', counts?.watches ?? 0),
     gauge('jobs', 'Jobs under way on other threads.', counts?.pending ?? 0),
     gauge('rss_bytes', 'Resident memory of the daemon.', process.memoryUsage.rss()),
     gauge('pending', 'Stale objects that are not merged yet.', states.P),

@@ -25,7 +25,7 @@ import type { Node } from '../union/node.ts';
 import { revisit } from '../union/revive.ts';
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../union/xattrs.ts';
 import { getattrControl, isControl, setattrControl } from './control-files.ts';
-import { type Front, nodeOf, resultOf } from './front.ts';
+import { type Front, nodeOf, resultOf, validFor } from './front.ts';
 
 export function attributeHandlers(front: Front): Handlers {
   return {
@@ -63,8 +63,7 @@ function doGetattr(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
   const error = front.exported ? revisit(front.union, node) : getattr(front.union, node);
-  if (error < 0) return error;
-  return writeAttrOut(r, front.attrValid, front.union.entry.stat, front.union.entry.ino);
+  return error < 0 ? error : replyAttributes(front, r);
 }
 
 function doSetattr(front: Front, r: FuseRequest): number {
@@ -89,8 +88,12 @@ function doSetattr(front: Front, r: FuseRequest): number {
   const result = nothing
     ? dropSetid(front.union, node, change, r)
     : setattr(front.union, node, change, r.pid);
-  if (result < 0) return resultOf(front, result);
-  return writeAttrOut(r, front.attrValid, front.union.entry.stat, front.union.entry.ino);
+  return result < 0 ? resultOf(front, result) : replyAttributes(front, r);
+}
+
+function replyAttributes(front: Front, r: FuseRequest): number {
+  const { stat, ino, keepAttributes } = front.union.entry;
+  return writeAttrOut(r, validFor(front, keepAttributes), stat, ino);
 }
 
 function doSetxattr(front: Front, r: FuseRequest, node: Node): number {

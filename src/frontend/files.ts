@@ -3,6 +3,7 @@
 import { writeOpenOut } from '../fuse/attr.ts';
 import { readers, sizeOf, writers } from '../fuse/codec.ts';
 import {
+  FOPEN_CACHE_DIR,
   FOPEN_KEEP_CACHE,
   FUSE_FSYNC_FDATASYNC,
   FUSE_OPEN_KILL_SUIDGID,
@@ -16,7 +17,7 @@ import { objectIno } from '../union/identity.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
 import { statNode } from '../union/locate.ts';
 import { dropHandle } from '../union/locks.ts';
-import { type Handle, type Node, ROOT_ID } from '../union/node.ts';
+import { type Handle, type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
 import {
   allocate,
   copyRange,
@@ -31,6 +32,7 @@ import {
 import { closeHandle } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
+import { keepsNames } from '../union/validity.ts';
 import {
   controlEntry,
   isControl,
@@ -67,7 +69,10 @@ export function fileHandlers(front: Front): Handlers {
     FSYNCDIR: (r) => {
       if (isControl(r.nodeId)) return 0;
       const node = nodeOf(front, r.nodeId);
-      return node ? settled(front, fsyncDirectory(front.union, node)) : -E.ESTALE;
+      if (!node) return -E.ESTALE;
+      const result = fsyncDirectory(front.union, node);
+      if (result === WAIT) front.union.kernel.lock([node.id], front.union.waiting as PendingWork);
+      return settled(front, result);
     },
     // Ioctls act on descriptors of the file system beneath, which guests have not got.
     IOCTL: () => -E.ENOTTY,
@@ -183,7 +188,10 @@ function openDirectory(front: Front, r: FuseRequest): number {
   if (!node) return -E.ESTALE;
   const fh = front.nextDirectory++;
   front.directories.set(fh, { node, entries: null });
-  return writeOpenOut(r, fh, 0);
+  // Of a listing the kernel asks no more, so every change of it has to be heard of.
+  const { union } = front;
+  const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
+  return writeOpenOut(r, fh, kept ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
 }
 
 function releaseDirectory(front: Front, r: FuseRequest): number {

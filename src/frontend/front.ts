@@ -44,9 +44,8 @@ export interface Front {
   server: FuseServer;
   askControl: AskControl;
   owner: { uid: number; gid: number };
-  /** Seconds for which the kernel may keep names and attributes; 0: it asks each time. */
-  entryValid: number;
-  attrValid: number;
+  /** Seconds for which the kernel may keep names and attributes, where it may at all. */
+  keepSeconds: number;
   directories: Map<number, DirHandle>;
   nextDirectory: number;
   /** OPENs that wait, by their unique number: the names that the node had when they came. */
@@ -72,20 +71,29 @@ export function callerOf(r: FuseRequest, mask: number): Caller {
 
 /** Replies with union.entry and counts the reference that the kernel gets by it. An old handle asks by its own id. */
 export function replyEntry(front: Front, r: FuseRequest, id: number = front.union.entry.node.id): number {
-  const { node, stat, ino } = front.union.entry;
+  const { node, stat, ino, keepName, keepAttributes } = front.union.entry;
   front.union.table.refer(node, id);
-  return writeEntryOut(r, id, 1, front.entryValid, front.attrValid, stat, ino);
+  return writeEntryOut(r, id, 1, validFor(front, keepName), validFor(front, keepAttributes), stat, ino);
 }
 
-/** The handler's result for what an operation returned: WAIT parks the request, to be run again. */
-export function resultOf(front: Front, result: number): number {
-  return result === WAIT ? parkUntilDone(front) : result;
+/** Seconds for which the kernel keeps what it may keep; 0: it asks each time. */
+export function validFor(front: Front, keeps: boolean): number {
+  return keeps ? front.keepSeconds : 0;
+}
+
+/**
+ * The handler's result for what an operation returned: WAIT parks the request, to be run again. `locked`: directories
+ * that the kernel has locked for it meanwhile.
+ */
+export function resultOf(front: Front, result: number, locked: readonly number[] = []): number {
+  return result === WAIT ? parkUntilDone(front, locked) : result;
 }
 
 /** Parks the request until union.waiting is done: then it is run again, or answered with the error. */
-export function parkUntilDone(front: Front): number {
+function parkUntilDone(front: Front, locked: readonly number[]): number {
   const { server } = front;
   const work = front.union.waiting as PendingWork;
+  if (locked.length > 0 && work.result === undefined) front.union.kernel.lock(locked, work);
   const token = server.park();
   onResult(work, (result) => {
     if (result >= 0) {

@@ -1,5 +1,5 @@
 // Operations on names: LOOKUP, the makers, the removers, RENAME, LINK, READLINK, FORGET.
-import { devMajor, devMinor, writeCreateOut } from '../fuse/attr.ts';
+import { devMajor, devMinor, writeCreateOut, writeNegativeEntry } from '../fuse/attr.ts';
 import { readers, sizeOf } from '../fuse/codec.ts';
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } from '../fuse/request.ts';
@@ -16,7 +16,7 @@ import { CONTROL_NAME } from '../union/place.ts';
 import { rmdir, unlink } from '../union/remove.ts';
 import { rename } from '../union/rename.ts';
 import { revive } from '../union/revive.ts';
-import { WAIT } from '../union/union.ts';
+import { keepsNames } from '../union/validity.ts';
 import { isControl, lookupControl } from './control-files.ts';
 import {
   backingOf,
@@ -24,9 +24,9 @@ import {
   type Front,
   nodeOf,
   openFlagsOf,
-  parkUntilDone,
   replyEntry,
   resultOf,
+  validFor,
 } from './front.ts';
 
 export function nameHandlers(front: Front): Handlers {
@@ -60,7 +60,10 @@ function doLookup(front: Front, r: FuseRequest): number {
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const error = lookup(front.union, parent, name);
-  return error < 0 ? error : replyEntry(front, r);
+  if (error !== -E.ENOENT) return error < 0 ? error : replyEntry(front, r);
+  const { union } = front;
+  const kept = union.kernel.keeps && keepsNames(union, parent) && union.kernel.keepAbsent(parent, name);
+  return kept ? writeNegativeEntry(r, front.keepSeconds) : error;
 }
 
 /** LOOKUP of "." and "..": a server of NFS has a handle whose node the kernel has forgotten. */
@@ -103,7 +106,7 @@ function make(front: Front, r: FuseRequest, name: string, object: NewObject, uma
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const result = makeObject(front.union, parent, name, object, callerOf(r, umask));
-  return result < 0 ? resultOf(front, result) : replyEntry(front, r);
+  return result < 0 ? resultOf(front, result, [parent.id]) : replyEntry(front, r);
 }
 
 function mknod(front: Front, r: FuseRequest): number {
@@ -141,15 +144,15 @@ function create(front: Front, r: FuseRequest, unnamed: boolean): number {
   const handle = unnamed
     ? createUnnamed(front.union, parent, object, caller)
     : createFile(front.union, parent, name, object, caller);
-  if (typeof handle === 'number') return resultOf(front, handle);
-  const { node, stat, ino } = front.union.entry;
+  if (typeof handle === 'number') return resultOf(front, handle, [parent.id]);
+  const { node, stat, ino, keepName, keepAttributes } = front.union.entry;
   node.lookups += 1;
   return writeCreateOut(
     r,
     node.id,
     1,
-    front.entryValid,
-    front.attrValid,
+    validFor(front, keepName),
+    validFor(front, keepAttributes),
     stat,
     ino,
     handle.id,
@@ -165,7 +168,7 @@ function doLink(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, oldnodeid);
   if (!parent || !node) return -E.ESTALE;
   const result = link(front.union, node, parent, readName(r, HEADER + sizeOf('link_in')), r.pid);
-  return result < 0 ? resultOf(front, result) : replyEntry(front, r);
+  return result < 0 ? resultOf(front, result, [parent.id]) : replyEntry(front, r);
 }
 
 function remove(front: Front, r: FuseRequest, directory: boolean): number {
@@ -176,7 +179,7 @@ function remove(front: Front, r: FuseRequest, directory: boolean): number {
   const result = directory
     ? rmdir(front.union, parent, name, r.pid)
     : unlink(front.union, parent, name, r.pid);
-  return resultOf(front, result);
+  return resultOf(front, result, [parent.id]);
 }
 
 function doRename(front: Front, r: FuseRequest, newdir: number, flags: number, size: number): number {
@@ -190,5 +193,5 @@ function doRename(front: Front, r: FuseRequest, newdir: number, flags: number, s
   if (!from || !to) return -E.ESTALE;
   const { union } = front;
   const result = rename(union, { parent: from, name: fromName }, { parent: to, name: toName }, flags, r.pid);
-  return result === WAIT ? parkUntilDone(front) : result;
+  return resultOf(front, result, [from.id, to.id]);
 }

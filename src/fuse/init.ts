@@ -99,6 +99,7 @@ function wantedBy(wishes: InitWishes): InitFlag[] {
     'SETXATTR_EXT',
     'INIT_EXT',
     'CREATE_SUPP_GROUP',
+    'CACHE_SYMLINKS',
   ];
   if (wishes.locks) wanted.push('POSIX_LOCKS', 'FLOCK_LOCKS');
   if (wishes.killPriv) wanted.push('HANDLE_KILLPRIV_V2');

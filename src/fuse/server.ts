@@ -5,7 +5,7 @@ import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { read, write } from '../sys/file.ts';
-import { eventfdClear, poll2 } from '../sys/poll.ts';
+import { eventfdClear, poll3 } from '../sys/poll.ts';
 import { readers, sizeOf, writers } from './codec.ts';
 import { Counters, type OpcodeCounters } from './counters.ts';
 import { type InitWishes, MAX_IO, type Negotiated, negotiate } from './init.ts';
@@ -19,6 +19,7 @@ import { replyLine, requestLine } from './trace.ts';
 const BUFFER_SIZE = MAX_IO + 4096;
 const DEVICE = 1;
 const WAKE = 2;
+const EVENTS = 4;
 /** A device that is never idle keeps other threads' messages waiting for so many milliseconds at most. */
 const LISTEN_EVERY = 1;
 /** The kernel refuses an error beyond this one, and would leave its client waiting. */
@@ -30,6 +31,8 @@ export interface ServerOptions {
   deviceFd: number;
   /** An eventfd that other threads signal. */
   wakeFd: number;
+  /** A further descriptor to wait for; -1: none. */
+  eventsFd?: number;
   handlers: Handlers;
   log: Log;
   /** Takes a line per request and per reply; null: no trace. */
@@ -43,6 +46,10 @@ export interface ServerOptions {
   onInit?(negotiated: Negotiated): void;
   /** The eventfd has been signalled; it is cleared already. */
   onWake(): void;
+  /** The further descriptor can be read. */
+  onEvents?(): void;
+  /** Requests or messages have been dealt with; what came of them for others goes out now. */
+  onDone?(): void;
   /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
   onInterrupt(request: Parked): void;
   /** Once, when run() ends. Nothing can be answered any more. */
@@ -209,14 +216,17 @@ class Server implements FuseServer {
 
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
   #listen(timeout: 0 | -1): void {
-    const { deviceFd, wakeFd } = this.#options;
-    const ready = poll2(deviceFd, wakeFd, timeout);
+    const { deviceFd, wakeFd, eventsFd = -1 } = this.#options;
+    const ready = poll3(deviceFd, wakeFd, eventsFd, timeout);
     this.#listened = performance.now();
     if (ready < 0) throw new FsError(-ready, `waiting for the FUSE device gave ${errnoName(ready)}`);
     if (timeout !== 0 && (ready & DEVICE) !== 0) this.#spin.waited(this.#listened - this.#started);
-    if ((ready & WAKE) === 0) return;
-    eventfdClear(wakeFd);
-    this.#call('a message from another thread', () => this.#options.onWake());
+    if ((ready & WAKE) !== 0) {
+      eventfdClear(wakeFd);
+      this.#call('a message from another thread', () => this.#options.onWake());
+    }
+    if ((ready & EVENTS) !== 0) this.#call('events', () => this.#options.onEvents?.());
+    if ((ready & (WAKE | EVENTS)) !== 0) this.#options.onDone?.();
   }
 
   /** What the owner passed in must not end the loop, which would leave every client waiting. */
@@ -237,6 +247,7 @@ class Server implements FuseServer {
     else if (opcode === opcodes.DESTROY.code) this.#finish(0);
     else this.#handle();
     if (this.#deferred.length > 0) this.#runDeferred();
+    this.#options.onDone?.();
   }
 
   #load(buffer: Buffer, view: DataView, length: number): void {

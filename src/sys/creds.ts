@@ -21,6 +21,7 @@ const cCapset = native('capset', 'int', ['uintptr_t', 'uintptr_t']);
 const cUnshare = native('unshare', 'int', ['int']);
 
 const CLONE_FS = 0x200;
+const CLONE_FILES = 0x400;
 /** No id: asking for it changes nothing and tells the present one. */
 const NO_ID = 0xffffffff;
 
@@ -131,4 +132,9 @@ export function rightsOfProcess(): Rights {
 /** The thread has a umask (and a working directory) of its own from now on. */
 export function unshareFs(): number {
   return cUnshare(CLONE_FS);
+}
+
+/** Descriptors of this thread alone from now on: copies of all that are open. */
+export function unshareDescriptors(): number {
+  return cUnshare(CLONE_FILES);
 }

@@ -1,4 +1,4 @@
-// Waiting for descriptors: poll(2) of two, eventfd(2) to wake another thread, inotify(7).
+// Waiting for descriptors: poll(2) of three, eventfd(2) to wake another thread, inotify(7).
 import { E } from '../lib/errno.ts';
 import { AT_FDCWD, O_CLOEXEC, O_NONBLOCK, POLLIN } from './constants.ts';
 import { native, pinned } from './ffi.ts';
@@ -11,23 +11,28 @@ const cInotifyInit = native('inotify_init1', 'int', ['int']);
 const cInotifyAdd = native('inotify_add_watch', 'int', ['int', 'uintptr_t', 'uint']);
 const cInotifyRm = native('inotify_rm_watch', 'int', ['int', 'int']);
 
-/** Two struct pollfd: descriptor, asked events, returned events. */
-const fds = pinned(16);
-const fdWords = new Int32Array(fds.u32.buffer, fds.u32.byteOffset, 4);
+/** Three struct pollfd: descriptor, asked events, returned events. */
+const fds = pinned(24);
+const fdWords = new Int32Array(fds.u32.buffer, fds.u32.byteOffset, 6);
 
 /**
- * Waits until one of two descriptors can be read (or has an error or has ended, which a read will tell), for
- * `timeoutMs` at most; -1 for ever. 1 for A, 2 for B, 3 for both, 0 after the time. -1 as descriptor: none.
+ * Waits until one of three descriptors can be read (or has an error or has ended, which a read will tell), for
+ * `timeoutMs` at most; -1 for ever. A set of 1 for A, 2 for B, 4 for C, 0 after the time. -1 as descriptor: none.
  * A signal that a handler took starts the time anew.
  */
-export function poll2(fdA: number, fdB: number, timeoutMs: number): number {
+export function poll3(fdA: number, fdB: number, fdC: number, timeoutMs: number): number {
   fdWords[0] = fdA;
   fdWords[1] = POLLIN;
   fdWords[2] = fdB;
   fdWords[3] = POLLIN;
-  const count = cPoll(fds.address, 2, timeoutMs);
-  if (count <= 0) return count;
-  return ((fdWords[1] as number) >> 16 === 0 ? 0 : 1) | ((fdWords[3] as number) >> 16 === 0 ? 0 : 2);
+  fdWords[4] = fdC;
+  fdWords[5] = POLLIN;
+  const count = cPoll(fds.address, 3, timeoutMs);
+  return count <= 0 ? count : returned(1, 1) | returned(3, 2) | returned(5, 4);
+}
+
+function returned(word: number, bit: number): number {
+  return (fdWords[word] as number) >> 16 === 0 ? 0 : bit;
 }
 
 /** A counter that can be polled; non-blocking. */

@@ -11,7 +11,7 @@ import { fillEntry, find } from './lookup.ts';
 import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, isOpenForWriting, livingNode, type Node } from './node.ts';
 import { divide, isApart, showOwnSize, writableFd } from './passthrough.ts';
-import { noticeIfStale } from './stale.ts';
+import { isSettled, noticeIfStale } from './stale.ts';
 import { type Union, waitFor } from './union.ts';
 
 /** Above this a truncate may wait for the disk, and becomes a job. */
@@ -23,12 +23,18 @@ export function getattr(union: Union, node: Node): number {
   const error = statNode(union, node, union.entry.stat);
   if (error < 0) return error;
   const place = node.names[0];
+  let settled = true;
   if (place && node.dir === null && node.layer < 0) {
     if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {
-      if (union.found.stat.ino === node.ino) noticeIfStale(union, node, place.parent, place.name);
+      if (union.found.stat.ino === node.ino) {
+        noticeIfStale(union, node, place.parent, place.name);
+        settled = isSettled(union, node, place.parent, place.name);
+      }
     }
   }
-  return fillEntry(union, node, union.entry.stat);
+  fillEntry(union, node, union.entry.stat);
+  union.entry.keepAttributes &&= settled;
+  return 0;
 }
 
 /** Of a node that was divided: `work` fills union.entry with those of its successor. */

@@ -17,6 +17,7 @@ import { close, openat, setLease } from '../sys/file.ts';
 import { renameat2 } from '../sys/names.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { expireAll, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { partNames } from './hard-links.ts';
 import { isLocked } from './locks.ts';
@@ -191,9 +192,15 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   const { action, overlay, temp } = request;
   if (action === 'origins') {
     const list = decodeOrigins(Buffer.from(request.origins, 'base64'));
-    return list === null ? -E.EINVAL : writeOrigins(union, dirFd, name, list);
+    const written = list === null ? -E.EINVAL : writeOrigins(union, dirFd, name, list);
+    expirePlace(union, parent, name, false);
+    return written;
   }
-  if (action === 'scatter') return scatter(union, parent, name, request.target);
+  if (action === 'scatter') {
+    const scattered = scatter(union, parent, name, request.target);
+    expireAll(union);
+    return scattered;
+  }
   const child = union.table.child(parent, name) ?? null;
   if (child !== null && child.dir === null) keepObject(union, parent, name, child);
   const whiteout = overlay === null && union.found.state === WHITEOUT;
@@ -216,7 +223,15 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   if (overlay !== null) partNames(union, overlay.ino);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);
+  tell(union, parent, name, child);
   return 0;
+}
+
+/** Also who has what was there before: it has a name less. */
+function tell(union: Union, parent: Node, name: string, child: Node | null): void {
+  union.kernel.expire(parent, name);
+  if (child !== null) union.kernel.changed(child, true);
+  union.kernel.changed(parent, true);
 }
 
 /**

@@ -62,6 +62,7 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
   const type = stat.mode & S_IFMT;
   if (state === IN_OVERLAY && type === node.type && node.handles.size === 0) {
     // An undo has put a copy there.
+    union.kernel.switched(node);
     return showOverlay(union, node, place, overlayDirFd(union, place.parent));
   }
   if (state !== IN_BASE || type !== node.type || (stat.ino !== node.ino && node.handles.size > 0)) {
@@ -69,7 +70,10 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     union.table.leave(node, place.parent, place.name);
     return copyUpOrphan(union, node);
   }
-  if (stat.ino !== node.ino) union.table.show(node, node.layer, stat);
+  if (stat.ino !== node.ino) {
+    union.table.show(node, node.layer, stat);
+    union.kernel.switched(node);
+  }
   if (!isRegular(stat.mode)) return copyUpSpecial(union, node, place, { ...stat });
   return copyUpFile(union, node, place, { ...stat }, wish.truncate, callerPid);
 }
@@ -102,6 +106,7 @@ function showNameless(union: Union, node: Node, temp: string): number {
   if (node.orphanFd >= 0) close(node.orphanFd);
   union.table.show(node, -1, union.stat);
   node.orphanFd = fd;
+  union.kernel.changed(node, false);
   for (const handle of node.handles) if (!handle.through) moveHandle(handle, reopen(fd, handle.flags));
   return 0;
 }
@@ -247,6 +252,9 @@ function showOverlay(union: Union, node: Node, place: Name, parentFd: number): n
   // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
+  // The same bytes as before: pages and size stay right.
+  union.kernel.changed(node, false);
+  union.kernel.changed(place.parent, false);
   for (const handle of node.handles) {
     if (handle.through || handle.writable || handle.layer < 0) continue;
     moveHandle(handle, openat(parentFd, place.name, handle.flags));

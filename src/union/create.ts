@@ -39,6 +39,7 @@ import type { Origin } from '../versions/origin.ts';
 import { asCaller, type Caller } from './caller.ts';
 import { copyUp } from './copy-up.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { expireNode } from './expiry.ts';
 import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, instantiate } from './lookup.ts';
@@ -50,6 +51,7 @@ import { CONTROL_NAME, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Taken, takeName } from './take.ts';
 import type { Union } from './union.ts';
+import { keepsNames } from './validity.ts';
 
 export interface NewObject {
   /** st_mode: type and permission bits, before the umask. */
@@ -195,7 +197,10 @@ function make(
         taken.origin,
         opened,
       );
-  return error < 0 ? error : showNew(union, parent, name, dirFd);
+  if (error < 0) return error;
+  const shown = showNew(union, parent, name, dirFd);
+  union.entry.keepName = direct && shown === 0 && keepsNames(union, parent);
+  return shown;
 }
 
 /** The node of what has just come to a place of the overlay; fills union.entry. */
@@ -369,6 +374,8 @@ export function link(union: Union, asked: Node, parent: Node, name: string, call
   }
   if (error < 0) return error;
   union.table.link(node, parent, name);
+  // The other names show one more, or what they have taken over.
+  if (taken.origin !== null) expireNode(union, node, false);
   return showNew(union, parent, name, dirFd, true);
 }
 

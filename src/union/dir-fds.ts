@@ -34,6 +34,8 @@ export function partFd(union: Union, node: Node, part: DirPart): number {
   const fd = openDirectoryBeneath(layer.rootFd, part.path);
   if (fd < 0) return fd;
   part.fd = fd;
+  // Before anything is looked at through it.
+  union.watches.directory(node, part);
   union.fds.opened(node);
   return fd;
 }

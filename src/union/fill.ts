@@ -1,6 +1,7 @@
 // Completes the origin of a whiteout, or of what has taken its name since, once the content of what it hides has
 // been hashed in the background.
 import { overlayDirFd } from './dir-fds.ts';
+import { expirePlace } from './expiry.ts';
 import { find, walk } from './lookup.ts';
 import { IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
@@ -29,6 +30,7 @@ function fillAt(union: Union, parent: Node, name: string, fingerprint: string, c
   if (!origin) return;
   origin.content = content;
   const error = writeOrigins(union, dirFd, name, list);
+  expirePlace(union, parent, name, false);
   if (error < 0)
     union.host.log.warn(
       `${pathAt(parent, name) ?? name}: its origin could not be completed (errno ${-error})`,

@@ -2,7 +2,7 @@
 // no name any more.
 import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
-import { S_IFMT } from '../lib/stat.ts';
+import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
@@ -34,10 +34,15 @@ export function locate(union: Union, node: Node): Location | number {
   if (node.orphanFd >= 0) return at(node.orphanFd, '', node.layer);
   const place = node.names[0];
   if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ENOENT;
-  if (node.layer < 0) return at(overlayDirFd(union, place.parent), place.name, -1);
-  const part = place.parent.dir?.parts.find((one) => one.layer === node.layer);
-  if (!part) return -E.ENOENT;
-  return at(partFd(union, place.parent, part), place.name, node.layer);
+  const dirFd = dirOf(union, node, place.parent);
+  if (dirFd === -E.ENOENT && leavePlace(union, node)) return locate(union, node);
+  return at(dirFd, place.name, node.layer);
+}
+
+function dirOf(union: Union, node: Node, parent: Node): number {
+  if (node.layer < 0) return overlayDirFd(union, parent);
+  const part = parent.dir?.parts.find((one) => one.layer === node.layer);
+  return part ? partFd(union, parent, part) : -E.ENOENT;
 }
 
 function locateDirectory(union: Union, node: Node): Location | number {
@@ -53,6 +58,14 @@ export function anyHandle(node: Node): Handle {
   return node.handles.values().next().value as Handle;
 }
 
+/** The base has removed or renamed the first of several names: the next one leads there. False: it was the last. */
+export function leavePlace(union: Union, node: Node): boolean {
+  const [first, other] = node.names;
+  if (node.dir !== null || !first || !other) return false;
+  union.table.leave(node, first.parent, first.name);
+  return true;
+}
+
 /**
  * stat of what the node shows. When the name leads to another object by now, whoever has the old one open
  * keeps it; a node that nobody has open goes over to the new one (ENOENT when the type is another).
@@ -64,12 +77,16 @@ export function statNode(union: Union, node: Node, out: Stat): number {
   }
   const error =
     where.name === '' ? fstat(where.dirFd, out) : statx(where.dirFd, where.name, AT_SYMLINK_NOFOLLOW, out);
+  if (error === -E.ENOENT && leavePlace(union, node)) return statNode(union, node, out);
   if (node.dir !== null || where.name === '') return error;
   const same = error === 0 && out.ino === node.ino && (out.mode & S_IFMT) === node.type;
   if (same) return 0;
   if (node.handles.size > 0) return fstat(anyHandle(node).fd, out);
   if (error < 0) return error;
   if ((out.mode & S_IFMT) !== node.type) return -E.ENOENT;
+  // The kernel keeps the target of a symlink with its node: another symlink is another node.
+  if (node.type === S_IFLNK) return -E.ESTALE;
   union.table.show(node, where.layer, out);
+  union.kernel.switched(node);
   return 0;
 }

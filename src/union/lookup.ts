@@ -5,11 +5,12 @@ import { redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, joinPath, parentPath } from '../lib/names.ts';
-import { copyStat, isDirectory, newStat, S_IFDIR, S_IFMT, type Stat } from '../lib/stat.ts';
+import { copyStat, isDirectory, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { expireBeneath } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
@@ -17,8 +18,9 @@ import { markOf, ownMark } from './mark.ts';
 import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
-import { noticeIfStale } from './stale.ts';
+import { isSettled, noticeIfStale } from './stale.ts';
 import type { Union } from './union.ts';
+import { keepsAttributes, keepsNames } from './validity.ts';
 
 /** How often the base's own path is looked at, in milliseconds: another tree may have been put there. */
 const BASE_CHECK_MS = 10;
@@ -105,7 +107,32 @@ export function lookup(union: Union, parent: Node, name: string): number {
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
   noticeIfStale(union, node, parent, name);
-  return fillEntry(union, node, union.found.stat);
+  return union.kernel.keeps ? fillKept(union, node, parent, name) : fillEntry(union, node, union.found.stat);
+}
+
+/** As fillEntry; and whether the kernel may keep what it tells. */
+function fillKept(union: Union, node: Node, parent: Node, name: string): number {
+  const { found } = union;
+  const wasWatched = node.dir === null || node.dir.watched;
+  const heard = keepsNames(union, parent) && isHeard(union, node, parent, name);
+  const settled = heard && isSettled(union, node, parent, name);
+  // A directory of the base is watched from now on: what its attributes are is to be seen after that.
+  const fresh = !wasWatched && keepsNames(union, node) && found.state === IN_BASE;
+  const fd = node.dir?.parts[0]?.fd ?? -1;
+  const looked = fresh && fd >= 0 ? fstat(fd, found.stat) : 0;
+  fillEntry(union, node, found.stat);
+  union.entry.keepName = settled;
+  union.entry.keepAttributes &&= settled && looked === 0;
+  return 0;
+}
+
+/** Whether changes of what the base has under the name are heard of; those of a file with several names are not. */
+function isHeard(union: Union, node: Node, parent: Node, name: string): boolean {
+  const { inBase, baseStat, part } = union.found;
+  if (!inBase || isDirectory(baseStat.mode) || baseStat.nlink < 2) return true;
+  if (union.kernel.keeping === 'timed') return true;
+  const fd = partFd(union, parent, parent.dir?.parts[part] as DirPart);
+  return fd >= 0 && !union.watches.file(node, fd, name) && node.watch >= 0;
 }
 
 /** Nothing is at this place any more; open files go on with their descriptors. */
@@ -132,17 +159,28 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
   const object = union.table.ofObject(layer, found.stat);
   if (object && object !== known) {
     union.table.link(object, parent, name);
+    // One that has a single name in the base had its others before.
+    if (layer >= 0 && found.stat.nlink === 1) leaveOthers(union, object, parent, name);
     return object;
   }
-  // Another object of the same type under the name: the nodeid stays, unless somebody has the old one open.
-  if (known && known.type === type && known.handles.size === 0 && known.names.length === 1 && !known.busy) {
+  // Another object of the same type under the name: the nodeid stays, unless somebody has the old one open. A
+  // symlink is never open, and the kernel keeps its target.
+  const stays = known && known.type === type && type !== S_IFLNK && known.handles.size === 0;
+  if (stays && known.names.length === 1 && !known.busy) {
     union.table.show(known, layer, found.stat);
+    union.kernel.switched(known);
     return known;
   }
   const node = union.table.draft(type);
   union.table.show(node, layer, found.stat);
   enter(union, node, parent, name);
   return node;
+}
+
+function leaveOthers(union: Union, node: Node, parent: Node, name: string): void {
+  for (const place of [...node.names]) {
+    if (place.parent !== parent || place.name !== name) union.table.leave(node, place.parent, place.name);
+  }
 }
 
 function enter(union: Union, node: Node, parent: Node, name: string): void {
@@ -208,11 +246,12 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
     dir.redirect = null;
   }
   dir.hasOverlay = inOverlay;
+  dir.elsewhere = redirect !== null || parent.dir.elsewhere;
   refreshParts(union, node, parent, name, redirect);
   return 0;
 }
 
-type ClosedPart = Omit<DirPart, 'fd'>;
+type ClosedPart = Omit<DirPart, 'fd' | 'watch'>;
 
 function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
   const dir = node.dir;
@@ -231,9 +270,16 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
       return part.layer === one.layer && part.ino === one.ino && part.path === one.path;
     });
   if (same) return;
-  for (const part of dir.parts) closePart(part);
-  dir.parts = wanted.map((one) => ({ ...one, fd: -1 }));
+  for (const part of dir.parts) {
+    closePart(part);
+    union.watches.leave(node, part);
+  }
+  dir.parts = wanted.map((one) => ({ ...one, fd: -1, watch: -1 }));
+  dir.watched = false;
   dir.version += 1;
+  if (node.id === 0) return;
+  expireBeneath(union, node);
+  union.kernel.changed(node, true);
 }
 
 const lowerStat = newStat();
@@ -296,6 +342,8 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   entry.node = node;
   if (entry.stat !== stat) copyStat(stat, entry.stat);
   entry.ino = objectIno(union, node, entry.stat);
+  entry.keepName = false;
+  entry.keepAttributes = keepsAttributes(union, node, entry.stat);
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
   if (node.dir === null && node.layer >= 0 && node.names.length === 0 && entry.stat.nlink > 0)

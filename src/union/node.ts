@@ -16,6 +16,8 @@ export interface DirPart {
   path: string;
   ino: number;
   fd: number;
+  /** Number of the watch on its directory; -1: it is not watched. */
+  watch: number;
 }
 
 export interface DirState {
@@ -34,6 +36,12 @@ export interface DirState {
   redirect: string | null;
   /** What of the base lies at this path, also under an opaque directory: origins need it. */
   parts: DirPart[];
+  /** Every part is watched. */
+  watched: boolean;
+  /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
+  elsewhere: boolean;
+  /** Names that the kernel may know not to exist, and until when; null: none. */
+  absent: Map<string, number> | null;
   /** Grows when the guest changes the listing. */
   version: number;
 }
@@ -119,6 +127,10 @@ export interface Node {
   orphanFd: number;
   /** ctime and size at the last OPEN: the kernel's pages are still right when they are the same at the next. */
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null;
+  /** Watch on the base's file, where that has several names; -1: none. */
+  watch: number;
+  /** performance.now() when it came to show another object, of which the kernel may not know yet; 0: it does. */
+  switchedAt: number;
   /** The copy-up that is under way, so that requests that change this node wait for it. */
   busy: PendingWork | null;
 }

@@ -23,7 +23,7 @@ import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
-import { anyHandle, locate } from './locate.ts';
+import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, type Node } from './node.ts';
@@ -99,7 +99,12 @@ function openData(union: Union, node: Node, flags: number): number {
   if (isApart(node)) return reopen(anyHandle(node).fd, O_RDONLY);
   const overlay = node.layer < 0 && goesThrough(union, node, 0);
   const fd = openShown(union, node, overlay ? flags & ~O_ACCMODE : flags & ~O_DIRECT);
-  if (fd < 0 || !goesThrough(union, node, union.stat.size)) return fd;
+  if (fd < 0) return fd;
+  if ((flags & O_TRUNC) === 0 && union.kernel.mustConfirm(node)) {
+    close(fd);
+    return waitFor(union, union.host.confirm(node));
+  }
+  if (!goesThrough(union, node, union.stat.size)) return fd;
   return handOver(union, node, fd, flags & O_ACCMODE, union.stat);
 }
 
@@ -125,6 +130,7 @@ function openShown(union: Union, node: Node, flags: number): number {
   const [other] = node.handles;
   if (error === 0 && other === undefined) {
     union.table.show(node, node.layer, stat);
+    union.kernel.switched(node);
     return fd;
   }
   close(fd);
@@ -137,7 +143,8 @@ function openObject(union: Union, node: Node, flags: number): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
   if (at.name === '') return reopen(at.dirFd, flags | O_CLOEXEC);
-  return openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const fd = openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  return fd === -E.ENOENT && leavePlace(union, node) ? openObject(union, node, flags) : fd;
 }
 
 /**

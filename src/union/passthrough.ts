@@ -71,7 +71,12 @@ export function newHandle(union: Union, node: Node, fd: number, flags: number, m
   // Set-id bits have to go when the file is written to, which takes a request.
   handle.direct = writable && (mode & (S_ISUID | S_ISGID)) !== 0;
   // Nobody maps what cannot be read.
-  if (access === O_RDWR) node.mayBeMapped = true;
+  if (access === O_RDWR) {
+    node.mayBeMapped = true;
+    // A store through a map moves its times, and tells nobody.
+    union.kernel.changed(node, false);
+    union.entry.keepAttributes = false;
+  }
   return handle;
 }
 
@@ -104,7 +109,10 @@ export function divide(union: Union, node: Node): number {
   const { backing } = node;
   const [handle] = node.handles;
   if (backing !== null && handle !== undefined) {
-    union.table.divide(node);
+    const fresh = union.table.divide(node);
+    // Others have its name in the kernel's cache; and what it shows changes by way of the new one from now on.
+    for (const { parent, name } of fresh.names) union.kernel.expire(parent, name);
+    union.kernel.changed(node, false);
     const { stat } = union;
     if (fstat(handle.fd, stat) === 0) node.ino = stat.ino;
     node.layer = backing.layer;

@@ -15,6 +15,7 @@ import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
 import { addOrigin, isTaken, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
@@ -132,6 +133,9 @@ function move(
   union.table.attach(source, to.parent, to.name);
   union.table.leave(source, from.parent, from.name);
   moved(source, from, to);
+  // It may be stale from the start, and what a directory shows of the base depends on its place.
+  if (taken.origin !== null || source.dir !== null) expirePlace(union, to.parent, to.name, false);
+  if (source.dir !== null) expireBeneath(union, source);
   return 0;
 }
 
@@ -367,6 +371,13 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   union.table.attach(target, from.parent, from.name);
   moved(source, from, to);
   moved(target, to, from);
+  for (const [at, node] of [
+    [to, source],
+    [from, target],
+  ] as const) {
+    expirePlace(union, at.parent, at.name, false);
+    if (node.dir !== null) expireBeneath(union, node);
+  }
   return 0;
 }
 

@@ -3,6 +3,7 @@
 // LOOKUP and GETATTR start a look; OPEN waits for it. What came of the last look is a verdict, which holds
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
+import { expireNode } from './expiry.ts';
 import { nodeAt } from './known.ts';
 import {
   type Compared,
@@ -104,6 +105,21 @@ export function noticeIfStale(union: Union, node: Node, parent: Node, name: stri
   if (path !== null) union.host.noticed(path, originPathAt(parent, name) ?? path);
 }
 
+/**
+ * Whether what the object in union.found is stays as it is until a side moves. One that waits for something else (for
+ * the base to come to rest, for a writer) is looked at again when it is met, so the kernel may not keep it.
+ */
+export function isSettled(union: Union, node: Node, parent: Node, name: string): boolean {
+  if (!union.baseAccepted || !union.config.mergesLive || union.found.state !== IN_OVERLAY) return true;
+  const compared = compare(union, node, parent, name);
+  if (compared === null || (!compared.stale && union.verdicts.size === 0)) return true;
+  const path = pathAt(parent, name);
+  const verdict = path === null ? undefined : union.verdicts.get(path);
+  if (verdict === undefined) return !compared.stale;
+  if (verdict.retryMs !== Number.POSITIVE_INFINITY || verdict.writer) return false;
+  return holds(verdict, compared.fingerprint, union.found.stat);
+}
+
 /** OPEN: 0, or WAIT while a merge is being computed (the host keeps the limit, and answers then). */
 export function awaitIfStale(union: Union, node: Node, parent: Node, name: string): number {
   const path = wanting(union, node, parent, name);
@@ -115,6 +131,9 @@ export function awaitIfStale(union: Union, node: Node, parent: Node, name: strin
 export function setVerdict(union: Union, path: string, verdict: Verdict | null): void {
   if (verdict === null || (verdict.writer && !isWritten(union, path))) union.verdicts.delete(path);
   else union.verdicts.set(path, { ...verdict, until: performance.now() + verdict.retryMs });
+  // What the kernel was told before may have been that all is well.
+  const node = union.kernel.keeps ? nodeAt(union, path) : undefined;
+  if (node) expireNode(union, node, false);
 }
 
 /** Whether somebody has the file at a path open for writing. */

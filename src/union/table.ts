@@ -24,6 +24,9 @@ export function newDirState(): DirState {
     ownOpaque: false,
     redirect: null,
     parts: [],
+    watched: false,
+    elsewhere: false,
+    absent: null,
     version: 0,
   };
 }
@@ -40,6 +43,8 @@ export class NodeTable {
   /** Of an exported mount: ids by place, beyond what the kernel remembers. */
   readonly identity: IdentityLog | null;
   #nextHandle = 1;
+  /** Called with each node that goes. */
+  onDrop: (node: Node) => void = () => {};
   /** Sets (of accounts) that are being copied up together. */
   readonly copying = new Set<string>();
 
@@ -95,6 +100,8 @@ export class NodeTable {
       print: null,
       orphanFd: -1,
       cachedAt: null,
+      watch: -1,
+      switchedAt: 0,
       busy: null,
     };
   }
@@ -274,6 +281,7 @@ export class NodeTable {
     if (node.dir !== null && node.dir.children.size > 0) return;
     if (!this.#nodes.delete(node.id)) return;
     this.hide(node);
+    this.onDrop(node);
     this.closeDirectory(node);
     if (node.orphanFd >= 0) close(node.orphanFd);
     if (node.successor !== null) this.letGo(node.successor);

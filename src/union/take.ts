@@ -13,6 +13,7 @@ import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUpSet, openSource } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { expireNode } from './expiry.ts';
 import { locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { type DirPart, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
@@ -231,6 +232,8 @@ export function ageOrigin(union: Union, node: Node, callerPid: number, reads: bo
   if (version.fd >= 0) return learn(union, path, version, -1, () => {});
   out.origin = before;
   const origin = { ...version.origin, ino: before.ino };
+  // It is stale by this, which the next look-up has to notice.
+  expireNode(union, node, false);
   return publish(union, 'age', [{ kind: 'taken', path, time: Date.now(), origin }], () =>
     writeOrigins(union, dirFd, place.name, [...list.filter((one) => one.path !== origin.path), origin]),
   );

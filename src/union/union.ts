@@ -7,13 +7,15 @@ import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
-import { closePart, FdCache } from './fd-cache.ts';
+import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
+import { type Keeping, KernelView } from './kernel-view.ts';
 import type { Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
+import { Watches, type Watching } from './watches.ts';
 import type { Witness } from './witness.ts';
 
 export interface UnionConfig {
@@ -31,6 +33,9 @@ export interface UnionConfig {
   osTree: boolean;
   /** Largest file that is copied up, in bytes; EFBIG beyond. Infinity: no limit. */
   copyUpLimit: number;
+  /** What the kernel may keep, and for how many seconds. */
+  keeping: Keeping;
+  keepSeconds: number;
 }
 
 /** What the union asks of the process it runs in. */
@@ -45,6 +50,8 @@ export interface UnionHost {
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
   renamed(): void;
+  /** Has the kernel told of a node, in the order of all that is told. */
+  confirm(node: Node): PendingWork;
   /** The base's path names another tree, or nothing (errno): have it opened anew. */
   baseMoved(layer: number): void;
   log: Log;
@@ -68,6 +75,9 @@ export interface Entry {
   stat: Stat;
   /** st_ino as the union shows it. */
   ino: number;
+  /** The kernel may keep that the name leads here, and the attributes. */
+  keepName: boolean;
+  keepAttributes: boolean;
 }
 
 export class Union {
@@ -82,6 +92,8 @@ export class Union {
   readonly table: NodeTable;
   readonly fds: FdCache;
   readonly seen: SeenVersions;
+  readonly kernel: KernelView;
+  readonly watches: Watches;
   /** What was decided of stale objects, by path: spares a new look as long as neither side moves. */
   readonly verdicts = new Map<string, Verdict & { until: number }>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
@@ -111,6 +123,7 @@ export class Union {
     mint: MintNodeId;
     /** Of an exported mount. */
     identity: IdentityLog | null;
+    watching: Watching | null;
     host: UnionHost;
   }) {
     this.config = parts.config;
@@ -121,9 +134,15 @@ export class Union {
     this.journal = parts.journal;
     this.host = parts.host;
     this.table = new NodeTable(parts.mint, parts.layers.length, parts.identity);
-    this.entry = { node: this.table.root, stat: newStat(), ino: 0 };
+    this.entry = { node: this.table.root, stat: newStat(), ino: 0, keepName: false, keepAttributes: false };
     this.fds = new FdCache();
     this.seen = new SeenVersions();
+    this.kernel = new KernelView(parts.config.keeping, parts.config.keepSeconds);
+    this.watches = new Watches(parts.config.keeping === 'watched' ? parts.watching : null);
+    this.table.onDrop = (node) => {
+      this.watches.drop(node);
+      this.kernel.forgetAbsent(node);
+    };
     this.resetRoot();
   }
 
@@ -132,24 +151,14 @@ export class Union {
     const root = this.table.root.dir;
     if (root === null) return;
     root.hasOverlay = true;
-    root.parts = this.layers.map((layer) => ({ layer: layer.index, path: '', ino: layer.rootIno, fd: -1 }));
-  }
-
-  /** The base's path names another tree by now: everything is found anew by path, nodes stay. */
-  replaceLayer(layer: BaseLayer): void {
-    this.layers[layer.index] = layer;
-    this.fds.clear();
-    for (const node of this.table.nodes()) {
-      if (node.dir === null) {
-        if (node.layer === layer.index && node.handles.size > 0) this.table.part(node);
-        continue;
-      }
-      for (const part of node.dir.parts) closePart(part);
-      node.dir.ctimeSec = -1;
-    }
-    this.resetRoot();
-    this.verdicts.clear();
-    this.baseChecked = 0;
+    root.parts = this.layers.map((layer) => ({
+      layer: layer.index,
+      path: '',
+      ino: layer.rootIno,
+      fd: -1,
+      watch: -1,
+    }));
+    root.watched = false;
   }
 
   /** A name in work/ that is not in use: by this process only, for recovery empties work/ at every start. */

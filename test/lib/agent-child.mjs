@@ -2,8 +2,10 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
+import { lookAt } from './look.mjs';
 
 const own = {
+  lookAt,
   /** All of an open file from its start. */
   readWhole(fd) {
     const chunks = [];

@@ -45,6 +45,8 @@ export const emptyStatus: StatusReport = {
   epoch: 3,
   base: 'accepted',
   coherence: 'check',
+  bound: 0,
+  watches: 0,
   readOnly: false,
   counts: { copies: 2, whiteouts: 1, hidden: 0, stale: 1, pending: 1, kept: 0, conflicts: 1, undone: 0 },
   bytes: { overlay: 10, ancestors: 5, history: 0, index: 7 },

@@ -22,7 +22,7 @@ describe('mount options', () => {
       overlay: '/cwd/o',
       mountPoint: '/cwd/m',
       state: null,
-      coherence: { mode: 'check' },
+      coherence: { mode: 'auto' },
       settleMs: 2000,
       export: 'off',
       volatile: false,

@@ -41,6 +41,7 @@ describe('negotiate', () => {
       'SETXATTR_EXT',
       'INIT_EXT',
       'CREATE_SUPP_GROUP',
+      'CACHE_SYMLINKS',
     ];
     expect(used(negotiated.uses).sort()).toEqual([...wanted].sort());
     expect(out).toMatchObject({ major: 7, minor: 45, ...words(wanted), timeGran: 1 });

@@ -35,21 +35,22 @@ function threads(field: string): Map<number, string> {
 }
 
 describe('waiting', () => {
-  test('poll2 tells which descriptor is ready, and eventfd wakes it', () => {
+  test('poll3 tells which descriptor is ready, and eventfd wakes it', () => {
     const a = keep(poll.eventfd());
     const b = keep(poll.eventfd());
-    expect(poll.poll2(a, b, 0)).toBe(0);
+    expect(poll.poll3(a, b, -1, 0)).toBe(0);
     expect(poll.eventfdSignal(a)).toBe(0);
     expect(poll.eventfdSignal(a)).toBe(0);
-    expect(poll.poll2(a, b, -1)).toBe(1);
-    expect(poll.poll2(-1, a, -1)).toBe(2);
+    expect(poll.poll3(a, b, -1, -1)).toBe(1);
+    expect(poll.poll3(-1, a, -1, -1)).toBe(2);
     poll.eventfdSignal(b);
-    expect(poll.poll2(a, b, -1)).toBe(3);
+    expect(poll.poll3(a, b, -1, -1)).toBe(3);
     expect(poll.eventfdClear(a)).toBe(1);
     expect(poll.eventfdClear(a)).toBe(0);
-    expect(poll.poll2(a, b, 1000)).toBe(2);
+    expect(poll.poll3(a, b, -1, 1000)).toBe(2);
     const before = performance.now();
-    expect(poll.poll2(a, -1, 30)).toBe(0);
+    expect(poll.poll3(a, -1, -1, 30)).toBe(0);
+    expect(poll.poll3(-1, -1, a, 30)).toBe(0);
     expect(performance.now() - before).toBeGreaterThanOrEqual(29);
     expect(poll.eventfdSignal(-1)).toBe(-E.EBADF);
     expect(poll.eventfdClear(-1)).toBe(-E.EBADF);
@@ -67,9 +68,9 @@ describe('waiting', () => {
   test('the other end of a closed socket is ready to be read, a closed descriptor too', () => {
     const [a, b] = socketpair() as [number, number];
     file.close(b);
-    expect(poll.poll2(a, -1, -1)).toBe(1);
+    expect(poll.poll3(a, -1, -1, -1)).toBe(1);
     file.close(a);
-    expect(poll.poll2(a, -1, -1)).toBe(1);
+    expect(poll.poll3(a, -1, -1, -1)).toBe(1);
   });
 
   test('a signal does not end a blocking read or a wait', () => {
@@ -83,7 +84,7 @@ describe('waiting', () => {
     file.close(b);
     const buf = Buffer.alloc(4);
     expect(file.read(a, buf, 0, 4)).toBe(1);
-    expect(poll.poll2(a, -1, -1)).toBe(1);
+    expect(poll.poll3(a, -1, -1, -1)).toBe(1);
     expect(file.read(a, buf, 0, 4)).toBe(1);
     expect(buf.toString('latin1', 0, 1)).toBe('x');
     return new Promise<void>((resolve) => {
@@ -100,7 +101,7 @@ describe('waiting', () => {
     const watch = poll.inotifyAdd(fd, at.fd, '', C.IN_CREATE | C.IN_ONLYDIR);
     expect(watch).toBeGreaterThan(0);
     made('f\xe9');
-    expect(poll.poll2(fd, -1, 1000)).toBe(1);
+    expect(poll.poll3(fd, -1, -1, 1000)).toBe(1);
     const buf = Buffer.alloc(4096);
     const events: unknown[] = [];
     const each = (...event: unknown[]) => events.push(event);

@@ -1,0 +1,74 @@
+// How a mount stays coherent with its base, chosen from what the base lies on where nobody has said.
+import type { MountOptions } from '../control/mount-options.ts';
+import { newStatfs, statfs } from '../sys/file.ts';
+import type { Keeping } from '../union/kernel-view.ts';
+
+/** File systems that somebody else may change without an event here, by their f_type. */
+const REMOTE: ReadonlyMap<number, string> = new Map([
+  [0x6969, 'NFS'],
+  [0xff534d42, 'CIFS'],
+  [0xfe534d42, 'SMB2'],
+  [0x517b, 'SMB'],
+  [0x65735546, 'FUSE'],
+  [0x01021997, '9p'],
+  [0x00c36400, 'Ceph'],
+  [0x5346414f, 'AFS'],
+  [0x6b414653, 'AFS'],
+  [0x73757245, 'Coda'],
+  [0x7461636f, 'OCFS2'],
+  [0x01161970, 'GFS2'],
+  [0x0bd00bd0, 'Lustre'],
+  [0x786f4256, 'vboxsf'],
+  [0xbacbacbc, 'vmhgfs'],
+  [0x00c0ffee, 'hostfs'],
+]);
+
+/** The kernel keeps things so long at most, for what raises no event, such as a store through a shared map. */
+const NOTIFY_SECONDS = 60;
+
+export interface Coherence {
+  mode: 'notify' | 'check' | 'ttl';
+  keeping: Keeping;
+  /** How long the kernel may keep names and attributes. */
+  seconds: number;
+  /** Why it is this one, where that is worth a word. */
+  note: string | null;
+}
+
+const check = (note: string | null): Coherence => ({ mode: 'check', keeping: 'none', seconds: 0, note });
+const notify = (note: string | null): Coherence => ({
+  mode: 'notify',
+  keeping: 'watched',
+  seconds: NOTIFY_SECONDS,
+  note,
+});
+
+/** `typeOf` tells the name of a remote file system, and null for a local one. */
+export function chooseCoherence(
+  options: Pick<MountOptions, 'coherence' | 'bases' | 'export'>,
+  typeOf: (path: string) => string | null = remoteType,
+): Coherence {
+  const wish = options.coherence;
+  if (wish.mode === 'check') return check(null);
+  if (wish.mode === 'ttl') return { mode: 'ttl', keeping: 'timed', seconds: wish.seconds, note: null };
+  if (options.export !== 'off') {
+    return check('coherence is check: clients of an exported mount come by handles, not by names');
+  }
+  const remote = options.bases.map(typeOf).find((type) => type !== null) ?? null;
+  if (wish.mode === 'auto' && remote === null) return check(null);
+  if (remote === null) return notify(null);
+  if (wish.mode === 'auto')
+    return check(`coherence is check: the base lies on ${remote}, which tells of no changes`);
+  return notify(
+    `the base lies on ${remote}: what others change there shows after up to ${NOTIFY_SECONDS} seconds`,
+  );
+}
+
+/** The kernel cannot expire a name without detaching what is mounted on it. */
+export const tooOld = (kernelMinor: number): Coherence =>
+  check(`coherence is check: this kernel (FUSE 7.${kernelMinor}) cannot expire names, which 7.38 can`);
+
+function remoteType(path: string): string | null {
+  const found = newStatfs();
+  return statfs(path, found) < 0 ? null : (REMOTE.get(found.type >>> 0) ?? null);
+}

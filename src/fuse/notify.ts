@@ -1,0 +1,85 @@
+// Notifications: what tells the kernel that something it keeps is out of date. Many are packed one behind the
+// other; each is one write(2) to the device, and only by a thread that never serves (native-notes/fuse.md).
+import { putI64, putU64 } from './codec.ts';
+
+const HEADER = 16;
+const INVAL_INODE = 2;
+const INVAL_ENTRY = 3;
+const INODE_SIZE = HEADER + 24;
+const ENTRY_SIZE = HEADER + 16;
+/** The name is looked up anew when it is next used; without this what is mounted on it would be detached. */
+const EXPIRE_ONLY = 1;
+const FIRST_SIZE = 4096;
+
+/** Packed notifications, for `forEachNotification`. */
+export class NotifyBatch {
+  #buffer = Buffer.allocUnsafe(FIRST_SIZE);
+  #view = viewOf(this.#buffer);
+  #length = 0;
+
+  get isEmpty(): boolean {
+    return this.#length === 0;
+  }
+
+  /** The attributes of a node, and with `pages` its pages, are out of date; of a directory the listing. */
+  inode(nodeId: number, pages: boolean): void {
+    const at = this.#begin(INODE_SIZE, INVAL_INODE);
+    putU64(this.#view, at + HEADER, nodeId);
+    putI64(this.#view, at + HEADER + 8, pages ? 0 : -1);
+    putI64(this.#view, at + HEADER + 16, 0);
+  }
+
+  /** A name in a directory is to be looked up anew; what is mounted there stays. */
+  expire(parentId: number, name: string): void {
+    const at = this.#begin(ENTRY_SIZE + name.length + 1, INVAL_ENTRY);
+    putU64(this.#view, at + HEADER, parentId);
+    this.#view.setUint32(at + HEADER + 8, name.length, true);
+    this.#view.setUint32(at + HEADER + 12, EXPIRE_ONLY, true);
+    this.#buffer.write(name, at + ENTRY_SIZE, 'latin1');
+    this.#buffer[at + ENTRY_SIZE + name.length] = 0;
+  }
+
+  /** What has been added; the batch is empty again. */
+  take(): Uint8Array {
+    const bytes = Uint8Array.prototype.slice.call(this.#buffer, 0, this.#length);
+    this.#length = 0;
+    if (this.#buffer.length > FIRST_SIZE) {
+      this.#buffer = Buffer.allocUnsafe(FIRST_SIZE);
+      this.#view = viewOf(this.#buffer);
+    }
+    return bytes;
+  }
+
+  #begin(size: number, code: number): number {
+    const at = this.#length;
+    if (at + size > this.#buffer.length) {
+      const larger = Buffer.allocUnsafe(Math.max(at + size, this.#buffer.length * 2));
+      this.#buffer.copy(larger, 0, 0, at);
+      this.#buffer = larger;
+      this.#view = viewOf(larger);
+    }
+    this.#length = at + size;
+    // A fuse_out_header without a unique number: the kernel takes `error` for the code.
+    this.#view.setUint32(at, size, true);
+    this.#view.setInt32(at + 4, code, true);
+    putU64(this.#view, at + 8, 0);
+    return at;
+  }
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+/** Calls `each` with the place and size of every notification of a batch. */
+export function forEachNotification(
+  batch: Uint8Array,
+  each: (at: number, size: number, isEntry: boolean) => void,
+): void {
+  const view = viewOf(batch);
+  for (let at = 0; at < batch.length; ) {
+    const size = view.getUint32(at, true);
+    each(at, size, view.getInt32(at + 4, true) === INVAL_ENTRY);
+    at += size;
+  }
+}

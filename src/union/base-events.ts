@@ -1,0 +1,94 @@
+// What the kernel's events about watched directories of the base mean for the union: its own state is refreshed, and
+// what the kernel keeps of it is taken back. All that was answered before an event is handled has gone out before the
+// notification does.
+import { isDirectory } from '../lib/stat.ts';
+import {
+  IN_ATTRIB,
+  IN_CREATE,
+  IN_DELETE,
+  IN_DELETE_SELF,
+  IN_IGNORED,
+  IN_MODIFY,
+  IN_MOVE_SELF,
+  IN_MOVED_FROM,
+  IN_MOVED_TO,
+  IN_Q_OVERFLOW,
+  IN_UNMOUNT,
+} from '../sys/constants.ts';
+import { partFd } from './dir-fds.ts';
+import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
+import { find, forgetPlace, instantiate } from './lookup.ts';
+import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import type { Union } from './union.ts';
+
+const COMES_OR_GOES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
+
+/** One event. `name` is '' where it is about the watched object itself. */
+export function onBaseEvent(union: Union, watch: number, mask: number, name: string): void {
+  if ((mask & IN_Q_OVERFLOW) !== 0) {
+    expireAll(union);
+    return;
+  }
+  const nodes = union.watches.of(watch);
+  if ((mask & IN_IGNORED) !== 0) union.watches.gone(watch);
+  for (const node of nodes) {
+    if (node.dir === null) expireNode(union, node, (mask & IN_MODIFY) !== 0);
+    else if (name === '') ofDirectory(union, node, mask);
+    else if (name.startsWith('.wh.')) hidingChanged(union, node);
+    else if ((mask & COMES_OR_GOES) !== 0) nameChanged(union, node, name);
+    else if (union.table.child(node, name)) expirePlace(union, node, name, true);
+  }
+}
+
+function ofDirectory(union: Union, node: Node, mask: number): void {
+  if ((mask & (OF_ITSELF | IN_IGNORED)) !== 0) {
+    if (node.id === ROOT_ID) for (const layer of union.layers) union.host.baseMoved(layer.index);
+    refresh(union, node);
+  }
+  if ((mask & (IN_ATTRIB | OF_ITSELF)) !== 0) union.kernel.changed(node, false);
+}
+
+/** A file that hides a name, or all names, of the layers beneath. */
+function hidingChanged(union: Union, node: Node): void {
+  refresh(union, node);
+  expireBeneath(union, node);
+  union.kernel.changed(node, true);
+}
+
+/** A name has come, gone, or leads to another object. */
+function nameChanged(union: Union, parent: Node, name: string): void {
+  const child = union.table.child(parent, name);
+  expirePlace(union, parent, name, true);
+  union.kernel.changed(parent, true);
+  if (child?.dir) {
+    refresh(union, child);
+    return;
+  }
+  if (find(union, parent, name) < 0) return;
+  const { state, inBase } = union.found;
+  if (inBase) noteLinks(union, parent, name);
+  else if (child && (state === NONE || state === WHITEOUT)) forgetPlace(union, parent, name);
+}
+
+/** What of the base a directory shows now: its names are expired where that has changed, or where it is gone. */
+function refresh(union: Union, node: Node): void {
+  const place = node.names[0];
+  if (!place || node.dir === null) return;
+  const error = find(union, place.parent, place.name);
+  const { state, stat } = union.found;
+  const there = error === 0 && (state === IN_BASE || state === IN_OVERLAY) && isDirectory(stat.mode);
+  if (!there || instantiate(union, place.parent, place.name) !== node) expireBeneath(union, node);
+}
+
+/** A file that is known has got one more name, or one less: by that it can change without an event here. */
+function noteLinks(union: Union, parent: Node, name: string): void {
+  const { baseStat, part } = union.found;
+  if (isDirectory(baseStat.mode) || baseStat.nlink < 2) return;
+  const at = parent.dir?.parts[part] as DirPart;
+  const node = union.table.ofObject(at.layer, baseStat);
+  const fd = partFd(union, parent, at);
+  if (!node || fd < 0) return;
+  union.watches.file(node, fd, name);
+  expireNode(union, node, true);
+}

@@ -1,0 +1,131 @@
+// What the kernel keeps of the union, and how it is told that something of it is out of date. Notifications are only
+// collected here: another thread writes them (fuse/notify.ts). The order matters: a name before the node that it
+// leads to, for the kernel takes the directory's lock for a name, and so lets a look-up that is under way end first
+// (native-notes/fuse.md).
+import { NotifyBatch } from '../fuse/notify.ts';
+import type { Node, PendingWork } from './node.ts';
+
+/** none: the kernel keeps nothing. watched: where every change raises an event. timed: for a time, whatever happens. */
+export type Keeping = 'none' | 'watched' | 'timed';
+
+/** Names that are known not to exist, which the kernel may keep at a time. */
+const MOST_ABSENT = 50_000;
+/** Between two searches for such names whose time is over. */
+const FULL_MS = 1000;
+/** A node that shows another object than before is told of so long before it is opened. */
+const CONFIRM_MS = 2000;
+
+export class KernelView {
+  keeping: Keeping;
+  /** How long the kernel may keep things, in milliseconds. */
+  readonly #keepMs: number;
+  readonly #batch = new NotifyBatch();
+  /** Directories with names that the kernel may know not to exist. */
+  readonly #withAbsent = new Set<Node>();
+  #absent = 0;
+  /** When it is worth while to look again for those whose time is over. */
+  #full = 0;
+  /** Directories that the kernel has locked for a request which waits: how often. */
+  readonly #locked = new Map<number, number>();
+  /** Names in such directories, which are told of later. */
+  #held: { parent: number; name: string }[] = [];
+
+  constructor(keeping: Keeping, seconds: number) {
+    this.keeping = keeping;
+    this.#keepMs = seconds * 1000;
+  }
+
+  get keeps(): boolean {
+    return this.keeping !== 'none';
+  }
+
+  /** A name leads, or may lead, to something else. */
+  expire(parent: Node, name: string): void {
+    if (this.keeping === 'none') return;
+    if (this.#locked.size > 0 && this.#locked.has(parent.id)) this.#held.push({ parent: parent.id, name });
+    else this.#batch.expire(parent.id, name);
+    if (parent.dir?.absent?.delete(name)) this.#absent -= 1;
+  }
+
+  /** The attributes of a node have changed; with `content` its bytes too, or a directory's names. */
+  changed(node: Node, content: boolean): void {
+    if (this.keeping !== 'none' && node.id !== 0) this.#batch.inode(node.id, content);
+  }
+
+  /** A node shows another object: until the kernel knows, its size and pages are those of the old one. */
+  switched(node: Node): void {
+    if (this.keeping === 'none' || node.lookups === 0) return;
+    node.switchedAt = performance.now();
+    this.changed(node, true);
+  }
+
+  /** Whether the kernel is to have been told of a node before it is opened. */
+  mustConfirm(node: Node): boolean {
+    if (node.switchedAt === 0) return false;
+    if (performance.now() - node.switchedAt < CONFIRM_MS) return true;
+    node.switchedAt = 0;
+    return false;
+  }
+
+  /** Whether the kernel may keep it that there is no such name; it is told when one comes. */
+  keepAbsent(parent: Node, name: string): boolean {
+    const { dir } = parent;
+    if (dir === null) return false;
+    const now = performance.now();
+    if (this.#absent >= MOST_ABSENT && now >= this.#full) this.#dropExpired(now);
+    if (this.#absent >= MOST_ABSENT) return false;
+    dir.absent ??= new Map();
+    if (!dir.absent.has(name)) this.#absent += 1;
+    dir.absent.set(name, now + this.#keepMs);
+    this.#withAbsent.add(parent);
+    return true;
+  }
+
+  #dropExpired(now: number): void {
+    this.#full = now + FULL_MS;
+    for (const node of this.#withAbsent) {
+      const absent = node.dir?.absent;
+      if (!absent) continue;
+      for (const [name, until] of absent) {
+        if (until > now) continue;
+        absent.delete(name);
+        this.#absent -= 1;
+      }
+      if (absent.size === 0) this.forgetAbsent(node);
+    }
+  }
+
+  /** The kernel has forgotten the directory. */
+  forgetAbsent(node: Node): void {
+    if (node.dir === null || node.dir.absent === null) return;
+    this.#absent -= node.dir.absent.size;
+    node.dir.absent = null;
+    this.#withAbsent.delete(node);
+  }
+
+  /** A request that waits holds the kernel's lock of these directories: nobody can be told of their names. */
+  lock(ids: readonly number[], until: PendingWork): void {
+    if (this.keeping === 'none') return;
+    for (const id of ids) this.#locked.set(id, (this.#locked.get(id) ?? 0) + 1);
+    until.waiting.push(() => this.#unlock(ids));
+  }
+
+  #unlock(ids: readonly number[]): void {
+    for (const id of ids) {
+      const count = (this.#locked.get(id) ?? 1) - 1;
+      if (count > 0) this.#locked.set(id, count);
+      else this.#locked.delete(id);
+    }
+    const held = this.#held;
+    this.#held = [];
+    for (const one of held) {
+      if (this.#locked.has(one.parent)) this.#held.push(one);
+      else this.#batch.expire(one.parent, one.name);
+    }
+  }
+
+  /** Everything that is to be told, or null. */
+  take(): Uint8Array | null {
+    return this.#batch.isEmpty ? null : this.#batch.take();
+  }
+}

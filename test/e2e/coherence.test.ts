@@ -1,0 +1,202 @@
+// Changes of the base show through while the kernel keeps names, attributes, pages and listings (--coherence
+// notify): every kind of change in every state of an object, in two guests that agree. Waiting has an end: a change
+// that is missed would show only when the kernel's own time is over.
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { expect } from 'vitest';
+import { type Agent, startAgent } from '../lib/agent.ts';
+import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { lookAt } from '../lib/look.mjs';
+import { mountTest } from '../lib/needs.ts';
+import { sleep, waitUntil } from '../lib/run.ts';
+
+/** Each in a directory of its own with f, g, link -> one, and sub/deep/x. */
+const changes: Record<string, (dir: string) => void> = {
+  'an edit in place': (dir) => fs.writeFileSync(`${dir}/f`, 'two\n'),
+  'an edit in place that keeps size and mtime': (dir) => {
+    const { atime, mtime } = fs.statSync(`${dir}/f`);
+    fs.writeFileSync(`${dir}/f`, 'eno\n');
+    fs.utimesSync(`${dir}/f`, atime, mtime);
+  },
+  growth: (dir) => fs.appendFileSync(`${dir}/f`, 'more\n'.repeat(3000)),
+  'a truncation': (dir) => fs.truncateSync(`${dir}/f`, 1),
+  'a replacement by rename': (dir) => replace(`${dir}/f`, 'a longer one\n'),
+  'a shorter one by rename': (dir) => replace(`${dir}/f`, 'x'),
+  'a removal': (dir) => fs.rmSync(`${dir}/f`),
+  'a new name': (dir) => fs.writeFileSync(`${dir}/new`, 'new\n'),
+  'a new directory': (dir) => fs.cpSync(`${dir}/sub`, `${dir}/new`, { recursive: true }),
+  'a removed directory': (dir) => fs.rmSync(`${dir}/sub`, { recursive: true }),
+  'another type': (dir) => {
+    fs.rmSync(`${dir}/f`);
+    fs.mkdirSync(`${dir}/f`);
+  },
+  'a renamed file': (dir) => fs.renameSync(`${dir}/f`, `${dir}/new`),
+  'a deep tree under another name': (dir) => fs.renameSync(`${dir}/sub`, `${dir}/new`),
+  'another deep tree under the name': (dir) => {
+    fs.mkdirSync(`${dir}/.next/deep`, { recursive: true });
+    fs.writeFileSync(`${dir}/.next/deep/x`, 'another x\n');
+    fs.writeFileSync(`${dir}/.next/deep/new`, 'more\n');
+    fs.renameSync(`${dir}/sub`, `${dir}/old`);
+    fs.renameSync(`${dir}/.next`, `${dir}/sub`);
+  },
+  'a change deep beneath': (dir) => fs.writeFileSync(`${dir}/sub/deep/new`, 'deep\n'),
+  chmod: (dir) => fs.chmodSync(`${dir}/f`, 0o600),
+  'chmod of a directory': (dir) => fs.chmodSync(`${dir}/sub`, 0o700),
+  chown: (dir) => fs.chownSync(`${dir}/f`, 12, 34),
+  utimes: (dir) => fs.utimesSync(`${dir}/f`, 1, 2),
+  'another link': (dir) => fs.linkSync(`${dir}/f`, `${dir}/new`),
+  'a write by another name, which nobody has looked at': (dir) =>
+    fs.writeFileSync(`${dir}.elsewhere/h`, 'hhhh\n'),
+  'a link less': (dir) => fs.rmSync(`${dir}.elsewhere/h`),
+  'another symlink': (dir) => {
+    fs.symlinkSync('two', `${dir}/.link`);
+    fs.renameSync(`${dir}/.link`, `${dir}/link`);
+  },
+};
+
+const probes = ['f', 'g', 'link', 'new', 'sub', 'old', 'deep', 'x'];
+const text = (word: string) => ['one', 'two', 'three', 'four', 'five', 'six', 'seven', word].join('\n');
+
+function replace(file: string, content: string): void {
+  fs.writeFileSync(`${file}.new`, content);
+  fs.renameSync(`${file}.new`, file);
+}
+
+const states = ['never seen', 'known', 'open'];
+
+function fill(dir: string): void {
+  fs.mkdirSync(`${dir}/sub/deep`, { recursive: true });
+  fs.mkdirSync(`${dir}.elsewhere`);
+  fs.writeFileSync(`${dir}/f`, 'one\n');
+  fs.writeFileSync(`${dir}/g`, text('eight'));
+  fs.writeFileSync(`${dir}/h`, 'h\n');
+  fs.linkSync(`${dir}/h`, `${dir}.elsewhere/h`);
+  fs.writeFileSync(`${dir}/sub/deep/x`, 'x\n');
+  fs.symlinkSync('one', `${dir}/link`);
+}
+
+interface Guest {
+  mnt: string;
+  agent: Agent;
+}
+
+/** Two guests of one base that is filled before they start. */
+async function withGuests(
+  body: (layers: Layers, guests: readonly Guest[]) => Promise<void>,
+  prepare: (base: string) => void,
+): Promise<void> {
+  await withLayers(async (layers) => {
+    prepare(layers.base);
+    const second = { overlay: `${layers.dir}/overlay2`, mnt: `${layers.dir}/mnt2` };
+    for (const dir of Object.values(second)) fs.mkdirSync(dir);
+    const options = ['--coherence', 'notify'];
+    await withMount({ ...layers, options }, () =>
+      withMount({ base: layers.base, ...second, options }, async () => {
+        const guests = [layers.mnt, second.mnt].map((mnt) => ({ mnt, agent: startAgent() }));
+        await body(layers, guests).finally(() => Promise.all(guests.map(({ agent }) => agent.stop())));
+      }),
+    );
+  });
+}
+
+/** Asked for until it is so, at the latest until a time that is far below what the kernel keeps things for. */
+async function comesTo(
+  what: string,
+  ask: () => Promise<unknown>,
+  expected: () => unknown,
+): Promise<string[]> {
+  let seen: unknown;
+  const right = async () => {
+    seen = await ask().catch((error: Error) => error.message);
+    return JSON.stringify(seen) === JSON.stringify(expected());
+  };
+  return (await waitUntil(right))
+    ? []
+    : [`${what}: ${JSON.stringify(seen)}, not ${JSON.stringify(expected())}`];
+}
+
+mountTest('every kind of change shows, whether the kernel knew the object, nobody did, or it is open', () =>
+  withGuests(
+    async ({ base }, guests) => {
+      const opened: number[] = [];
+      for (const { mnt, agent } of guests) {
+        for (const what of Object.keys(changes)) {
+          for (const state of ['known', 'open'])
+            await agent.call('lookAt', `${mnt}/${state}, ${what}`, probes);
+          const fd = await agent.call<number>('openSync', `${mnt}/open, ${what}/f`, 'r');
+          await agent.call('readWhole', fd);
+          opened.push(fd);
+        }
+      }
+      const problems: string[] = [];
+      for (const [what, change] of Object.entries(changes)) {
+        for (const state of states) change(path.join(base, `${state}, ${what}`));
+        for (const name of states.map((state) => `${state}, ${what}`)) {
+          for (const { mnt, agent } of guests) {
+            const ask = () => agent.call('lookAt', `${mnt}/${name}`, probes);
+            problems.push(...(await comesTo(name, ask, () => lookAt(`${base}/${name}`, probes))));
+          }
+        }
+      }
+      expect(problems).toEqual([]);
+      for (const [i, fd] of opened.entries()) {
+        await guests[i < opened.length / 2 ? 0 : 1]?.agent.call('closeSync', fd);
+      }
+    },
+    (base) => {
+      for (const what of Object.keys(changes)) for (const state of states) fill(`${base}/${state}, ${what}`);
+    },
+  ),
+);
+
+mountTest('a copy is merged when the base moves, and what was removed or replaced stays so', () =>
+  withGuests(
+    async ({ base }, [first, second]) => {
+      const { agent, mnt } = first as Guest;
+      await agent.call('appendFileSync', `${mnt}/copied/g`, '\nthe guest’s own\n');
+      await agent.call('rmSync', `${mnt}/removed/f`);
+      await agent.call('rmSync', `${mnt}/opaque/sub`, { recursive: true });
+      await agent.call('mkdirSync', `${mnt}/opaque/sub`);
+      await agent.call('writeFileSync', `${mnt}/opaque/sub/mine`, 'mine\n');
+      await agent.call('lookAt', mnt, probes);
+      // A base that is younger than a copy by less than a second is looked at once more.
+      await sleep(1100);
+      replace(`${base}/copied/g`, `zero\n${text('eight')}`);
+      replace(`${base}/removed/f`, 'two\n');
+      for (const dir of ['removed', 'opaque', 'opaque/sub']) fs.writeFileSync(`${base}/${dir}/new`, 'new\n');
+      const merged = `zero\n${text('eight')}\nthe guest’s own\n`;
+      const read = (file: string) => agent.call('readFileSync', `${mnt}/${file}`, 'utf8');
+      const list = async (dir: string) => (await agent.call<string[]>('readdirSync', `${mnt}/${dir}`)).sort();
+      const size = async () => (await agent.call<{ size: number }>('statSync', `${mnt}/copied/g`)).size;
+      expect([
+        ...(await comesTo(
+          'the merged bytes',
+          () => read('copied/g'),
+          () => merged,
+        )),
+        ...(await comesTo('their size', size, () => Buffer.byteLength(merged))),
+        ...(await comesTo(
+          'a listing',
+          () => list('removed'),
+          () => ['g', 'h', 'link', 'new', 'sub'],
+        )),
+        ...(await comesTo(
+          'a listing',
+          () => list('opaque'),
+          () => ['f', 'g', 'h', 'link', 'new', 'sub'],
+        )),
+        ...(await comesTo(
+          'an opaque one',
+          () => list('opaque/sub'),
+          () => ['mine'],
+        )),
+      ]).toEqual([]);
+      expect(await agent.call('existsSync', `${mnt}/removed/f`)).toBe(false);
+      const other = () => (second as Guest).agent.call('readFileSync', `${second?.mnt}/removed/f`, 'utf8');
+      expect(await comesTo('the other guest', other, () => 'two\n')).toEqual([]);
+    },
+    (base) => {
+      for (const name of ['copied', 'removed', 'opaque']) fill(`${base}/${name}`);
+    },
+  ),
+);

@@ -1,0 +1,210 @@
+// What the kernel is told, byte for byte and in which order; and which directories are watched for whom.
+import { describe, expect, test } from 'vitest';
+import { chooseCoherence } from '../../src/daemon/coherence.ts';
+import { forEachNotification, NotifyBatch } from '../../src/fuse/notify.ts';
+import { E } from '../../src/lib/errno.ts';
+import { S_IFDIR, S_IFREG } from '../../src/lib/stat.ts';
+import { KernelView } from '../../src/union/kernel-view.ts';
+import type { DirPart, Node, PendingWork } from '../../src/union/node.ts';
+import { NodeTable } from '../../src/union/table.ts';
+import { Watches } from '../../src/union/watches.ts';
+
+/** Readable: one line per notification. */
+function told(batch: Uint8Array | null): string[] {
+  const lines: string[] = [];
+  const bytes = Buffer.from(batch ?? []);
+  forEachNotification(bytes, (at, size) => {
+    const view = bytes.subarray(at, at + size);
+    const [length, code, unique] = [view.readUInt32LE(0), view.readInt32LE(4), view.readBigUInt64LE(8)];
+    expect([length, unique]).toEqual([size, 0n]);
+    const id = view.readBigUInt64LE(16);
+    if (code === 2) lines.push(`inode ${id} ${view.readBigInt64LE(24)} ${view.readBigInt64LE(32)}`);
+    if (code !== 3) return;
+    const name = view.toString('latin1', 32, 32 + view.readUInt32LE(24));
+    expect(size).toBe(32 + name.length + 1);
+    expect(view[size - 1]).toBe(0);
+    lines.push(`entry ${id} ${name} ${view.readUInt32LE(28) === 1 ? 'expires' : 'detaches'}`);
+  });
+  return lines;
+}
+
+let next = 100;
+const table = new NodeTable(() => next++, 1);
+const nodeOf = (type: number): Node => {
+  const node = table.draft(type);
+  node.id = next++ as Node['id'];
+  node.lookups = 1;
+  return node;
+};
+
+describe('notifications', () => {
+  test('are packed in the order of adding, names always expired and never detached', () => {
+    const batch = new NotifyBatch();
+    expect(batch.isEmpty).toBe(true);
+    batch.expire(2 ** 40 + 1, 'n\xe4me');
+    batch.inode(7, true);
+    batch.inode(8, false);
+    expect(told(batch.take())).toEqual([
+      `entry ${2 ** 40 + 1} n\xe4me expires`,
+      'inode 7 0 0',
+      'inode 8 -1 0',
+    ]);
+    expect(batch.isEmpty).toBe(true);
+  });
+
+  test('grow beyond the first buffer without losing any', () => {
+    const batch = new NotifyBatch();
+    const names = Array.from({ length: 1000 }, (_, i) => `${'x'.repeat(i % 200)}${i}`);
+    for (const [i, name] of names.entries()) batch.expire(i, name);
+    expect(told(batch.take())).toEqual(names.map((name, i) => `entry ${i} ${name} expires`));
+    expect(told(batch.take())).toEqual([]);
+  });
+});
+
+describe('what the kernel keeps', () => {
+  test('nothing is told where it keeps nothing', () => {
+    const kernel = new KernelView('none', 0);
+    const dir = nodeOf(S_IFDIR);
+    kernel.expire(dir, 'a');
+    kernel.changed(dir, true);
+    kernel.switched(dir);
+    expect(kernel.take()).toBe(null);
+    expect(kernel.mustConfirm(dir)).toBe(false);
+  });
+
+  test('names in a directory that is locked for a waiting request are told of when that is done', () => {
+    const kernel = new KernelView('watched', 60);
+    const [locked, other] = [nodeOf(S_IFDIR), nodeOf(S_IFDIR)];
+    const work = { id: 1, kind: '', result: undefined, waiting: [] } as PendingWork;
+    kernel.lock([locked.id], work);
+    kernel.expire(locked, 'a');
+    kernel.expire(other, 'b');
+    expect(told(kernel.take())).toEqual([`entry ${other.id} b expires`]);
+    for (const then of work.waiting) then(0);
+    expect(told(kernel.take())).toEqual([`entry ${locked.id} a expires`]);
+  });
+
+  test('a node that shows another object is told of before it is opened', () => {
+    const kernel = new KernelView('watched', 60);
+    const node = nodeOf(S_IFREG);
+    kernel.switched(node);
+    expect(told(kernel.take())).toEqual([`inode ${node.id} 0 0`]);
+    expect(kernel.mustConfirm(node)).toBe(true);
+  });
+
+  test('no more names that do not exist are kept than can be told of', () => {
+    const kernel = new KernelView('watched', 60);
+    const dir = nodeOf(S_IFDIR);
+    const kept = Array.from({ length: 60_000 }, (_, i) => kernel.keepAbsent(dir, String(i))).filter(Boolean);
+    expect(kept.length).toBe(50_000);
+    kernel.expire(dir, '0');
+    expect(kernel.keepAbsent(dir, 'again')).toBe(true);
+    kernel.forgetAbsent(dir);
+    expect(dir.dir?.absent).toBe(null);
+    expect(kernel.keepAbsent(dir, 'and again')).toBe(true);
+  });
+});
+
+describe('watches', () => {
+  /** Descriptor n leads to watch n; above the limit there are none. */
+  function withWatches(limit = 100) {
+    const removed: number[] = [];
+    const watches = new Watches({
+      add: (fd) => (fd > limit ? -E.ENOSPC : fd),
+      remove: (watch) => removed.push(watch),
+    });
+    return { watches, removed };
+  }
+  const dirWith = (...fds: number[]): Node => {
+    const node = nodeOf(S_IFDIR);
+    if (node.dir) node.dir.parts = fds.map((fd, layer) => ({ layer, path: '', ino: fd, fd, watch: -1 }));
+    return node;
+  };
+  const parts = (node: Node) => node.dir?.parts as DirPart[];
+
+  test('one inode serves several nodes, and its watch goes with the last', () => {
+    const { watches, removed } = withWatches();
+    const [a, b] = [dirWith(5), dirWith(5)];
+    for (const node of [a, b]) watches.directory(node, parts(node)[0] as DirPart);
+    expect(new Set(watches.of(5))).toEqual(new Set([a, b]));
+    watches.drop(a);
+    expect(removed).toEqual([]);
+    expect(watches.of(5)).toEqual([b]);
+    watches.drop(b);
+    expect(removed).toEqual([5]);
+    expect(watches.size).toBe(0);
+  });
+
+  test('a node of several layers has several; opened anew on another directory, a part has another', () => {
+    const { watches, removed } = withWatches();
+    const node = dirWith(1, 2);
+    for (const part of parts(node)) watches.directory(node, part);
+    expect([watches.of(1), watches.of(2)]).toEqual([[node], [node]]);
+    const part = parts(node)[0] as DirPart;
+    watches.directory(node, part);
+    expect(removed).toEqual([]);
+    part.fd = 9;
+    watches.directory(node, part);
+    expect(removed).toEqual([1]);
+    expect(watches.of(9)).toEqual([node]);
+    watches.leave(node, part);
+    expect(removed).toEqual([1, 9]);
+  });
+
+  test('a watch that the kernel has taken away leaves its directory unwatched', () => {
+    const { watches, removed } = withWatches();
+    const node = dirWith(3);
+    watches.directory(node, parts(node)[0] as DirPart);
+    if (node.dir) node.dir.watched = true;
+    watches.gone(3);
+    expect([node.dir?.watched, parts(node)[0]?.watch, watches.size]).toEqual([false, -1, 0]);
+    watches.drop(node);
+    expect(removed).toEqual([]);
+  });
+
+  test('at the limit a directory stays unwatched, and that is counted', () => {
+    const { watches } = withWatches(10);
+    const node = dirWith(11);
+    watches.directory(node, parts(node)[0] as DirPart);
+    expect([parts(node)[0]?.watch, watches.refused, watches.size]).toEqual([-1, 1, 0]);
+  });
+
+  test('a file with several names has its own, once', () => {
+    const { watches, removed } = withWatches();
+    const file = nodeOf(S_IFREG);
+    expect([watches.file(file, 4, 'a'), watches.file(file, 4, 'a')]).toEqual([true, false]);
+    watches.drop(file);
+    expect(removed).toEqual([4]);
+  });
+});
+
+describe('the mode', () => {
+  const options = { bases: ['/'], export: 'off' } as const;
+
+  test('is what was asked for, and check for an exported mount, with a word why', () => {
+    const mode = (coherence: Parameters<typeof chooseCoherence>[0]['coherence'], more = {}) =>
+      chooseCoherence({ ...options, bases: ['/'], coherence, ...more });
+    expect(mode({ mode: 'notify' })).toMatchObject({
+      mode: 'notify',
+      keeping: 'watched',
+      seconds: 60,
+      note: null,
+    });
+    expect(mode({ mode: 'check' })).toMatchObject({ mode: 'check', keeping: 'none', seconds: 0, note: null });
+    expect(mode({ mode: 'ttl', seconds: 2.5 })).toMatchObject({ keeping: 'timed', seconds: 2.5 });
+    expect(mode({ mode: 'notify' }, { export: 'on' })).toMatchObject({ mode: 'check' });
+    expect(mode({ mode: 'notify' }, { export: 'on' }).note).toContain('exported');
+  });
+
+  test('is check where the base lies on a file system that tells of no changes', () => {
+    const remote = chooseCoherence({ bases: ['/'], export: 'off', coherence: { mode: 'auto' } }, () => 'NFS');
+    expect(remote).toMatchObject({ mode: 'check' });
+    expect(remote.note).toContain('NFS');
+    const asked = chooseCoherence(
+      { bases: ['/'], export: 'off', coherence: { mode: 'notify' } },
+      () => 'NFS',
+    );
+    expect(asked).toMatchObject({ mode: 'notify' });
+    expect(asked.note).toContain('60 seconds');
+  });
+});
