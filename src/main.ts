@@ -7,10 +7,16 @@ if (major < 20 || (major === 20 && minor < 19)) {
   );
   process.exitCode = 2;
 } else {
-  const { rawArguments } = await import('./cli/argv.ts');
-  const { run } = await import('./cli/program.ts');
   // Output is written synchronously, and nothing that is still open may keep the process.
-  process.exit(await run(rawArguments()));
+  process.exit(await main());
+}
+
+/** The daemon needs nothing of the command line. */
+async function main(): Promise<number> {
+  const { rawArguments } = await import('./cli/argv.ts');
+  const args = rawArguments();
+  if (args[0] === 'daemon') return (await import('./cli/daemon.ts')).daemonMain();
+  return (await import('./cli/program.ts')).run(args);
 }
 
 export {};

@@ -76,13 +76,6 @@ function camelCase(name: string): string {
   return name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** Whether the arguments are mount.fuse3's: SOURCE MNT -o OPTIONS, the first one being no verb. */
-export function isMountHelperForm(args: readonly string[], verbs: readonly string[]): boolean {
-  const [source, mountPoint] = args;
-  if (source === undefined || mountPoint === undefined || source.startsWith('-')) return false;
-  return !verbs.includes(source) && !mountPoint.startsWith('-') && args.slice(2).includes('-o');
-}
-
 export async function mountHelper(context: Context, args: readonly string[]): Promise<ExitCode> {
   // mount(8) says nothing when all is well, and `mount -a` calls it at every boot.
   return mount(context, parseMountHelper(args, workingDirectory()), 'nothing');

@@ -1,52 +1,35 @@
-// The command line as a whole: from arguments to an exit code. Nothing below prints a stack trace.
+// The command line as a whole: from arguments to an exit code. Nothing below prints a stack trace. A command's
+// file is loaded when it is asked for: loading all of them takes longer than most of them do.
 import { Command, CommanderError } from 'commander';
 import { EXIT, type ExitCode } from '../control/exit-codes.ts';
 import { packageVersion } from '../lib/version.ts';
-import { addCheck } from './check.ts';
-import { addConflicts } from './conflicts.ts';
 import { type AddCommand, type Context, example } from './context.ts';
-import { daemonMain } from './daemon.ts';
-import { addDiff } from './diff.ts';
-import { addExport } from './export.ts';
-import { addHold } from './hold.ts';
 import { type Io, reportError, terminalIo, usage } from './io.ts';
-import { addList } from './list.ts';
-import { addLog } from './log.ts';
-import { addMergeFile } from './merge-file.ts';
-import { addMount, isMountHelperForm, mountHelper } from './mount.ts';
 import { shown } from './paths.ts';
-import { addPlan } from './plan.ts';
-import { addPrune } from './prune.ts';
-import { addReconcile } from './reconcile.ts';
-import { addResolve } from './resolve.ts';
-import { addShow } from './show.ts';
-import { addStatus } from './status.ts';
-import { addUmount } from './umount.ts';
-import { addUndo } from './undo.ts';
 
-const commands: readonly AddCommand[] = [
-  addMount,
-  addList,
-  addStatus,
-  addConflicts,
-  addDiff,
-  addLog,
-  addShow,
-  addResolve,
-  addUndo,
-  addReconcile,
-  addPrune,
-  addExport,
-  addPlan,
-  addHold,
-  addCheck,
-  addMergeFile,
-  addUmount,
-];
+/** In the order of the help text. */
+const commands: Readonly<Record<string, () => Promise<AddCommand>>> = {
+  mount: async () => (await import('./mount.ts')).addMount,
+  list: async () => (await import('./list.ts')).addList,
+  status: async () => (await import('./status.ts')).addStatus,
+  conflicts: async () => (await import('./conflicts.ts')).addConflicts,
+  diff: async () => (await import('./diff.ts')).addDiff,
+  log: async () => (await import('./log.ts')).addLog,
+  show: async () => (await import('./show.ts')).addShow,
+  resolve: async () => (await import('./resolve.ts')).addResolve,
+  undo: async () => (await import('./undo.ts')).addUndo,
+  reconcile: async () => (await import('./reconcile.ts')).addReconcile,
+  prune: async () => (await import('./prune.ts')).addPrune,
+  export: async () => (await import('./export.ts')).addExport,
+  plan: async () => (await import('./plan.ts')).addPlan,
+  hold: async () => (await import('./hold.ts')).addHold,
+  check: async () => (await import('./check.ts')).addCheck,
+  'merge-file': async () => (await import('./merge-file.ts')).addMergeFile,
+  umount: async () => (await import('./umount.ts')).addUmount,
+};
 
 /** `args` are latin1. Returns the exit code of the process. */
 export async function run(args: readonly string[], io: Io = terminalIo()): Promise<number> {
-  if (args[0] === 'daemon') return daemonMain();
   let code: ExitCode = EXIT.ok;
   const context: Context = {
     io,
@@ -54,14 +37,17 @@ export async function run(args: readonly string[], io: Io = terminalIo()): Promi
       code = given;
     },
   };
-  const program = makeProgram(context);
-  const verbs = [...program.commands.map((command) => command.name()), 'help'];
+  const verbs = [...Object.keys(commands), 'help'];
   const verb = verbs.includes(args[0] ?? '') ? (args[0] as string) : '';
   try {
-    if (isMountHelperForm(args, verbs)) return await mountHelper(context, args);
+    if (isMountHelperForm(args, verbs)) {
+      const { mountHelper } = await import('./mount.ts');
+      return await mountHelper(context, args);
+    }
     if (verb === '' && args[0] !== undefined && !args[0].startsWith('-')) {
       throw usage(`${shown(args[0])}: unknown verb: see kasane --help`);
     }
+    const program = await makeProgram(context, verb);
     await program.parseAsync(args, { from: 'user' });
     return code;
   } catch (error) {
@@ -69,6 +55,13 @@ export async function run(args: readonly string[], io: Io = terminalIo()): Promi
     if (error.exitCode === 0) return EXIT.ok;
     return reportError(io, verb, usage(commanderMessage(error, verb)));
   }
+}
+
+/** Whether the arguments are mount.fuse3's: SOURCE MNT -o OPTIONS, the first one being no verb. */
+export function isMountHelperForm(args: readonly string[], verbs: readonly string[]): boolean {
+  const [source, mountPoint] = args;
+  if (source === undefined || mountPoint === undefined || source.startsWith('-')) return false;
+  return !verbs.includes(source) && !mountPoint.startsWith('-') && args.slice(2).includes('-o');
 }
 
 function helperVerb(args: readonly string[], verbs: readonly string[]): string {
@@ -82,7 +75,8 @@ function commanderMessage(error: CommanderError, verb: string): string {
   return error.code === 'commander.help' ? `no verb: see ${help}` : `${shown(text)}: see ${help}`;
 }
 
-function makeProgram(context: Context): Command {
+/** With the one command that is asked for; for help, with all. */
+async function makeProgram(context: Context, verb: string): Promise<Command> {
   const program = new Command('kasane');
   program
     .description(
@@ -98,7 +92,8 @@ function makeProgram(context: Context): Command {
   // Else `show --version N` would print ours.
   program.enablePositionalOptions();
   settle(program, context);
-  for (const add of commands) add(program, context);
+  const asked = commands[verb];
+  for (const load of asked ? [asked] : Object.values(commands)) (await load())(program, context);
   for (const command of program.commands) settle(command, context);
   return program;
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { isMountHelperForm, parseMountHelper } from '../../src/cli/mount.ts';
+import { parseMountHelper } from '../../src/cli/mount.ts';
 import { type OptionWord, parseMountOptions, parseOptionList } from '../../src/cli/mount-options.ts';
+import { isMountHelperForm } from '../../src/cli/program.ts';
 import { E } from '../../src/lib/errno.ts';
 
 const required: OptionWord[] = [
