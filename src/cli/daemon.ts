@@ -26,6 +26,8 @@ export async function daemonMain(): Promise<number> {
 }
 
 export async function loadDaemon(): Promise<RunDaemon> {
+  const { beginServingThread } = await import('../daemon/serving-thread.ts');
+  const thread = beginServingThread();
   const { runDaemon } = await import('../daemon/session.ts');
-  return runDaemon;
+  return (options, ready, logFd) => runDaemon(options, ready, logFd, thread);
 }

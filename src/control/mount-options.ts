@@ -81,9 +81,9 @@ export type ReadyMessage =
   | { ready: false; errno: number; message: string };
 
 /**
- * daemon/session.ts exports `runDaemon` of this type. It calls `ready` once with `ready: true` when the
- * mount serves, and returns the process's exit code when the mount is gone. Before that it fails by
- * rejecting with FsError. Lines of log go to the open descriptor `logFd` (2, or that of --log FILE).
+ * Runs a mount (daemon/session.ts). It calls `ready` once with `ready: true` when the mount serves, and returns
+ * the process's exit code when the mount is gone. Before that it fails by rejecting with FsError. Lines of log go
+ * to the open descriptor `logFd` (2, or that of --log FILE).
  */
 export type RunDaemon = (
   options: MountOptions,

@@ -1,6 +1,6 @@
 // The serving worker: owns union and FUSE server, and answers the kernel. It never waits for another thread nor
 // for a disk; what may, it sends to the main thread as a job and goes on.
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import { createServer } from '../fuse/server.ts';
@@ -84,4 +84,5 @@ function drain(port: MessagePort, serving: Serving): void {
 }
 
 if (parentPort === null) throw new TypeError('serve-worker.ts is the entry of a worker thread');
-serve(parentPort, workerData as WorkerStart);
+const port = parentPort;
+port.once('message', (start: WorkerStart) => serve(port, start));

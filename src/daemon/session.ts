@@ -1,5 +1,6 @@
 // A mount from its beginning to its end: opens the branches and the store, mounts, starts the serving worker,
 // answers verbs, and takes everything down in order. The only place where the parts are wired.
+import type { Worker } from 'node:worker_threads';
 import { latencyBuckets } from '../control/metrics.ts';
 import type { MountOptions, ReadyMessage } from '../control/mount-options.ts';
 import {
@@ -75,9 +76,10 @@ export async function runDaemon(
   options: MountOptions,
   ready: (message: ReadyMessage) => void,
   logFd: number,
+  thread: Worker,
 ): Promise<number> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
-  const session = await Session.start(options, logConfig);
+  const session = await Session.start(options, logConfig, thread);
   ready({ ready: true, notes: session.notes });
   return session.run();
 }
@@ -101,7 +103,7 @@ class Session {
   #generation = 0;
   #readOnlyNodes = Date.now() * 1024;
 
-  static async start(options: MountOptions, logConfig: LogConfig): Promise<Session> {
+  static async start(options: MountOptions, logConfig: LogConfig, thread: Worker): Promise<Session> {
     const log = makeLog(logConfig);
     const opened = openLayers(options);
     const stateDir = stateDirOf(options);
@@ -118,7 +120,7 @@ class Session {
         rememberBases(stateDir, options);
         rememberAttributes(stateDir, branches.overlay);
       }
-      return await Session.#mount(options, logConfig, branches, store, notes);
+      return await Session.#mount(options, logConfig, thread, branches, store, notes);
     } catch (error) {
       await store.close();
       throw error;
@@ -128,6 +130,7 @@ class Session {
   static async #mount(
     options: MountOptions,
     logConfig: LogConfig,
+    thread: Worker,
     branches: OpenBranches,
     store: Store,
     notes: string[],
@@ -139,7 +142,7 @@ class Session {
     const deviceFd = before === null ? open() : withMinor(before, open);
     try {
       if (options.export !== 'off') notes.push(...minorNotes(options, branches.stateDir, before));
-      const session = new Session(options, logConfig, branches, store, notes, deviceFd);
+      const session = new Session(options, logConfig, thread, branches, store, notes, deviceFd);
       await session.#serve();
       return session;
     } catch (error) {
@@ -151,6 +154,7 @@ class Session {
   private constructor(
     options: MountOptions,
     logConfig: LogConfig,
+    thread: Worker,
     branches: OpenBranches,
     store: Store,
     notes: string[],
@@ -185,7 +189,7 @@ class Session {
     });
     this.#reconciler = this.#newReconciler();
     if (this.#base.doubt !== null) this.#reconciler.baseState = 'unaccepted';
-    this.#link = this.#newLink(deviceFd, logConfig);
+    this.#link = this.#newLink(deviceFd, logConfig, thread);
     // What the control directory shows may be out of date then.
     const failed = () => {
       this.#generation += 1;
@@ -220,7 +224,7 @@ class Session {
     });
   }
 
-  #newLink(deviceFd: number, logConfig: LogConfig): WorkerLink {
+  #newLink(deviceFd: number, logConfig: LogConfig, thread: Worker): WorkerLink {
     const options = this.#options;
     const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = this.#branches;
     const { privileged, actsForOthers } = rights;
@@ -263,7 +267,7 @@ class Session {
       identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, origins: overlay.origins, log: this.#log, privileged };
-    return new WorkerLink(serveOnWorker(start, this.#log), jobs, {
+    return new WorkerLink(serveOnWorker(thread, start, this.#log), jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
       remember: (path, fingerprint, fd, witness) =>
