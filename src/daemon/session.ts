@@ -256,6 +256,7 @@ class Session {
         ...defaultWishes,
         killPriv: true,
         exportSupport: options.export !== 'off',
+        readdirplus: this.#coherence.keeping === 'none' ? 'off' : 'auto',
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },

@@ -5,7 +5,7 @@ import { type ControlEntry, type ControlStat, controlPathOf } from '../control/t
 import { writeAttr } from '../fuse/attr.ts';
 import { sizeOf, writers } from '../fuse/codec.ts';
 import { FOPEN_DIRECT_IO } from '../fuse/constants.ts';
-import { addDirent } from '../fuse/dirent.ts';
+import { addDirent, addNameOnly } from '../fuse/dirent.ts';
 import type { Parked } from '../fuse/parked.ts';
 import { PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest } from '../fuse/request.ts';
@@ -143,7 +143,8 @@ export function releaseControl(front: Front, handle: number): number {
   return 0;
 }
 
-export function listControl(front: Front, id: number, offset: number, size: number): number {
+/** `plus`: in the form of READDIRPLUS, without nodes, for the kernel is to keep nothing of them. */
+export function listControl(front: Front, id: number, offset: number, size: number, plus: boolean): number {
   const path = pathOf(front, id);
   if (path === null) return -E.ESTALE;
   return parkForControl(front, { op: 'list', path }, (token, reply) => {
@@ -158,7 +159,9 @@ export function listControl(front: Front, id: number, offset: number, size: numb
     for (const [i, { name, kind, ino }] of entries.entries()) {
       if (i < offset) continue;
       const type = kind === 'dir' ? DT_DIR : DT_REG;
-      const next = addDirent(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name);
+      const next = plus
+        ? addNameOnly(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name)
+        : addDirent(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name);
       if (next < 0) break;
       length = next;
     }

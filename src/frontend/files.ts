@@ -3,45 +3,21 @@
 import { writeOpenOut } from '../fuse/attr.ts';
 import { readers, sizeOf, writers } from '../fuse/codec.ts';
 import {
-  FOPEN_CACHE_DIR,
   FOPEN_KEEP_CACHE,
   FUSE_FSYNC_FDATASYNC,
   FUSE_OPEN_KILL_SUIDGID,
   FUSE_WRITE_KILL_SUIDGID,
 } from '../fuse/constants.ts';
-import { addDirent } from '../fuse/dirent.ts';
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest, Handlers } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { objectIno } from '../union/identity.ts';
-import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
-import { statNode } from '../union/locate.ts';
 import { dropHandle } from '../union/locks.ts';
-import { type Handle, type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
-import {
-  allocate,
-  copyRange,
-  fsync,
-  fsyncDirectory,
-  isSynchronous,
-  open,
-  read,
-  seek,
-  write,
-} from '../union/open.ts';
+import type { Handle } from '../union/node.ts';
+import { allocate, copyRange, fsync, isSynchronous, open, read, seek, write } from '../union/open.ts';
 import { closeHandle } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
-import { keepsNames } from '../union/validity.ts';
-import {
-  controlEntry,
-  isControl,
-  listControl,
-  openControl,
-  readControl,
-  releaseControl,
-  writeControl,
-} from './control-files.ts';
+import { isControl, openControl, readControl, releaseControl, writeControl } from './control-files.ts';
 import {
   backingOf,
   type Front,
@@ -63,17 +39,6 @@ export function fileHandlers(front: Front): Handlers {
     FALLOCATE: (r) => doAllocate(front, r),
     LSEEK: (r) => doSeek(front, r),
     COPY_FILE_RANGE: (r) => doCopyRange(front, r),
-    OPENDIR: (r) => openDirectory(front, r),
-    READDIR: (r) => readDirectory(front, r),
-    RELEASEDIR: (r) => releaseDirectory(front, r),
-    FSYNCDIR: (r) => {
-      if (isControl(r.nodeId)) return 0;
-      const node = nodeOf(front, r.nodeId);
-      if (!node) return -E.ESTALE;
-      const result = fsyncDirectory(front.union, node);
-      if (result === WAIT) front.union.kernel.lock([node.id], front.union.waiting as PendingWork);
-      return settled(front, result);
-    },
     // Ioctls act on descriptors of the file system beneath, which guests have not got.
     IOCTL: () => -E.ENOTTY,
   };
@@ -180,87 +145,4 @@ function doCopyRange(front: Front, r: FuseRequest): number {
   if (!from || !to) return -E.EOPNOTSUPP;
   const result = copyRange(front.union, from, offIn, to, offOut, len);
   return result === WAIT ? parkForResult(front, countPayload) : result;
-}
-
-function openDirectory(front: Front, r: FuseRequest): number {
-  if (isControl(r.nodeId)) return writeOpenOut(r, 0, 0);
-  const node = nodeOf(front, r.nodeId);
-  if (!node) return -E.ESTALE;
-  const fh = front.nextDirectory++;
-  front.directories.set(fh, { node, entries: null });
-  // Of a listing the kernel asks no more, so every change of it has to be heard of.
-  const { union } = front;
-  const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
-  return writeOpenOut(r, fh, kept ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
-}
-
-function releaseDirectory(front: Front, r: FuseRequest): number {
-  front.directories.delete(readers.release_in(r.view, HEADER).fh);
-  return 0;
-}
-
-const DT_DIR = 4;
-
-function readDirectory(front: Front, r: FuseRequest): number {
-  const { fh, offset, size } = readers.read_in(r.view, HEADER);
-  if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size);
-  const handle = front.directories.get(fh);
-  if (!handle) return -E.EBADF;
-  // A new pass (rewinddir) shows what is there by then.
-  if (offset === 0 || handle.entries === null) {
-    const entries = listDirectory(front.union, handle.node);
-    if (typeof entries === 'number') return entries;
-    if (front.exported && handle.node.id === ROOT_ID) {
-      entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
-    }
-    handle.entries = entries;
-  }
-  const limit = Math.min(size, r.replyLimit);
-  const start = addDots(front, r, handle.node, offset, limit);
-  if (start < 0) return start;
-  return addEntries(r, handle.entries, offset, start, limit);
-}
-
-/** `.` and `..` at offsets 1 and 2; bytes written, or a negative errno. */
-function addDots(front: Front, r: FuseRequest, node: Node, offset: number, limit: number): number {
-  let length = 0;
-  const parent = node.names[0]?.parent ?? node;
-  for (const [name, at, which] of [
-    ['.', 1, node],
-    ['..', 2, parent],
-  ] as const) {
-    if (offset >= at) continue;
-    const { stat } = front.union;
-    const error = statNode(front.union, which, stat);
-    const ino = error < 0 ? 1 : objectIno(front.union, which, stat);
-    const next = addDirent(r, length, limit, ino, at, DT_DIR, name);
-    if (next < 0) break;
-    length = next;
-  }
-  return length;
-}
-
-/** Names whose offsets are equal go into one answer, or the next would leave some of them out. */
-function addEntries(
-  r: FuseRequest,
-  entries: readonly ListEntry[],
-  offset: number,
-  start: number,
-  limit: number,
-): number {
-  let length = start;
-  let i = indexAfter(entries, offset);
-  while (i < entries.length) {
-    const first = entries[i] as ListEntry;
-    let next = length;
-    let j = i;
-    for (; j < entries.length && (entries[j] as ListEntry).offset === first.offset; j++) {
-      const { ino, type, name } = entries[j] as ListEntry;
-      next = addDirent(r, next, limit, ino, first.offset, type, name);
-      if (next < 0) return length;
-    }
-    length = next;
-    i = j;
-  }
-  return length;
 }

@@ -1,6 +1,7 @@
 // All operations of the direct transport, one function each.
 import type { Handlers } from '../fuse/request.ts';
 import { attributeHandlers } from './attributes.ts';
+import { directoryHandlers } from './directories.ts';
 import { fileHandlers } from './files.ts';
 import type { Front } from './front.ts';
 import { lockHandlers } from './locks.ts';
@@ -11,6 +12,7 @@ export function handlersOf(front: Front): Handlers {
     ...nameHandlers(front),
     ...attributeHandlers(front),
     ...fileHandlers(front),
+    ...directoryHandlers(front),
     ...lockHandlers(front),
   };
 }

@@ -1,5 +1,5 @@
 // Replies of READDIR and READDIRPLUS: records of variable length, each padded to eight bytes.
-import type { Stat } from '../lib/stat.ts';
+import { newStat, type Stat } from '../lib/stat.ts';
 import { clearEntryAt, writeEntryAt } from './attr.ts';
 import { putI64, putU64 } from './codec.ts';
 import { PAYLOAD } from './protocol.ts';
@@ -7,6 +7,7 @@ import type { FuseRequest } from './request.ts';
 
 const DIRENT = 24;
 const ENTRY = 128;
+const nothing = newStat();
 
 /**
  * Adds an entry after `at` bytes of payload (0 at first); gives the new length, or -1 if it would exceed
@@ -53,6 +54,24 @@ export function addDirentPlus(
   else writeEntryAt(r.replyView, start, nodeId, generation, entryValid, attrValid, stat, ino);
   putDirent(r, start + ENTRY, ino, off, type, name);
   return end;
+}
+
+/** As addDirent, in the form of READDIRPLUS: no node goes with the name. */
+export function addNameOnly(
+  r: FuseRequest,
+  at: number,
+  limit: number,
+  ino: number,
+  off: number,
+  type: number,
+  name: string,
+): number {
+  return addDirentPlus(r, at, limit, off, type, name, 0, 0, 0, 0, nothing, ino);
+}
+
+/** Bytes of an entry of READDIRPLUS, or of READDIR. */
+export function direntSize(name: string, plus: boolean): number {
+  return roundUp((plus ? ENTRY + DIRENT : DIRENT) + name.length);
 }
 
 function roundUp(size: number): number {

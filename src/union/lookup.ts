@@ -110,6 +110,22 @@ export function lookup(union: Union, parent: Node, name: string): number {
   return union.kernel.keeps ? fillKept(union, node, parent, name) : fillEntry(union, node, union.found.stat);
 }
 
+/**
+ * For a listing with attributes: as lookup, but only what the kernel may keep (else -ENOENT), and nothing is started:
+ * who lists a directory has not asked for the merge of all that lies in it.
+ */
+export function lookupListed(union: Union, parent: Node, name: string): number {
+  if (!union.kernel.keeps || find(union, parent, name) < 0) return -E.ENOENT;
+  const { state } = union.found;
+  if (state !== IN_BASE && state !== IN_OVERLAY) return -E.ENOENT;
+  const node = instantiate(union, parent, name);
+  if (typeof node === 'number') return node;
+  fillKept(union, node, parent, name);
+  if (union.entry.keepName && union.entry.keepAttributes) return 0;
+  union.table.release(node);
+  return -E.ENOENT;
+}
+
 /** As fillEntry; and whether the kernel may keep what it tells. */
 function fillKept(union: Union, node: Node, parent: Node, name: string): number {
   const { found } = union;

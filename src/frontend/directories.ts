@@ -1,0 +1,156 @@
+// Operations on open directories. A listing that asks for attributes too (READDIRPLUS) spares a LOOKUP for each name,
+// but only where the kernel may keep what it is told; of other names it gives the name alone.
+import { writeOpenOut } from '../fuse/attr.ts';
+import { readers } from '../fuse/codec.ts';
+import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE } from '../fuse/constants.ts';
+import { addDirent, addDirentPlus, addNameOnly, direntSize } from '../fuse/dirent.ts';
+import { HEADER } from '../fuse/protocol.ts';
+import type { FuseRequest, Handlers } from '../fuse/request.ts';
+import { E } from '../lib/errno.ts';
+import { objectIno } from '../union/identity.ts';
+import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
+import { statNode } from '../union/locate.ts';
+import { lookupListed } from '../union/lookup.ts';
+import { type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
+import { fsyncDirectory } from '../union/open.ts';
+import { WAIT } from '../union/union.ts';
+import { keepsNames } from '../union/validity.ts';
+import { controlEntry, isControl, listControl } from './control-files.ts';
+import { type Front, nodeOf, parkForResult, validFor } from './front.ts';
+
+export function directoryHandlers(front: Front): Handlers {
+  return {
+    OPENDIR: (r) => openDirectory(front, r),
+    READDIR: (r) => readDirectory(front, r, false),
+    READDIRPLUS: (r) => readDirectory(front, r, true),
+    RELEASEDIR: (r) => releaseDirectory(front, r),
+    FSYNCDIR: (r) => doFsyncDirectory(front, r),
+  };
+}
+
+function doFsyncDirectory(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return 0;
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const { union } = front;
+  const result = fsyncDirectory(union, node);
+  if (result !== WAIT) return result;
+  union.kernel.lock([node.id], union.waiting as PendingWork);
+  return parkForResult(front, () => undefined);
+}
+
+function openDirectory(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return writeOpenOut(r, 0, 0);
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const fh = front.nextDirectory++;
+  front.directories.set(fh, { node, entries: null });
+  // Of a listing the kernel asks no more, so every change of it has to be heard of.
+  const { union } = front;
+  const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
+  return writeOpenOut(r, fh, kept ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
+}
+
+function releaseDirectory(front: Front, r: FuseRequest): number {
+  front.directories.delete(readers.release_in(r.view, HEADER).fh);
+  return 0;
+}
+
+const DT_DIR = 4;
+
+function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
+  const { fh, offset, size } = readers.read_in(r.view, HEADER);
+  if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size, plus);
+  const handle = front.directories.get(fh);
+  if (!handle) return -E.EBADF;
+  // A new pass (rewinddir) shows what is there by then.
+  if (offset === 0 || handle.entries === null) {
+    const entries = listDirectory(front.union, handle.node);
+    if (typeof entries === 'number') return entries;
+    if (front.exported && handle.node.id === ROOT_ID) {
+      entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
+    }
+    handle.entries = entries;
+  }
+  const page: Page = { front, r, node: handle.node, plus, limit: Math.min(size, r.replyLimit), length: 0 };
+  addDots(page, offset);
+  addEntries(page, handle.entries, offset);
+  return page.length;
+}
+
+/** An answer in the making. */
+interface Page {
+  front: Front;
+  r: FuseRequest;
+  node: Node;
+  plus: boolean;
+  limit: number;
+  length: number;
+}
+
+function fits({ limit, length }: Page, size: number): boolean {
+  return length + size <= limit;
+}
+
+/** `.` and `..` at offsets 1 and 2. */
+function addDots(page: Page, offset: number): void {
+  const { front, node, plus } = page;
+  const parent = node.names[0]?.parent ?? node;
+  for (const [name, at, which] of [
+    ['.', 1, node],
+    ['..', 2, parent],
+  ] as const) {
+    if (offset >= at || !fits(page, direntSize(name, plus))) continue;
+    const { stat } = front.union;
+    const error = statNode(front.union, which, stat);
+    const ino = error < 0 ? 1 : objectIno(front.union, which, stat);
+    addName(page, name, ino, DT_DIR, at);
+  }
+}
+
+/** Names whose offsets are equal go into one answer, or the next would leave some of them out. */
+function addEntries(page: Page, entries: readonly ListEntry[], offset: number): void {
+  let i = indexAfter(entries, offset);
+  while (i < entries.length) {
+    const { offset: at } = entries[i] as ListEntry;
+    let end = i;
+    let size = 0;
+    for (; entries[end]?.offset === at; end++)
+      size += direntSize((entries[end] as ListEntry).name, page.plus);
+    if (!fits(page, size)) return;
+    for (; i < end; i++) addEntry(page, entries[i] as ListEntry);
+  }
+}
+
+function addEntry(page: Page, { name, ino, type, offset }: ListEntry): void {
+  const { front, r, node: parent, limit } = page;
+  if (!page.plus || lookupListed(front.union, parent, name) < 0) {
+    addName(page, name, ino, type, offset);
+    return;
+  }
+  const { table, entry } = front.union;
+  table.refer(entry.node, entry.node.id);
+  const nameValid = validFor(front, entry.keepName);
+  const attrValid = validFor(front, entry.keepAttributes);
+  const { id } = entry.node;
+  page.length = addDirentPlus(
+    r,
+    page.length,
+    limit,
+    offset,
+    type,
+    name,
+    id,
+    1,
+    nameValid,
+    attrValid,
+    entry.stat,
+    entry.ino,
+  );
+}
+
+/** The name alone; it has been seen that there is room. */
+function addName(page: Page, name: string, ino: number, type: number, offset: number): void {
+  const { r, plus, limit, length } = page;
+  page.length = (plus ? addNameOnly : addDirent)(r, length, limit, ino, offset, type, name);
+}

@@ -1,0 +1,60 @@
+// Listings that tell attributes too: who walks a tree and looks at each file asks once per directory.
+import * as fs from 'node:fs';
+import { expect } from 'vitest';
+import { connectVerbs } from '../../src/control/client.ts';
+import { runtimePaths } from '../../src/control/registry.ts';
+import { dpkgReplace } from '../lib/base-update.ts';
+import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { sh } from '../lib/run.ts';
+
+const options = ['--coherence', 'notify'];
+
+async function answered(mount: Mount, opcode: string): Promise<number> {
+  const verbs = connectVerbs(runtimePaths(mount.dir).socket, { timeoutMs: 10_000 });
+  return (await verbs.metrics()).opcodes.find((row) => row.opcode === opcode)?.count ?? 0;
+}
+
+mountTest('a walk that looks at each file asks by directory, and finds what a plain walk finds', () =>
+  withLayers(async (layers) => {
+    await sh(
+      `cd "$1"; for d in a b c; do mkdir $d; for ((n = 0; n < 300; n++)); do echo $n > $d/file-of-$n; done; done
+       ln -s a/file-of-1 link; mkfifo fifo; mkdir -p a/deep/er; ln a/file-of-2 twice`,
+      [layers.base],
+    );
+    await withMount({ ...layers, options }, async (mount) => {
+      const walk =
+        "cd \"$1\"; find . -path ./.kasane -prune -o -printf '%p %m %n %y ' \\( -type d -printf '\\n' -o -printf '%s %T@\\n' \\) | sort";
+      await mount.sh('echo own > b/own; rm c/file-of-3; echo more >> c/file-of-4');
+      await sh('cd "$1"; echo own > b/own; rm c/file-of-3; cp -p "$2/c/file-of-4" c', [
+        layers.base,
+        layers.overlay,
+      ]);
+      const before = await answered(mount, 'LOOKUP');
+      const seen = await sh(walk, [mount.dir]);
+      expect(await answered(mount, 'READDIRPLUS')).toBeGreaterThan(5);
+      expect((await answered(mount, 'LOOKUP')) - before).toBeLessThan(50);
+      const plain = await sh(walk, [layers.base]);
+      const times = (text: string) => text.replace(/^(.*(?:own|file-of-4)) .*$/gm, '$1');
+      expect(times(seen)).toBe(times(plain));
+    });
+  }),
+);
+
+mountTest('a listing starts no merge of what lies in it; an open of one file merges that one', () =>
+  withLayers(async (layers) => {
+    const lines = (word: string) => `${word}\n${'x\n'.repeat(20)}`;
+    const names = ['one', 'two'];
+    for (const name of names) fs.writeFileSync(`${layers.base}/${name}`, `${lines('a')}end\n`);
+    await withMount({ ...layers, options }, async (mount) => {
+      for (const name of names) await mount.write(name, `${lines('guest')}end\n`);
+      for (const name of names) await dpkgReplace(`${layers.base}/${name}`, `${lines('a')}base\n`);
+      expect(fs.readdirSync(mount.dir).sort()).toEqual(names);
+      expect(await mount.read('two')).toBe(`${lines('guest')}base\n`);
+      expect(fs.readdirSync(mount.dir).sort()).toEqual(names);
+      expect(await answered(mount, 'READDIRPLUS')).toBeGreaterThan(0);
+      expect(fs.readFileSync(`${layers.overlay}/one`, 'latin1')).toBe(`${lines('guest')}end\n`);
+      expect(await mount.read('one')).toBe(`${lines('guest')}base\n`);
+    });
+  }),
+);
