@@ -256,7 +256,7 @@ class Session {
         ...defaultWishes,
         killPriv: true,
         exportSupport: options.export !== 'off',
-        readdirplus: this.#coherence.keeping === 'none' ? 'off' : 'auto',
+        readdirplus: this.#coherence.keeping === 'none' ? 'off' : 'always',
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },

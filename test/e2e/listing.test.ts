@@ -24,7 +24,7 @@ mountTest('a walk that looks at each file asks by directory, and finds what a pl
     );
     await withMount({ ...layers, options }, async (mount) => {
       const walk =
-        "cd \"$1\"; find . -path ./.kasane -prune -o -printf '%p %m %n %y ' \\( -type d -printf '\\n' -o -printf '%s %T@\\n' \\) | sort";
+        "cd \"$1\"; find . -path ./.kasane -prune -o -printf '%p %m %y ' \\( -type d -printf '\\n' -o -printf '%n %s %T@\\n' \\) | sort";
       await mount.sh('echo own > b/own; rm c/file-of-3; echo more >> c/file-of-4');
       await sh('cd "$1"; echo own > b/own; rm c/file-of-3; cp -p "$2/c/file-of-4" c', [
         layers.base,
