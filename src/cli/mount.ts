@@ -17,7 +17,7 @@ const flags: readonly (readonly [string, string])[] = [
   ['--overlay <dir>', "the guest's own directory, in the format of overlayfs"],
   ['--coherence <how>', 'notify, check or ttl=SECONDS (now: check)'],
   ['--settle <seconds>', 'how long the base must have been still before it is merged (default: 2)'],
-  ['--export [nfs4]', 'file handles survive a restart, for an NFS server; nfs4: no client speaks NFSv3'],
+  ['--export[=nfs4]', 'file handles survive a restart, for an NFS server; nfs4: no client speaks NFSv3'],
   [
     '--state <dir>',
     "directory of Kasane's own state, on the overlay's file system (default: OVERLAY/.kasane)",
@@ -49,8 +49,10 @@ export function addMount(program: Command, context: Context): void {
     .option(...JSON_OPTION)
     .addHelpText('after', example('kasane mount --base /srv/base --overlay /srv/guests/web1 /mnt/web1'));
   for (const [flag, help] of flags) {
-    if (flag.startsWith('--base ')) command.option(flag, help, collect);
-    else command.option(flag, help);
+    const option = command.createOption(flag.replace('[=nfs4]', ' [how]'), help);
+    option.flags = flag;
+    if (flag.startsWith('--base ')) option.argParser(collect);
+    command.addOption(option);
   }
   command.action(
     ending(context, async (mountPoint: string, opts: Record<string, unknown>) => {

@@ -48,13 +48,19 @@ export async function run(args: readonly string[], io: Io = terminalIo()): Promi
       throw usage(`${shown(args[0])}: unknown verb: see kasane --help`);
     }
     const program = await makeProgram(context, verb);
-    await program.parseAsync(args, { from: 'user' });
+    await program.parseAsync(verb === 'mount' ? separateExport(args) : args, { from: 'user' });
     return code;
   } catch (error) {
     if (!(error instanceof CommanderError)) return reportError(io, verb || helperVerb(args, verbs), error);
     if (error.exitCode === 0) return EXIT.ok;
     return reportError(io, verb, usage(commanderMessage(error, verb)));
   }
+}
+
+/** Commander would take the word after an option whose value may be left out for that value: here, the mount point. */
+export function separateExport(args: readonly string[]): string[] {
+  const end = args.indexOf('--');
+  return args.map((arg, at) => (arg === '--export' && (end < 0 || at < end) ? '--export=on' : arg));
 }
 
 /** Whether the arguments are mount.fuse3's: SOURCE MNT -o OPTIONS, the first one being no verb. */

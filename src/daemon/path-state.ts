@@ -125,11 +125,11 @@ function undoRecord(context: MountContext, event: StoredEvent, base: Version | n
   };
 }
 
-/** By what the index alone knows: whether undo of this event, the last of its path, would be heard. */
-export function couldBeUndone(context: MountContext, event: StoredEvent): boolean {
+/** By what the index alone knows: whether undo of this event, the last of what is at `path` now, would be heard. */
+export function couldBeUndone(context: MountContext, event: StoredEvent, path: string): boolean {
   if (!isUndoable(event)) return false;
   const { store } = context;
-  const at = store.conflicts.of(event.path) !== null ? 'X' : (store.paths.get(event.path)?.state ?? 'F');
+  const at = store.conflicts.of(path) !== null ? 'X' : (store.paths.get(path)?.state ?? 'F');
   const undo = [undoRecord(context, event, null)];
   return !('refused' in step({ ...following(null), at, undo }, { type: 'undo', force: true }));
 }

@@ -19,13 +19,16 @@ import type { StoredEvent, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
 import { bringUpToDate, contentOfVersion, expectPath } from './objects.ts';
 import { isUndoable, judgeUndo } from './path-state.ts';
+import { placesNow, placesOf } from './places.ts';
 import { recordOf } from './resolution.ts';
 import { buildVersion, enact, expectDecidable, type Ruling, ruleOn, withTemp } from './ruling.ts';
 
 export async function undo(context: MountContext, request: UndoRequest): Promise<UndoReport> {
   await bringUpToDate(context);
   const event = await eventOf(context, request);
-  const { seq, kind, path } = event;
+  const { seq, kind } = event;
+  // A directory above may have been renamed since.
+  const path = (await placesNow(context.store.events, [event])).get(seq) ?? event.path;
   if (event.undone !== 0) {
     if (!request.repeatOk) throw nothing(`event ${seq}: was taken back by event ${event.undone}`);
     return { seq, kind, path, reopened: null, keptVersion: null, already: true };
@@ -62,12 +65,14 @@ async function eventOf(context: MountContext, { target }: UndoRequest): Promise<
 }
 
 async function lastUndoable(context: MountContext, path: string): Promise<StoredEvent | null> {
-  let last: StoredEvent | null = null;
-  if (path === '') return last;
-  for await (const event of context.store.events.of(path)) {
-    if (event.path === path && isUndoable(event)) last = event;
+  if (path === '') return null;
+  const { events } = context.store;
+  for (const { path: at, before } of await placesOf(events, path)) {
+    let last: StoredEvent | null = null;
+    for await (const event of events.at(at)) if (event.seq < before && isUndoable(event)) last = event;
+    if (last !== null) return last;
   }
-  return last;
+  return null;
 }
 
 async function expectLast(context: MountContext, seq: number, path: string): Promise<void> {

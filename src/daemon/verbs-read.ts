@@ -17,6 +17,7 @@ import type { ConflictRecord, StoredEvent } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
 import { bringUpToDate, expectPath, infoOfSide } from './objects.ts';
 import { couldBeUndone, isUndoable } from './path-state.ts';
+import { historyOf, placesNow } from './places.ts';
 
 export interface ReadVerbs {
   conflicts(): Promise<Conflict[]>;
@@ -27,8 +28,15 @@ export interface ReadVerbs {
 
 export function readVerbs(context: MountContext): ReadVerbs {
   return {
-    conflicts: async () => context.store.conflicts.all().map(conflictOf),
-    conflict: async (target) => detailOf(context, openConflict(context, target)),
+    conflicts: async () => {
+      // What the guest has just removed is in conflict no more.
+      await bringUpToDate(context);
+      return context.store.conflicts.all().map(conflictOf);
+    },
+    conflict: async (target) => {
+      await bringUpToDate(context);
+      return detailOf(context, openConflict(context, target));
+    },
     log: (request, emit) => log(context, request, emit),
     events: (request, emit) => events(context, request, emit),
   };
@@ -74,16 +82,17 @@ function detailOf(context: MountContext, record: ConflictRecord): ConflictDetail
 async function log(context: MountContext, request: PathRequest, emit: Emit<LogEntry>): Promise<Done> {
   await bringUpToDate(context);
   await expectPath(context, request.path);
-  // What can be taken back is the last of its path: it is known only at the end.
+  const { events } = context.store;
+  // What can be taken back is the last of its object: it is known only at the end.
   const last = new Map<string, number>();
-  const list: StoredEvent[] = [];
-  for await (const event of context.store.events.of(request.path)) {
-    list.push(event);
-    if (isUndoable(event)) last.set(event.path, event.seq);
-  }
+  const list = await historyOf(events, request.path);
+  const places = await placesNow(events, list.filter(isUndoable));
+  for (const [seq, place] of places) last.set(place, seq);
   for (const event of list) {
     const { detail, conflict, version } = event;
-    const undoable = last.get(event.path) === event.seq && couldBeUndone(context, event);
+    const place = places.get(event.seq);
+    const undoable =
+      place !== undefined && last.get(place) === event.seq && couldBeUndone(context, event, place);
     await emit({ ...recordOf(event), detail, conflict, version, undoable });
   }
   return { done: true };

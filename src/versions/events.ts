@@ -67,6 +67,7 @@ export class EventLog {
       sides: event.sides ?? null,
       undo: event.undo ?? null,
       undone: 0,
+      ...(event.from === undefined ? {} : { from: event.from }),
     };
     this.#last = stored.seq;
     this.#records.write(keys.event(stored.seq), stored);
@@ -94,6 +95,16 @@ export class EventLog {
     }
     for (const digits of found.sort()) {
       const event = this.get(Number.parseInt(digits, 16));
+      if (event !== null) yield event;
+    }
+  }
+
+  /** Of the path itself, in order. */
+  async *at(path: string): AsyncGenerator<StoredEvent> {
+    const [itself] = rangesOfTree(prefixes.eventOfPath, path, '\0');
+    if (itself === undefined) return;
+    for await (const [key] of this.#records.index.range(itself)) {
+      const event = this.get(Number.parseInt(key.slice(-14), 16));
       if (event !== null) yield event;
     }
   }

@@ -44,8 +44,26 @@ export async function foldRecords(
     const event =
       kind === null
         ? null
-        : target.events.record({ kind, path: record.path, detail: detailOf(record), time: record.time });
+        : target.events.record({
+            kind,
+            path: record.path,
+            detail: detailOf(record),
+            time: record.time,
+            ...comingFrom(record),
+          });
     if (event !== null) events.push(event);
+    if (record.kind === 'exchanged' && record.from !== undefined) {
+      const back = { ...record, path: record.from, from: record.path };
+      events.push(
+        target.events.record({
+          kind: 'added',
+          path: back.path,
+          detail: detailOf(back),
+          time: back.time,
+          ...comingFrom(back),
+        }),
+      );
+    }
     await foldOne(target, record, event?.seq ?? 0);
     if (record.kind === 'whiteout' || record.kind === 'removed') closeRemoved(target, record.path, events);
     if (record.kind === 'exchanged')
@@ -73,6 +91,11 @@ function closeRemoved({ conflicts, events }: FoldTarget, path: string, told: Sto
   const event = events.record({ kind: 'resolved', path, conflict: open.id, detail });
   conflicts.close(open.id, { how: 'removed', take: '', seq: event.seq });
   told.push(event);
+}
+
+/** Of directories alone: what else is renamed is new at its new name. */
+function comingFrom({ kind, from }: JournalRecord): { from?: string } {
+  return (kind === 'renamed' || kind === 'exchanged') && from !== undefined ? { from } : {};
 }
 
 function detailOf(record: JournalRecord): string {

@@ -121,7 +121,16 @@ function checksum(key: string, text: Buffer): string {
 
 // ---- shapes ----
 
-type FieldType = 'number' | 'string' | 'array' | 'object' | 'object?' | 'number?' | 'string?' | 'side';
+type FieldType =
+  | 'number'
+  | 'string'
+  | 'array'
+  | 'object'
+  | 'object?'
+  | 'number?'
+  | 'string?'
+  | 'string or nothing'
+  | 'side';
 
 function isSide(value: unknown): boolean {
   if (value === null || value === 'unknown') return true;
@@ -136,6 +145,7 @@ const holds: Record<FieldType, (value: unknown) => boolean> = {
   'object?': (value) => typeof value === 'object',
   'number?': (value) => value === null || typeof value === 'number',
   'string?': (value) => value === null || typeof value === 'string',
+  'string or nothing': (value) => value === undefined || typeof value === 'string',
   side: isSide,
 };
 
@@ -176,6 +186,7 @@ export const checks = {
     sides: 'object?',
     undo: 'object?',
     undone: 'number',
+    from: 'string or nothing',
   } satisfies Record<keyof StoredEvent, FieldType>),
   conflict: shape({
     id: 'number',

@@ -126,6 +126,8 @@ export interface StoredEvent {
   undo: UndoInfo | null;
   /** Sequence number of the event that took this one back; 0: it stands. */
   undone: number;
+  /** Of a directory that was renamed: the path that it had. Two changed places: an event at each. */
+  from?: string;
 }
 
 export interface NewEvent {
@@ -137,6 +139,7 @@ export interface NewEvent {
   sides?: KeptSides | null;
   undo?: UndoInfo | null;
   time?: number;
+  from?: string;
 }
 
 export interface Closing {

@@ -271,6 +271,6 @@ mountTest('for an NFS server files of the base go by way of the daemon, so that 
       expect(await text(guest, old)).toBe('newbbb');
       expect(await answered(mount, 'READ')).toBeGreaterThan(0);
     },
-    ['--export', 'nfs4'],
+    ['--export=nfs4'],
   ),
 );

@@ -238,6 +238,38 @@ describe('undo', () => {
     }),
   );
 
+  mountTest(
+    'of what was merged before directories above were renamed; the log tells of it under both paths',
+    () =>
+      withGuest({ files: { 'a/b/f': text(), 'a/b/g': text(), 'c/x': 'x\n' } }, async (guest) => {
+        await merged(guest, 'a/b/f');
+        await merged(guest, 'a/b/g');
+        await guest.mount.sh('mv a/b a/d; mv a e; mkdir a');
+        // What comes to the old place is not its history.
+        await guest.mount.sh('mkdir a/b; echo new > a/b/f');
+        const log = await ends(guest, 0, 'log', guest.at('e/d/f'));
+        expect(log).toMatch(/copy-up {2}a\/b\/f\n.*merged {2}a\/b\/f {2}\(.*can be undone\)\n$/);
+        expect(await ends(guest, 0, 'log', guest.at('e'))).toMatch(
+          / merged {2}a\/b\/g .*\n.*added {2}e {2}\(renamed from a\)/s,
+        );
+        const [seq] = /^\d+(?=.* merged {2}a\/b\/g)/m.exec(
+          log + (await ends(guest, 0, 'log', guest.mnt)),
+        ) ?? ['0'];
+        expect(await ends(guest, 0, 'undo', guest.at('e/d/f'))).toMatch(/merged \d+ taken back/);
+        expect(await guest.read('e/d/f')).toBe(text({ 15: 'guest' }));
+        // Directories that have changed places.
+        await guest.mount.sh(`python3 -c "
+import ctypes; assert ctypes.CDLL(None).renameat2(-100, b'e', -100, b'c', 2) == 0"`);
+        await ends(guest, 0, 'undo', guest.mnt, seq);
+        expect(await guest.read('c/d/g')).toBe(text({ 15: 'guest' }));
+        expect(await guest.read('c/d/f')).toBe(text({ 15: 'guest' }));
+        expect(await guest.read('a/b/f')).toBe('new\n');
+        await refused(guest, 'undo', guest.at('a/b/f'));
+        await ends(guest, 0, 'reconcile', guest.mnt);
+        expect(await guest.read('c/d/g')).toBe(text({ 15: 'guest' }));
+      }),
+  );
+
   mountTest('a version after the one that was refused is a conflict, and going back withdraws it', () =>
     withFile(async (guest) => {
       await merged(guest);

@@ -240,6 +240,9 @@ describe('conflicts and check', () => {
       const info = await guest.mount.sh('cat .kasane/conflict/1/info');
       expect(info).toContain('reason both sides changed the same lines\n');
       expect(info).toContain(`overlay_size ${text({ 10: 'guest' }).length}\n`);
+      // Who removes the file has decided, and is told so at once.
+      await guest.mount.sh(`rm ${FILE}`);
+      expect(await say(guest, 0, 'conflicts', guest.mnt)).toBe('');
     }),
   );
 

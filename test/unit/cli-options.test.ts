@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parseMountHelper } from '../../src/cli/mount.ts';
 import { type OptionWord, parseMountOptions, parseOptionList } from '../../src/cli/mount-options.ts';
-import { isMountHelperForm } from '../../src/cli/program.ts';
+import { isMountHelperForm, separateExport } from '../../src/cli/program.ts';
 import { E } from '../../src/lib/errno.ts';
 
 const required: OptionWord[] = [
@@ -15,6 +15,17 @@ const parse = (list: string) =>
     source: null,
     cwd: '/cwd',
   });
+
+test('the word after --export is not its value, for it is the mount point', () => {
+  expect(separateExport(['mount', '--export', 'm', '--export=nfs4', '--', '--export'])).toEqual([
+    'mount',
+    '--export=on',
+    'm',
+    '--export=nfs4',
+    '--',
+    '--export',
+  ]);
+});
 
 describe('mount options', () => {
   test('have the defaults of interface.md', () => {
