@@ -15,7 +15,7 @@ export async function daemonMain(): Promise<number> {
   };
   try {
     const options = JSON.parse(fs.readFileSync(0, 'utf8')) as MountOptions;
-    return await (await loadDaemon())(options, ready, 2);
+    return await (await loadDaemon(options))(options, ready, 2);
   } catch (error) {
     const errno = error instanceof FsError ? error.errno : E.EIO;
     const detail = error instanceof Error && !(error instanceof FsError) ? error.stack : messageOf(error);
@@ -25,9 +25,9 @@ export async function daemonMain(): Promise<number> {
   }
 }
 
-export async function loadDaemon(): Promise<RunDaemon> {
+export async function loadDaemon({ transport }: Pick<MountOptions, 'transport'>): Promise<RunDaemon> {
   const { beginServingThread } = await import('../daemon/serving-thread.ts');
-  const thread = beginServingThread();
+  const thread = transport === 'direct' ? beginServingThread() : null;
   const { runDaemon } = await import('../daemon/session.ts');
   return (options, ready, logFd) => runDaemon(options, ready, logFd, thread);
 }

@@ -196,6 +196,8 @@ export function parseMountOptions(from: OptionSource): MountOptions {
   }
   if (draft.bases.length === 0) throw usage('no base: name it with --base DIR');
   if (draft.overlay === '') throw usage('no overlay: name it with --overlay DIR');
+  if (draft.transport === 'fuse-native' && draft.export !== 'off')
+    throw usage('--export: libfuse 2 has no handles that survive a restart: use --transport direct');
   const { cwd: _, ...options } = draft;
   return options;
 }

@@ -27,7 +27,10 @@ const flags: readonly (readonly [string, string])[] = [
   ['--redirect-dir <on|off>', 'let directories of the base be renamed (default: on)'],
   ['--whiteouts <form>', 'of the base: overlayfs, or oci: also files named .wh.NAME (default: overlayfs)'],
   ['--copy-up-limit <bytes>', 'refuse to copy up larger files; also with K, M, G, T'],
-  ['--transport <which>', 'direct, or fuse-native (not there yet)'],
+  [
+    '--transport <which>',
+    'direct, or fuse-native: by libfuse 2, slower, with fewer features (default: direct)',
+  ],
   ['--policy <file>', 'rules of merging (not there yet)'],
   ['--log <file>', 'log there instead of to syslog'],
   ['--foreground', 'stay, and log to stderr'],
@@ -128,7 +131,7 @@ async function mount(
     tell(started.pid, started.notes, started.log);
     return EXIT.ok;
   }
-  const runDaemon = await loadDaemon();
+  const runDaemon = await loadDaemon(options);
   const logFd = options.log === null ? 2 : fs.openSync(bytesOf(options.log), 'a', 0o600);
   const log = options.log === null ? 'stderr' : shown(options.log);
   const code = await runDaemon(

@@ -12,6 +12,7 @@ import {
   superOption,
 } from '../control/mountinfo.ts';
 import { type Found, isAlive, readRegistrations, removeRegistration } from '../control/registry.ts';
+import { loadAddon } from '../fuse/native/addon.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { detach, isDead } from './detach.ts';
@@ -68,7 +69,7 @@ export async function validateMount(options: MountOptions, host: Host): Promise<
   refuseUsedOverlay(overlay, mounts, registered);
   refuseReadOnly(overlay.path, options);
   const state = options.state === null ? null : stateDirectory(options.state, overlay, bases);
-  refuseWithoutFuse(host);
+  refuseWithoutFuse(host, options.transport);
   checkLog(options.log);
   return {
     options: {
@@ -100,10 +101,7 @@ async function settledRegistrations(options: MountOptions, mounts: readonly Moun
 }
 
 function refuseWhatIsNotThereYet(options: MountOptions): void {
-  const missing: [boolean, string][] = [
-    [options.transport !== 'direct', `--transport ${options.transport}`],
-    [options.policy !== null, '--policy'],
-  ];
+  const missing: [boolean, string][] = [[options.policy !== null, '--policy']];
   const first = missing.find(([asked]) => asked);
   if (first !== undefined) throw new FsError(E.EOPNOTSUPP, `${first[1]}: not there yet`);
 }
@@ -290,7 +288,7 @@ function stateDirectory(typed: string, overlay: Dir, bases: readonly Dir[]): str
   return path;
 }
 
-function refuseWithoutFuse(host: Host): void {
+function refuseWithoutFuse(host: Host, transport: MountOptions['transport']): void {
   const todo = 'load the fuse module (modprobe fuse), or give the container --device /dev/fuse';
   let fd: number;
   try {
@@ -301,12 +299,14 @@ function refuseWithoutFuse(host: Host): void {
     throw new FsError(E.ENODEV, `${host.device} ${what}: ${todo}`, error);
   }
   fs.closeSync(fd);
+  if (transport === 'fuse-native') loadAddon();
   if (host.uid === 0) return;
-  const found = host.path.split(':').some((dir) => dir !== '' && fs.existsSync(`${dir}/fusermount3`));
+  const helper = transport === 'fuse-native' ? 'fusermount' : 'fusermount3';
+  const found = host.path.split(':').some((dir) => dir !== '' && fs.existsSync(`${dir}/${helper}`));
   if (!found) {
     throw new FsError(
       E.ENODEV,
-      'not root, and fusermount3 is not installed: install the package fuse3, or be root',
+      `not root, and ${helper} is not installed: install the package fuse3, or be root`,
     );
   }
 }

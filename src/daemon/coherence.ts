@@ -45,11 +45,14 @@ const notify = (note: string | null): Coherence => ({
 
 /** `typeOf` tells the name of a remote file system, and null for a local one. */
 export function chooseCoherence(
-  options: Pick<MountOptions, 'coherence' | 'bases' | 'export'>,
+  options: Pick<MountOptions, 'coherence' | 'bases' | 'export'> & Partial<Pick<MountOptions, 'transport'>>,
   typeOf: (path: string) => string | null = remoteType,
 ): Coherence {
   const wish = options.coherence;
   if (wish.mode === 'check') return check(null);
+  if (options.transport === 'fuse-native') {
+    return check(wish.mode === 'auto' ? null : 'coherence is check: libfuse 2 has no way to tell of changes');
+  }
   if (wish.mode === 'ttl') return { mode: 'ttl', keeping: 'timed', seconds: wish.seconds, note: null };
   if (options.export !== 'off') {
     return check('coherence is check: clients of an exported mount come by handles, not by names');

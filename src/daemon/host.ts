@@ -7,7 +7,7 @@ import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
 import type { Node, PendingWork } from '../union/node.ts';
 import type { UnionHost } from '../union/union.ts';
-import type { FromWorker, WorkerStart } from './messages.ts';
+import type { FromWorker, ServingStart } from './messages.ts';
 
 const emptyResult: JobResult = { result: 0, content: '', fingerprint: '', torn: false, origin: '' };
 
@@ -23,11 +23,11 @@ export class Host implements UnionHost {
   readonly #running = new Map<number, Running>();
   readonly #looks = new Map<string, PendingWork>();
   readonly #asked = new Map<number, (reply: ControlReply) => void>();
-  readonly #layers: () => WorkerStart['layers'];
+  readonly #layers: () => ServingStart['layers'];
   readonly #moving = new Set<number>();
   #next = 1;
 
-  constructor(start: WorkerStart, send: (message: FromWorker) => void) {
+  constructor(start: ServingStart, send: (message: FromWorker) => void) {
     this.send = send;
     this.#layers = () => start.layers;
     this.log = makeLog(start.log);

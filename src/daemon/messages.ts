@@ -13,10 +13,8 @@ import type { Verdict } from '../union/node.ts';
 import type { UnionConfig } from '../union/union.ts';
 import type { Witness } from '../union/witness.ts';
 
-/** Given to the worker when it starts. */
-export interface WorkerStart {
-  deviceFd: number;
-  wakeFd: number;
+/** Given to the serving side when it starts. */
+export interface ServingStart {
   overlay: Overlay;
   layers: BaseLayer[];
   workFd: number;
@@ -38,6 +36,12 @@ export interface WorkerStart {
   exported: boolean;
   /** Directory of its identity log; null: handles need not survive a restart. */
   identityDir: string | null;
+}
+
+/** The same for the serving worker. */
+export interface WorkerStart extends ServingStart {
+  deviceFd: number;
+  wakeFd: number;
 }
 
 export interface WorkerCounts {
@@ -82,7 +86,8 @@ export type ToWorker =
   | { kind: 'nodes'; from: number; to: number };
 
 export type FromWorker =
-  | { kind: 'serving'; negotiated: Negotiated }
+  /** `negotiated`: null where libfuse has done so. */
+  | { kind: 'serving'; negotiated: Negotiated | null }
   | { kind: 'job'; id: number; args: JobArgs }
   | { kind: 'look'; id: number; path: string; basePath: string }
   | { kind: 'noticed'; path: string; basePath: string }

@@ -18,7 +18,7 @@ import { inotifyWatching } from '../union/watches.ts';
 import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { Host } from './host.ts';
-import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
+import type { FromWorker, ServingStart, ToWorker } from './messages.ts';
 
 /** New ones are asked for when so few are left: more than can be looked up while the main thread is busy. */
 const NODES_LOW = 500_000;
@@ -68,7 +68,7 @@ class Mint {
 }
 
 export interface Serving {
-  readonly start: WorkerStart;
+  readonly start: ServingStart;
   readonly host: Host;
   readonly union: Union;
   readonly mint: Mint;
@@ -80,7 +80,7 @@ export interface Serving {
 }
 
 /** To be called once, on the thread that is going to serve. */
-export function openServing(start: WorkerStart, send: (message: FromWorker) => void): Serving {
+export function openServing(start: ServingStart, send: (message: FromWorker) => void): Serving {
   const host = new Host(start, send);
   // Guests must not write past quotas and reserved blocks; and the umask is to be this thread's own.
   dropCapability(CAP_SYS_RESOURCE);
@@ -178,7 +178,7 @@ function take(serving: Serving, message: ToWorker): void {
 }
 
 /** The tree that lay there before is not needed any more. */
-function closeLayer(start: WorkerStart, fresh: BaseLayer): void {
+function closeLayer(start: ServingStart, fresh: BaseLayer): void {
   const old = start.layers[fresh.index];
   if (old && old.rootFd !== fresh.rootFd) close(old.rootFd);
 }

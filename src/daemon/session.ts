@@ -13,8 +13,6 @@ import {
 import { createControlServer } from '../control/server.ts';
 import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
-import { openMount, unmount } from '../fuse/device.ts';
-import { withMinor } from '../fuse/device-number.ts';
 import { defaultWishes } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
 import { errnoName } from '../lib/errno.ts';
@@ -23,7 +21,7 @@ import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
-import { eventfd, inotifyInit } from '../sys/poll.ts';
+import { inotifyInit } from '../sys/poll.ts';
 import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
@@ -51,10 +49,10 @@ import { type Coherence, chooseCoherence, tooOld } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
 import { limitNotes } from './limits.ts';
-import type { WorkerStart } from './messages.ts';
-import { type Notifier, startNotifier } from './notifier.ts';
+import type { ServingStart } from './messages.ts';
+import type { Notifier } from './notifier.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
-import { serveOnWorker } from './serve-on-worker.ts';
+import { openTransport, type Transport } from './transport.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
@@ -76,7 +74,7 @@ export async function runDaemon(
   options: MountOptions,
   ready: (message: ReadyMessage) => void,
   logFd: number,
-  thread: Worker,
+  thread: Worker | null,
 ): Promise<number> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
   const session = await Session.start(options, logConfig, thread);
@@ -91,7 +89,7 @@ class Session {
   readonly #branches: OpenBranches;
   readonly #reconciler: Reconciler;
   readonly #link: WorkerLink;
-  readonly #wakeFd: number;
+  readonly #transport: Transport;
   /** null: the kernel keeps nothing, so it need not be told. */
   readonly #notifier: Notifier | null;
   #coherence: Coherence;
@@ -103,7 +101,7 @@ class Session {
   #generation = 0;
   #readOnlyNodes = Date.now() * 1024;
 
-  static async start(options: MountOptions, logConfig: LogConfig, thread: Worker): Promise<Session> {
+  static async start(options: MountOptions, logConfig: LogConfig, thread: Worker | null): Promise<Session> {
     const log = makeLog(logConfig);
     const opened = openLayers(options);
     const stateDir = stateDirOf(options);
@@ -130,23 +128,20 @@ class Session {
   static async #mount(
     options: MountOptions,
     logConfig: LogConfig,
-    thread: Worker,
+    thread: Worker | null,
     branches: OpenBranches,
     store: Store,
     notes: string[],
   ): Promise<Session> {
-    const { mountPoint, fsname, readOnly, suid, dev, exec, atime } = options;
-    const allowOther = options.allowOther ?? branches.rights.actsForOthers;
-    const open = () => openMount({ mountPoint, fsname, readOnly, suid, dev, exec, atime, allowOther });
     const before = options.export === 'off' ? null : rememberedMinor(branches.stateDir);
-    const deviceFd = before === null ? open() : withMinor(before, open);
+    const transport = openTransport(options, branches.rights.actsForOthers, before, logConfig, thread);
     try {
       if (options.export !== 'off') notes.push(...minorNotes(options, branches.stateDir, before));
-      const session = new Session(options, logConfig, thread, branches, store, notes, deviceFd);
+      const session = new Session(options, logConfig, branches, store, notes, transport);
       await session.#serve();
       return session;
     } catch (error) {
-      unmount(mountPoint, true);
+      await transport.unmount(true);
       throw error;
     }
   }
@@ -154,23 +149,23 @@ class Session {
   private constructor(
     options: MountOptions,
     logConfig: LogConfig,
-    thread: Worker,
     branches: OpenBranches,
     store: Store,
     notes: string[],
-    deviceFd: number,
+    transport: Transport,
   ) {
     this.#options = options;
     this.#log = makeLog(logConfig);
     this.#store = store;
     this.#branches = branches;
     this.notes = notes;
-    this.#wakeFd = eventfd();
+    this.#transport = transport;
     this.#coherence = chooseCoherence(options);
     const keeps = this.#coherence.keeping !== 'none';
-    this.#notifier = keeps ? startNotifier(deviceFd, this.#wakeFd, this.#log) : null;
+    this.#notifier = keeps ? transport.startNotifier() : null;
     if (this.#coherence.note !== null) notes.push(this.#coherence.note);
     notes.push(
+      ...transport.notes,
       ...submountNotes(options.bases),
       ...protectionNotes(branches.layers),
       ...whiteoutNotes(branches.overlay),
@@ -189,7 +184,7 @@ class Session {
     });
     this.#reconciler = this.#newReconciler();
     if (this.#base.doubt !== null) this.#reconciler.baseState = 'unaccepted';
-    this.#link = this.#newLink(deviceFd, logConfig, thread);
+    this.#link = this.#newLink(logConfig);
     // What the control directory shows may be out of date then.
     const failed = () => {
       this.#generation += 1;
@@ -224,13 +219,11 @@ class Session {
     });
   }
 
-  #newLink(deviceFd: number, logConfig: LogConfig, thread: Worker): WorkerLink {
+  #newLink(logConfig: LogConfig): WorkerLink {
     const options = this.#options;
     const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = this.#branches;
     const { privileged, actsForOthers } = rights;
-    const start: WorkerStart = {
-      deviceFd,
-      wakeFd: this.#wakeFd,
+    const start: ServingStart = {
       overlay,
       layers,
       workFd,
@@ -268,7 +261,7 @@ class Session {
       identityDir: options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, origins: overlay.origins, log: this.#log, privileged };
-    return new WorkerLink(serveOnWorker(thread, start, this.#log), jobs, {
+    return new WorkerLink(this.#transport.serve(start), jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
       remember: (path, fingerprint, fd, witness) =>
@@ -314,9 +307,9 @@ class Session {
   }
 
   async #serve(): Promise<void> {
-    const { offers, kernelMinor } = await this.#link.serving;
-    if (!offers.HAS_EXPIRE_ONLY && this.#notifier !== null) {
-      this.#coherence = tooOld(kernelMinor);
+    const negotiated = await this.#link.serving;
+    if (this.#notifier !== null && negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
+      this.#coherence = tooOld(negotiated.kernelMinor);
       this.notes.push(this.#coherence.note ?? '');
     }
     // An open conflict may be over by now: the next access looks.
@@ -353,7 +346,7 @@ class Session {
     const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
     const onSignal = (signal: NodeJS.Signals) => {
       this.#log.info(`${signal}: unmounting`);
-      if (unmount(this.#options.mountPoint, false) < 0) unmount(this.#options.mountPoint, true);
+      void this.#unmountAnyway();
     };
     for (const signal of signals) process.on(signal, onSignal);
     if (this.#base.isNewTree || this.#options.export === 'on') this.#compareAll();
@@ -453,8 +446,12 @@ class Session {
     }
   }
 
+  async #unmountAnyway(): Promise<void> {
+    if ((await this.#transport.unmount(false)) < 0) await this.#transport.unmount(true);
+  }
+
   async #stop(): Promise<void> {
-    const result = unmount(this.#options.mountPoint, false);
+    const result = await this.#transport.unmount(false);
     if (result < 0) throw new FsError(-result, `cannot be unmounted (${errnoName(result)})`);
   }
 }

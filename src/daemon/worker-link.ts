@@ -41,7 +41,7 @@ export class WorkerLink {
   #control: ControlTree | null = null;
   #next = 1;
   #ended = false;
-  readonly serving: Promise<Negotiated>;
+  readonly serving: Promise<Negotiated | null>;
   /** How the loop ended, and the last journal file; jobs that were under way are done by then. */
   readonly ended: Promise<{ how: string; journal: string }>;
   readonly #underWay = new Set<Promise<unknown>>();
@@ -51,7 +51,7 @@ export class WorkerLink {
     this.#jobs = jobs;
     this.#log = jobs.log;
     this.#events = events;
-    let served: (negotiated: Negotiated) => void = () => {};
+    let served: (negotiated: Negotiated | null) => void = () => {};
     let refused: (error: Error) => void = () => {};
     this.serving = new Promise((resolve, reject) => {
       served = resolve;

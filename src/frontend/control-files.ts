@@ -11,37 +11,16 @@ import { PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath, parentPath } from '../lib/names.ts';
-import { newStat, S_IFDIR, S_IFREG, type Stat } from '../lib/stat.ts';
 import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
 import { getattr } from '../union/attributes.ts';
 import { type ListEntry, nameOffset } from '../union/listing.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
+import { controlIno, controlStatOf, DT_DIR, DT_REG, FIRST_CONTROL } from './control-stat.ts';
 import { type Front, parkForControl, replyEntry } from './front.ts';
 
-/** NodeIds and inode numbers of the control directory lie above all others. */
-const FIRST = 2 ** 52;
-const DT_DIR = 4;
-const DT_REG = 8;
-
 export function isControl(nodeId: number): boolean {
-  return nodeId >= FIRST;
-}
-
-function statOf(front: Front, from: ControlStat): Stat {
-  const stat = newStat();
-  stat.mode = from.mode | (from.kind === 'dir' ? S_IFDIR : S_IFREG);
-  stat.size = from.size;
-  stat.blocks = Math.ceil(from.size / 512);
-  stat.blksize = 4096;
-  stat.nlink = from.nlink;
-  stat.uid = front.owner.uid;
-  stat.gid = front.owner.gid;
-  const seconds = Math.floor(from.mtimeMs / 1000);
-  const nanoseconds = Math.round((from.mtimeMs - seconds * 1000) * 1e6);
-  stat.atimeSec = stat.mtimeSec = stat.ctimeSec = seconds;
-  stat.atimeNsec = stat.mtimeNsec = stat.ctimeNsec = nanoseconds;
-  return stat;
+  return nodeId >= FIRST_CONTROL;
 }
 
 /** A reply outside a handler has a buffer of its own, laid out as a request's reply. */
@@ -52,7 +31,7 @@ function payloadView(size: number): { payload: Buffer; view: DataView } {
 
 /** Path of a control node; null: there is none of this number. */
 function pathOf(front: Front, id: number): string | null {
-  return front.controlPaths.get(id) ?? controlPathOf(id - FIRST);
+  return front.controlPaths.get(id) ?? controlPathOf(id - FIRST_CONTROL);
 }
 
 export function lookupControl(front: Front, r: FuseRequest, name: string): number {
@@ -70,13 +49,13 @@ export function lookupControl(front: Front, r: FuseRequest, name: string): numbe
 function findControl(front: Front, path: string): number {
   return parkForControl(front, { op: 'stat', path }, (token, reply) => {
     const stat = reply as ControlStat;
-    const id = FIRST + stat.ino;
+    const id = controlIno(stat.ino);
     front.controlPaths.set(id, path);
     const { payload, view } = payloadView(sizeOf('entry_out'));
     view.setUint32(0, id % 2 ** 32, true);
     view.setUint32(4, Math.floor(id / 2 ** 32), true);
     view.setUint32(8, 1, true);
-    writeAttr(view, 40, statOf(front, stat), id);
+    writeAttr(view, 40, controlStatOf(stat, front.owner), id);
     front.server.answer(token, payload.length, payload);
   });
 }
@@ -84,14 +63,14 @@ function findControl(front: Front, path: string): number {
 /** The entry of an exported mount's root: a handle of a directory is found again by reading its parent. */
 export const controlEntry: ListEntry = {
   name: CONTROL_NAME,
-  ino: FIRST + 1,
+  ino: controlIno(1),
   type: DT_DIR,
   offset: nameOffset(CONTROL_NAME),
 };
 
 function answerAttr(front: Front, token: Parked, stat: ControlStat): void {
   const { payload, view } = payloadView(sizeOf('attr_out'));
-  writeAttr(view, 16, statOf(front, stat), FIRST + stat.ino);
+  writeAttr(view, 16, controlStatOf(stat, front.owner), controlIno(stat.ino));
   front.server.answer(token, payload.length, payload);
 }
 
@@ -149,7 +128,7 @@ export function listControl(front: Front, id: number, offset: number, size: numb
   if (path === null) return -E.ESTALE;
   return parkForControl(front, { op: 'list', path }, (token, reply) => {
     const dots = [
-      { name: '.', kind: 'dir', ino: id - FIRST },
+      { name: '.', kind: 'dir', ino: id - FIRST_CONTROL },
       { name: '..', kind: 'dir', ino: 1 },
     ] as const;
     const entries = [...dots, ...(reply as ControlEntry[])];
@@ -160,8 +139,8 @@ export function listControl(front: Front, id: number, offset: number, size: numb
       if (i < offset) continue;
       const type = kind === 'dir' ? DT_DIR : DT_REG;
       const next = plus
-        ? addNameOnly(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name)
-        : addDirent(r as FuseRequest, length, size, FIRST + ino, i + 1, type, name);
+        ? addNameOnly(r as FuseRequest, length, size, controlIno(ino), i + 1, type, name)
+        : addDirent(r as FuseRequest, length, size, controlIno(ino), i + 1, type, name);
       if (next < 0) break;
       length = next;
     }

@@ -35,6 +35,13 @@ function returned(word: number, bit: number): number {
   return (fdWords[word] as number) >> 16 === 0 ? 0 : bit;
 }
 
+/** Whether a descriptor has an error or has ended; what can be read from it is no matter. */
+export function hasHungUp(fd: number): boolean {
+  fdWords[0] = fd;
+  fdWords[1] = 0;
+  return cPoll(fds.address, 1, 0) > 0;
+}
+
 /** A counter that can be polled; non-blocking. */
 export function eventfd(): number {
   return cEventfd(0, O_CLOEXEC | O_NONBLOCK);

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import * as path from 'node:path';
 import * as readline from 'node:readline';
-import { afterAll, beforeAll, describe } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { tracked } from '../lib/cleanup.ts';
 import { mainFile } from '../lib/kasane.ts';
 import { type Needs, testNeeding } from '../lib/needs.ts';
@@ -76,12 +76,16 @@ export function copyUpAll(dir: string): Promise<void> {
   return once('touchAll', 'long', dir);
 }
 
-/** A test for each rule, in the populated directory that `makeDirectory` gives. Needs root. */
+/**
+ * A test for each rule, in the populated directory that `makeDirectory` gives. Needs root. `broken`: rules that are
+ * known not to hold there, with what their breach says.
+ */
 export function conformance(
   name: string,
   makeDirectory: () => Promise<string> | string,
   needs: Needs = {},
   set: RuleSet = 'short',
+  broken: Readonly<Record<string, RegExp>> = {},
 ): void {
   describe(name, () => {
     let child: Child;
@@ -92,8 +96,18 @@ export function conformance(
     });
     afterAll(() => child?.stop());
     for (const { name: rule } of ruleSets[set] as { name: string }[]) {
-      const body = () => child.call('rule', set, dir, rule);
-      testNeeding({ root: true, ...needs }, rule, body, limits[set] + 5000);
+      const breach = broken[rule];
+      const body = async () => {
+        const done = child.call('rule', set, dir, rule);
+        if (breach === undefined) await done;
+        else await expect(done).rejects.toThrow(breach);
+      };
+      const title = breach === undefined ? rule : `does not hold: ${rule}`;
+      testNeeding({ root: true, ...needs }, title, body, limits[set] + 5000);
     }
+    const names = (ruleSets[set] as { name: string }[]).map((rule) => rule.name);
+    test('rules that are known not to hold are rules', () => {
+      expect(Object.keys(broken).filter((rule) => !names.includes(rule))).toEqual([]);
+    });
   });
 }

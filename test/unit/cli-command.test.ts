@@ -108,9 +108,9 @@ describe('mistakes give one line and the exit code of interface.md', () => {
       'kasane: mount: DIR/base: base lies beneath the mount point, which would hide it',
     ],
     [
-      ['mount', '--transport', 'fuse-native', ...paths],
-      4,
-      'kasane: mount: --transport fuse-native: not there yet',
+      ['mount', '--transport', 'fuse-native', '--export', ...paths],
+      2,
+      'kasane: mount: --export: libfuse 2 has no handles that survive a restart: use --transport direct',
     ],
     [['mount', '--policy', 'p', ...paths], 4, 'kasane: mount: --policy: not there yet'],
     [
