@@ -3,32 +3,33 @@
 
 import * as fs from 'node:fs/promises';
 import { expect } from 'vitest';
-import { differential } from '../lib/differential.ts';
+import { differential } from '../differential/differential.ts';
 import { kasane, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, sleep } from '../lib/run.ts';
 
 const commands = ['setfattr', 'getfattr', 'setfacl'];
 
-for (const [seed, where, hardLinks] of [
-  [1, 'disk', false],
-  [2, 'memory', true],
-  [3, 'disk', true],
+for (const [seed, where, hardLinks, clients] of [
+  [1, 'disk', false, 1],
+  [2, 'memory', true, 2],
+  [3, 'disk', false, 2],
 ] as const) {
   const base = hardLinks ? 'a base with hard links' : 'a base without hard links';
   mountTest(
-    `random operations come to the same on a union and on a plain tree (seed ${seed}, ${where}, ${base})`,
+    `random operations come to the same on a union and on a plain tree (seed ${seed}, ${where}, ${base}, clients: ${clients})`,
     async () => {
       const { ok, failed } = await differential(seed, {
         runs: 1,
-        operations: 1500,
+        operations: 1800,
         pieces: 3,
         where,
         hardLinks,
+        clients,
       });
       expect(ok).toBeGreaterThan(failed);
     },
-    { commands, timeout: 120_000 },
+    { commands, timeout: 240_000 },
   );
 }
 

@@ -1,7 +1,7 @@
 // The on-disk format is that of kernel overlayfs: an overlay that Kasane wrote to shows the same tree there, and
 // one that overlayfs or Debian's fuse-overlayfs wrote to shows the same tree here, after random operations.
 import { expect } from 'vitest';
-import { makeBase, workload } from '../lib/differential.ts';
+import { makeBase, workload } from '../differential/differential.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';

@@ -2,8 +2,8 @@
 // directories in the layers themselves, as kernel overlayfs has it; and each layer is a base that guests follow.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { workload } from '../differential/differential.ts';
 import { renameWith } from '../lib/calls.ts';
-import { workload } from '../lib/differential.ts';
 import { forgetAll, openHandles, takeHandles } from '../lib/handles.ts';
 import { kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';

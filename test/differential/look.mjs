@@ -53,7 +53,7 @@ export function describeStat(world, s) {
     gid: s.gid,
     ...(plain ? { size: s.size } : {}),
     ...(plain && world.countsLinks ? { nlink: s.nlink } : {}),
-    ...(type === 'char' ? { rdev: `${s.rdevMajor}:${s.rdevMinor}` } : {}),
+    ...(type === 'char' || type === 'block' ? { rdev: `${s.rdevMajor}:${s.rdevMinor}` } : {}),
     mtime: s.mtimeSec < OLD ? `${s.mtimeSec}.${s.mtimeNsec}` : 'now',
   };
 }

@@ -1,22 +1,22 @@
 // The operations of the random differential test on open files and directories, which are kept open while
 // their names are removed, replaced and renamed. A slot holds a pair of descriptors, one of each side.
-import { listEntries, typeOf } from './differential-look.mjs';
+import { listEntries, typeOf } from './look.mjs';
 import {
   bytesOf,
   existing,
+  fallocateModes,
   fresh,
   MODES,
   made,
   NAMES,
+  NO_SLOT,
   OFFSETS,
   plainly,
   readFrom,
   show,
   statResult,
   step,
-} from './differential-ops.mjs';
-
-const NO_SLOT = { r: 0 };
+} from './paths.mjs';
 
 /** Opens on both sides into a slot that is emptied before. */
 function openInto(world, slots, random, tools, path, flags, mode) {
@@ -52,7 +52,7 @@ const openDirectory = (world, random, tools) => {
 };
 
 /** Does something with an open file; `call` gets the descriptor. */
-function onFile(world, random, tools, what, call) {
+export function onFile(world, random, tools, what, call) {
   const open = world.files.filter((slot) => slot !== null);
   if (open.length === 0) return NO_SLOT;
   const slot = random.of(open);
@@ -85,7 +85,7 @@ const truncateHandle = (world, random, tools) => {
 
 const allocateHandle = (world, random, tools) => {
   const { sys } = world;
-  const mode = random.of([0, sys.FALLOC_FL_KEEP_SIZE, sys.FALLOC_FL_PUNCH_HOLE | sys.FALLOC_FL_KEEP_SIZE]);
+  const mode = random.of(fallocateModes(sys));
   const [offset, length] = [random.of(OFFSETS), random.of([1, 4096, 10_000])];
   return onFile(world, random, tools, `fallocate mode ${mode} ${offset}+${length}`, (fd) => ({
     r: sys.fallocate(fd, mode, offset, length),
@@ -109,7 +109,6 @@ const changeHandle = (world, random, tools) => {
 
 const seekHandle = (world, random, tools) => {
   const { sys } = world;
-  // Where holes lie depends on how a file came to be, but beyond the end there is no data for anybody.
   const [what, whence, offset] = random.of([
     ['end', 2, 0],
     ['data beyond the end', sys.SEEK_DATA, 1e9],

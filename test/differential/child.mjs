@@ -4,38 +4,57 @@
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
 import { pathToFileURL } from 'node:url';
-import { handleOperations } from './differential-handles.mjs';
-import { describeStat, listEntries, randomFrom, typeOf, xattrsOf } from './differential-look.mjs';
-import { pathOperations } from './differential-ops.mjs';
+import { handleOperations } from './handles.mjs';
+import { describeStat, listEntries, randomFrom, typeOf, xattrsOf } from './look.mjs';
+import { libcFor, mapOperations, unmapAll } from './maps.mjs';
+import { pathOperations } from './paths.mjs';
+import { newTally, shared, verify } from './shared.mjs';
 
 const load = (dist, file) => import(pathToFileURL(`${dist}/sys/${file}`).href);
 
 /** One tree or two (then the second is the one to go by), a model of it, and open handles in both. */
-async function openWorld({ dist, union, plain, countsLinks, report }) {
-  const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'creds.js', 'constants.js'];
+async function openWorld({ dist, union, plain, countsLinks, report, client = null }) {
+  const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'creds.js', 'constants.js', 'ffi.js'];
   const modules = await Promise.all(files.map((file) => load(dist, file)));
   const sys = Object.assign({}, ...modules);
   const { newStat } = await import(pathToFileURL(`${dist}/lib/stat.js`).href);
   const { E } = await import(pathToFileURL(`${dist}/lib/errno.js`).href);
   const names = new Map(Object.entries(E).map(([name, n]) => [-n, name]));
-  const open = (path) => sys.openat(sys.AT_FDCWD, path, sys.O_PATH | sys.O_DIRECTORY);
   const world = {
     sys,
     E,
     countsLinks,
     stat: newStat(),
-    sides: [union, plain].filter(Boolean).map((path, index) => ({ index, root: open(path) })),
+    libc: await libcFor(sys),
+    /** Which of two clients this is, if there are two. */
+    client,
+    shared: client !== null,
+    sides: [union, plain].filter(Boolean).map((path, index) => ({ index, path })),
+    tallies: [newTally(), newTally()],
+    sequence: {},
+    /** The step in the midst of which the daemon died. */
+    cut: null,
     model: new Map(),
     files: Array.from({ length: 6 }, () => null),
     dirs: Array.from({ length: 3 }, () => null),
+    maps: Array.from({ length: 3 }, () => null),
     /** Object of the plain tree (inode number and birth) to st_ino in the union, and back. */
     inos: new Map(),
     errno: (r) => (r < 0 ? (names.get(r) ?? String(r)) : 'ok'),
     log: [],
     reportFile: report,
   };
+  for (const side of world.sides) enter(world, side);
   scan(world);
   return world;
+}
+
+/** A client has a directory of its own on each side, and one that it shares with the other. */
+function enter(world, side) {
+  const { sys, client } = world;
+  const open = (path) => sys.openat(sys.AT_FDCWD, path, sys.O_PATH | sys.O_DIRECTORY);
+  side.root = open(client === null ? side.path : `${side.path}/c${client}`);
+  side.shared = client === null ? -1 : open(`${side.path}/shared`);
 }
 
 /** The model from the plain tree; directories that come from the base are marked when it is new. */
@@ -151,9 +170,25 @@ function resultText(world, result) {
 
 class Different extends Error {}
 
-/** Runs one step on both sides and compares; the plain side's result. Throws Different. */
+class Cut extends Error {}
+
+/**
+ * Runs one step on both sides and compares; the plain side's result. Throws Different, or Cut where the daemon has
+ * died. Where the union's result is one that is `allowed`, that is all, and the plain tree is left alone.
+ */
 function stepOn(world, step) {
-  const results = world.sides.map((side) => step.run(side));
+  const { sides, E } = world;
+  const first = step.run(sides[0]);
+  if (sides.length > 1 && (first.r === -E.ENOTCONN || first.r === -E.ECONNABORTED)) {
+    world.cut = step;
+    throw new Cut(step.text);
+  }
+  if (step.allowed?.(first)) {
+    note(world, `${step.text} -> ${world.errno(first.r)}, which is allowed`);
+    world.allowed += 1;
+    return first;
+  }
+  const results = sides.length > 1 ? [first, step.run(sides[1])] : [first];
   note(world, `${step.text} -> ${world.errno(results.at(-1).r)}`);
   return compared(world, step.text, results);
 }
@@ -178,31 +213,46 @@ function note(world, line) {
 
 function runOperations(world, operations, ops) {
   const mix = {};
-  let allowed = 0;
+  world.allowed = 0;
+  let done = 0;
   for (const [at, [kind, seed]] of ops.entries()) {
     mix[kind] ??= { ok: 0, failed: 0 };
     const row = mix[kind];
     try {
       const result = operations[kind](world, randomFrom(seed), {
         step: (step) => stepOn(world, step),
-        compared: (text, results) => compared(world, text, results),
         note: (line) => note(world, line),
         rescan: () => scan(world),
-        allow: () => {
-          allowed += 1;
-        },
       });
+      done += 1;
       if (result.r < 0) row.failed += 1;
       else row.ok += 1;
     } catch (error) {
+      const { allowed, log } = world;
+      if (error instanceof Cut) return { mix, allowed, done, different: null, cut: error.message, log };
       if (!(error instanceof Different)) throw error;
-      return { mix, allowed, different: `operation ${at}: ${error.message}`, log: world.log };
+      return { mix, allowed, done: at, different: `operation ${at}: ${error.message}`, cut: null, log };
     }
   }
-  return { mix, allowed, different: null, log: [] };
+  return { mix, allowed: world.allowed, done, different: null, cut: null, log: [] };
+}
+
+/** After a crash and a remount: what was cut off has happened, or has not. */
+function settleCut(world) {
+  const { cut } = world;
+  world.cut = null;
+  const before = compareTrees(world);
+  if (cut === null || before.length === 0) return { differences: before };
+  const result = cut.run(world.sides[1]);
+  note(world, `${cut.text} -> ${world.errno(result.r)}, cut off`);
+  scan(world);
+  const after = compareTrees(world);
+  if (after.length === 0) return { differences: [] };
+  return { differences: [`neither before nor after ${cut.text}`, ...before, 'and', ...after] };
 }
 
 function closeHandles(world) {
+  unmapAll(world);
   for (const slots of [world.files, world.dirs]) {
     for (const [i, slot] of slots.entries()) {
       if (slot !== null) for (const fd of slot.fds) if (fd >= 0) world.sys.close(fd);
@@ -211,7 +261,7 @@ function closeHandles(world) {
   }
 }
 
-const operations = { ...pathOperations, ...handleOperations };
+const operations = { ...pathOperations, ...handleOperations, ...mapOperations, shared };
 let world = null;
 
 async function answer({ command, ...args }) {
@@ -226,16 +276,26 @@ async function answer({ command, ...args }) {
     case 'pause':
       // Before a remount: nothing may be in use.
       closeHandles(world);
-      world.sys.close(world.sides[0].root);
+      for (const fd of [world.sides[0].root, world.sides[0].shared]) if (fd >= 0) world.sys.close(fd);
       return {};
-    case 'resume':
-      world.sides[0].root = world.sys.openat(
-        world.sys.AT_FDCWD,
-        args.union,
-        world.sys.O_PATH | world.sys.O_DIRECTORY,
-      );
+    case 'resume': {
+      enter(world, world.sides[0]);
+      const settled = settleCut(world);
       scan(world);
-      return {};
+      return settled;
+    }
+    case 'tallies':
+      return { tallies: world.tallies };
+    case 'verify':
+      return {
+        problems: world.sides.map((side) =>
+          verify(
+            world,
+            side,
+            args.tallies.map((both) => both[side.index]),
+          ),
+        ),
+      };
     default:
       throw new TypeError(`unknown command ${command}`);
   }

@@ -1,6 +1,6 @@
 // The operations of the random differential test that work by path. Each takes the world, a source of random numbers and the
 // means to do a step on both sides; it keeps the model up to date and returns the result on the plain tree.
-import { describeStat, listEntries, xattrsOf } from './differential-look.mjs';
+import { describeStat, listEntries, xattrsOf } from './look.mjs';
 
 const USERS = [
   [1000, 1000],
@@ -29,6 +29,9 @@ const OFFSETS = [0, 1, 100, 4095, 4096, 5000, 20_000, 70_000];
 /** Entries: beyond this, more is removed than made. */
 const CROWDED = 160;
 
+/** There is nothing to do it with. */
+const NO_SLOT = { r: 0 };
+
 const join = (dir, name) => (dir === '' ? name : `${dir}/${name}`);
 const parentOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf('/')));
 const nameOf = (path) => path.slice(path.lastIndexOf('/') + 1);
@@ -43,7 +46,7 @@ function pathsOf(world, ...types) {
 /** An existing path of a type (now and then of any, or of none). */
 function existing(world, random, ...types) {
   if (random.chance(0.04)) return fresh(world, random);
-  const wanted = random.chance(0.04) ? ['file', 'dir', 'link', 'fifo', 'char'] : types;
+  const wanted = random.chance(0.04) ? ['file', 'dir', 'link', 'fifo', 'char', 'block', 'socket'] : types;
   const paths = pathsOf(world, ...wanted);
   return paths.length === 0 ? fresh(world, random) : random.of(paths);
 }
@@ -174,10 +177,19 @@ const truncate = (world, random, tools) => {
   );
 };
 
+/** Those that FUSE knows; for the others see `refused`. */
+const fallocateModes = (sys) => [
+  0,
+  sys.FALLOC_FL_KEEP_SIZE,
+  sys.FALLOC_FL_PUNCH_HOLE | sys.FALLOC_FL_KEEP_SIZE,
+  sys.FALLOC_FL_ZERO_RANGE,
+  sys.FALLOC_FL_ZERO_RANGE | sys.FALLOC_FL_KEEP_SIZE,
+];
+
 const allocate = (world, random, tools) => {
   const { sys } = world;
   const path = existing(world, random, 'file');
-  const mode = random.of([0, sys.FALLOC_FL_KEEP_SIZE, sys.FALLOC_FL_PUNCH_HOLE | sys.FALLOC_FL_KEEP_SIZE]);
+  const mode = random.of(fallocateModes(sys));
   const [offset, length] = [random.of(OFFSETS), random.of([0, 10, 4096, 10_000])];
   return step(world, random, tools, `fallocate ${show(path)} mode ${mode} ${offset}+${length}`, (side) =>
     withOpen(world, side, path, sys.O_RDWR, 0, (fd) => ({ r: sys.fallocate(fd, mode, offset, length) })),
@@ -235,7 +247,7 @@ const rmdir = (world, random, tools) => {
 };
 
 const unlink = (world, random, tools) => {
-  const path = existing(world, random, 'file', 'link', 'fifo', 'char');
+  const path = existing(world, random, 'file', 'link', 'fifo', 'char', 'block', 'socket');
   const result = step(world, random, tools, `unlink ${show(path)}`, (side) =>
     plainly(world.sys.unlinkat(side.root, path, 0)),
   );
@@ -259,6 +271,8 @@ const mknod = (world, random, tools) => {
   const [type, mode, major, minor] = random.of([
     ['fifo', 0o010644, 0, 0],
     ['char', 0o020600, 1, 3],
+    ['block', 0o060600, 7, 9],
+    ['socket', 0o140644, 0, 0],
   ]);
   const result = step(world, random, tools, `mknod ${type} ${show(path)}`, (side) =>
     plainly(world.sys.mknodat(side.root, path, mode, major, minor)),
@@ -268,7 +282,7 @@ const mknod = (world, random, tools) => {
 };
 
 const link = (world, random, tools) => {
-  const [from, to] = [existing(world, random, 'file', 'link', 'fifo'), fresh(world, random)];
+  const [from, to] = [existing(world, random, 'file', 'link', 'fifo', 'socket'), fresh(world, random)];
   const type = world.model.get(from)?.type ?? 'file';
   const result = step(world, random, tools, `link ${show(from)} ${show(to)}`, (side) =>
     plainly(world.sys.linkat(side.root, from, side.root, to, 0)),
@@ -282,27 +296,20 @@ const link = (world, random, tools) => {
  * mv does: copy and remove. So the union goes first, and the plain tree only renames what the union has renamed.
  */
 const rename = (world, random, tools) => {
-  const { sys, E, sides } = world;
-  const from = existing(world, random, 'file', 'file', 'dir', 'dir', 'link', 'fifo');
+  const { sys, E } = world;
+  const from = existing(world, random, 'file', 'file', 'dir', 'dir', 'link', 'fifo', 'socket');
   const over = random.chance(0.35);
   const to = over ? existing(world, random, world.model.get(from)?.type ?? 'file') : fresh(world, random);
   const flags = random.of([0, 0, 0, sys.RENAME_NOREPLACE, sys.RENAME_EXCHANGE]);
   const who = asSomebody(world, random);
   const text = `rename ${show(from)} ${show(to)} flags ${flags}${who.text}`;
-  const call = (side) => who.as(() => plainly(sys.renameat2(side.root, from, side.root, to, flags)));
   const isBase = (path) => world.model.get(path)?.type === 'dir' && world.model.get(path).base;
   const same = sameFile(world, from, to);
-  const results = [call(sides[0])];
   const exchange = flags === sys.RENAME_EXCHANGE;
-  if (results[0].r === -E.EXDEV && (isBase(from) || (exchange && isBase(to)))) {
-    tools.allow();
-    tools.note(`${text} -> EXDEV`);
-    return exchange ? { r: 0 } : moveAsMv(world, tools, from, to);
-  }
-  if (sides.length > 1) results.push(call(sides[1]));
-  const plain = results.at(-1);
-  tools.note(`${text} -> ${world.errno(plain.r)}`);
-  tools.compared(text, results);
+  const copies = ({ r }) => r === -E.EXDEV && (isBase(from) || (exchange && isBase(to)));
+  const run = (side) => who.as(() => plainly(sys.renameat2(side.root, from, side.root, to, flags)));
+  const plain = tools.step({ text, run, allowed: copies });
+  if (copies(plain)) return exchange ? { r: 0 } : moveAsMv(world, tools, from, to);
   if (plain.r >= 0 && !same) {
     if (exchange) swapped(world, from, to);
     else moved(world, from, to);
@@ -409,7 +416,7 @@ function removeTree(world, onBoth, path) {
 }
 
 const chmod = (world, random, tools) => {
-  const path = existing(world, random, 'file', 'dir', 'fifo');
+  const path = existing(world, random, 'file', 'dir', 'fifo', 'char');
   const mode = random.of(world.model.get(path)?.type === 'dir' ? DIR_MODES : MODES);
   return step(world, random, tools, `chmod ${show(path)} ${mode.toString(8)}`, (side) =>
     plainly(world.sys.fchmodat(side.root, path, mode)),
@@ -427,7 +434,8 @@ const chown = (world, random, tools) => {
 const utimes = (world, random, tools) => {
   const path = existing(world, random, 'file', 'dir', 'link');
   const seconds = random.of([-1000, 0, 1, 1_000_000_000, 1_500_000_000]);
-  const nsec = random.below(1e9);
+  const { UTIME_NOW, UTIME_OMIT } = world.sys;
+  const nsec = random.chance(0.15) ? random.of([UTIME_NOW, UTIME_OMIT]) : random.below(1e9);
   return step(world, random, tools, `utimes ${show(path)} ${seconds}.${nsec}`, (side) =>
     plainly(world.sys.utimensat(side.root, path, 5, 6, seconds, nsec)),
   );
@@ -514,7 +522,7 @@ function statResult(world, r) {
 }
 
 const stat = (world, random, tools) => {
-  const path = existing(world, random, 'file', 'dir', 'link', 'fifo');
+  const path = existing(world, random, 'file', 'dir', 'link', 'fifo', 'block');
   const follow = random.chance(0.2) ? 0 : world.sys.AT_SYMLINK_NOFOLLOW;
   return step(world, random, tools, `stat ${show(path)} flags ${follow}`, (side) =>
     statResult(world, world.sys.statx(side.root, path, follow, world.stat)),
@@ -565,10 +573,12 @@ export const pathOperations = {
 export {
   bytesOf,
   existing,
+  fallocateModes,
   fresh,
   MODES,
   made,
   NAMES,
+  NO_SLOT,
   OFFSETS,
   plainly,
   readFrom,
