@@ -10,6 +10,8 @@ import { libcFor, mapOperations, unmapAll } from './maps.mjs';
 import { pathOperations } from './paths.mjs';
 import { newTally, shared, verify } from './shared.mjs';
 
+const TMPFS_MAGIC = 0x01021994;
+
 const load = (dist, file) => import(pathToFileURL(`${dist}/sys/${file}`).href);
 
 /** One tree or two (then the second is the one to go by), a model of it, and open handles in both. */
@@ -24,6 +26,7 @@ async function openWorld({ dist, union, plain, countsLinks, report, client = nul
     sys,
     E,
     countsLinks,
+    zeroes: fs.statfsSync(plain).type !== TMPFS_MAGIC,
     stat: newStat(),
     libc: await libcFor(sys),
     /** Which of two clients this is, if there are two. */

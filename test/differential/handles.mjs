@@ -85,7 +85,7 @@ const truncateHandle = (world, random, tools) => {
 
 const allocateHandle = (world, random, tools) => {
   const { sys } = world;
-  const mode = random.of(fallocateModes(sys));
+  const mode = random.of(fallocateModes(world));
   const [offset, length] = [random.of(OFFSETS), random.of([1, 4096, 10_000])];
   return onFile(world, random, tools, `fallocate mode ${mode} ${offset}+${length}`, (fd) => ({
     r: sys.fallocate(fd, mode, offset, length),

@@ -142,22 +142,32 @@ const lockHandle = (world, random, tools) => {
   return onFile(world, random, tools, what, call);
 };
 
-/** Where data begin and end, to the end of the file. */
+/** Where data begin and end. That is for each file system to say, but between them there is nothing but zeros. */
 const holes = (world, random, tools) => {
-  const { sys } = world;
+  const { sys, E } = world;
   return onFile(world, random, tools, 'look for holes', (fd) => {
     const known = sys.fstat(fd, world.stat);
     if (known < 0 || (world.stat.mode & 0o170000) !== 0o100000) return { r: known };
-    const found = [];
-    for (let at = 0, whence = sys.SEEK_DATA; found.length < 50; ) {
-      at = sys.lseek(fd, at, whence);
-      if (at < 0) return { r: at === -world.E.ENXIO ? 0 : at, found };
+    const bytes = Buffer.alloc(world.stat.size);
+    const read = sys.pread(fd, bytes, 0, bytes.length, 0);
+    const found = [0];
+    for (let whence = sys.SEEK_DATA; found.length < 99; ) {
+      const at = sys.lseek(fd, found.at(-1), whence);
+      if (at < 0) return { r: at === -E.ENXIO ? 0 : at, ...(read < 0 ? {} : { lost: lostIn(bytes, found) }) };
       found.push(at);
       whence = whence === sys.SEEK_DATA ? sys.SEEK_HOLE : sys.SEEK_DATA;
     }
-    return { r: 0, found };
+    return { r: 0 };
   });
 };
+
+/** Holes that have data in them. */
+function lostIn(bytes, found) {
+  const ends = found.length % 2 === 0 ? found : [...found, bytes.length];
+  const holes = [];
+  for (let i = 0; i + 1 < ends.length; i += 2) holes.push([ends[i], ends[i + 1]]);
+  return holes.filter(([from, to]) => bytes.subarray(from, to).some((byte) => byte !== 0));
+}
 
 /** Reads or writes where the descriptor stands, which moves it. */
 const atPosition = (world, random, tools) => {
@@ -197,7 +207,17 @@ const refused = (world, random, tools) => {
     ],
   ]);
   // The open before it may fail, and ENAMETOOLONG is right, too.
-  const others = [E.ENOENT, E.EACCES, E.ENXIO, E.ENAMETOOLONG, E.ENOTDIR, E.ELOOP, E.EISDIR, E.ENODEV];
+  const others = [
+    E.ENOENT,
+    E.EACCES,
+    E.ENXIO,
+    E.ENAMETOOLONG,
+    E.ENOTDIR,
+    E.ELOOP,
+    E.EISDIR,
+    E.ENODEV,
+    E.ESPIPE,
+  ];
   return tools.step({
     text: `${what} ${show(path)}`,
     run: (side) => {

@@ -1,5 +1,5 @@
 // Random operations on a union and on a plain copy of its base: the same results, the same tree, an untouched
-// base. The long run is in test/long.
+// base; and random changes of the base beneath guests against a model. The long runs are in test/long.
 
 import * as fs from 'node:fs/promises';
 import { expect } from 'vitest';
@@ -7,6 +7,7 @@ import { differential } from '../differential/differential.ts';
 import { kasane, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, sleep } from '../lib/run.ts';
+import { modelRuns } from '../model/model.ts';
 
 const commands = ['setfattr', 'getfattr', 'setfacl'];
 
@@ -32,6 +33,11 @@ for (const [seed, where, hardLinks, clients] of [
     { commands, timeout: 240_000 },
   );
 }
+
+mountTest('random changes of guests and base come to what the rules of versioning say', async () => {
+  const { steps } = await modelRuns(4, 1, 60, 'memory');
+  expect(steps).toBeGreaterThan(40);
+});
 
 /** The index has everything, and whoever wanted a look has had one. */
 const settle = () => sleep(1500);

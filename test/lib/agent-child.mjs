@@ -88,6 +88,29 @@ const own = {
     }
     return { count, versions: seen.size, problems };
   },
+  /** All beneath a directory: path, type, mode and content or target. */
+  treeOf(dir) {
+    const found = [];
+    const walk = (prefix) => {
+      for (const entry of fs.readdirSync(`${dir}/${prefix}`, { withFileTypes: true })) {
+        const path = `${prefix}${entry.name}`;
+        const full = `${dir}/${path}`;
+        if (entry.isSymbolicLink()) found.push([path, { type: 'link', target: fs.readlinkSync(full) }]);
+        else if (entry.isDirectory()) {
+          found.push([path, { type: 'dir' }]);
+          walk(`${path}/`);
+        } else {
+          // Opened first: that may wait for a merge, and stat does not.
+          const fd = fs.openSync(full);
+          const content = own.readWhole(fd).toString('latin1');
+          found.push([path, { type: 'file', content, mode: fs.fstatSync(fd).mode & 0o7777 }]);
+          fs.closeSync(fd);
+        }
+      }
+    };
+    walk('');
+    return found;
+  },
   setIds(uid, gid) {
     process.setgroups([]);
     process.setgid(gid);

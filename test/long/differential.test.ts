@@ -27,7 +27,7 @@ for (const [i, { seed, ...more }] of variants.entries()) {
       const total = await differential(seed, {
         runs: 2,
         operations: 20_000,
-        pieces: 6,
+        pieces: 4,
         timeout: 200_000,
         ...more,
       });
@@ -43,7 +43,7 @@ for (const seed of [111, Date.now() % 1_000_000]) {
     'whenever the daemon dies, each operation has happened or has not, and nothing else is lost',
     async () => {
       const total = await differential(seed, {
-        runs: 2,
+        runs: 1,
         operations: 4000,
         pieces: 24,
         where: seed % 2 === 0 ? 'memory' : 'disk',
