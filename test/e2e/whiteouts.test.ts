@@ -1,7 +1,7 @@
 // Whiteouts and opaque directories in the layers of the base mean the same in every form in which tools leave them.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-import { makeBase, workload } from '../lib/differential.ts';
+import { makeBase, workload } from '../differential/differential.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
