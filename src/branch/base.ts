@@ -18,6 +18,7 @@ import { close, openat, openat2 } from '../sys/file.ts';
 import { privateReadOnlyClone } from '../sys/mount.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { layerIdentity } from './identity.ts';
+import { type Parts, partsOf } from './numbers.ts';
 import type { Marks } from './whiteouts.ts';
 
 export interface BaseLayer {
@@ -34,6 +35,8 @@ export interface BaseLayer {
   rootIno: number;
   /** Identity of the layer, 32 hexadecimal digits: part of every fingerprint. */
   identity: string;
+  /** Which objects may have numbers of their own. */
+  readonly parts: Parts;
   /** The forms in which whiteouts and opaque directories lie in it. */
   readonly marks: Marks;
 }
@@ -68,6 +71,7 @@ export function openBaseLayer(index: number, path: string, root: boolean, marks:
     devMinor: stat.devMinor,
     rootIno: stat.ino,
     identity: layerIdentity(fd, stat),
+    parts: partsOf(fd),
     marks,
   };
 }

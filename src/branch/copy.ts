@@ -5,7 +5,9 @@ import { isSymlink, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { getxattr, listxattr, setxattr } from '../sys/xattr.ts';
 
-const branchAttribute = /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\.)|user\.fuseoverlayfs\.)/;
+/** xfs tells of ACLs a second time, under names of its own that no other file system understands. */
+const branchAttribute =
+  /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\.)|user\.fuseoverlayfs\.|trusted\.SGI_ACL_)/;
 
 /** Attributes that belong to a branch and not to the object that a guest sees (an escaped one is a guest's). */
 export function isBranchAttribute(attr: string): boolean {

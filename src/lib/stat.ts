@@ -17,6 +17,8 @@ export interface Stat {
   mask: number;
   attributes: number;
   mntId: number;
+  /** Id of the subvolume, since Linux 6.10, where there are such; else 0. */
+  subvol: number;
   atimeSec: number;
   atimeNsec: number;
   mtimeSec: number;
@@ -44,6 +46,7 @@ export function newStat(): Stat {
     mask: 0,
     attributes: 0,
     mntId: 0,
+    subvol: 0,
     atimeSec: 0,
     atimeNsec: 0,
     mtimeSec: 0,
@@ -72,6 +75,7 @@ export function copyStat(from: Stat, to: Stat): void {
   to.mask = from.mask;
   to.attributes = from.attributes;
   to.mntId = from.mntId;
+  to.subvol = from.subvol;
   to.atimeSec = from.atimeSec;
   to.atimeNsec = from.atimeNsec;
   to.mtimeSec = from.mtimeSec;

@@ -39,6 +39,7 @@ export const AT_STATX_DONT_SYNC = 0x4000;
 export const STATX_BASIC_STATS = 0x7ff;
 export const STATX_BTIME = 0x800;
 export const STATX_MNT_ID = 0x1000;
+export const STATX_SUBVOL = 0x8000;
 export const STATX_ATTR_COMPRESSED = 0x4;
 export const STATX_ATTR_IMMUTABLE = 0x10;
 export const STATX_ATTR_APPEND = 0x20;

@@ -11,6 +11,7 @@ import {
   STATX_BASIC_STATS,
   STATX_BTIME,
   STATX_MNT_ID,
+  STATX_SUBVOL,
   SYS_FCHMODAT2,
 } from './constants.ts';
 import { native, pinned, systemCall } from './ffi.ts';
@@ -23,7 +24,7 @@ const cChmod = native('chmod', 'int', ['uintptr_t', 'uint']);
 const cFchownat = native('fchownat', 'int', ['int', 'uintptr_t', 'uint', 'uint', 'int']);
 const cUtimensat = native('utimensat', 'int', ['int', 'uintptr_t', 'uintptr_t', 'int']);
 
-const WANTED = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
+const WANTED = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID | STATX_SUBVOL;
 const HI = 0x100000000;
 
 /** struct statx of linux/stat.h. */
@@ -72,6 +73,7 @@ function decode(out: Stat): void {
   out.devMajor = w[34] as number;
   out.devMinor = w[35] as number;
   out.mntId = (w[37] as number) * HI + (w[36] as number);
+  out.subvol = (out.mask & STATX_SUBVOL) === 0 ? 0 : (w[41] as number) * HI + (w[40] as number);
 }
 
 /** EBADF: the kernel knows the call (Linux 6.6) and did not like the descriptor. */

@@ -3,6 +3,7 @@
 // a crash leaves behind are in native-notes/copy-up.md.
 import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { branchIno } from '../branch/numbers.ts';
 import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
@@ -65,12 +66,13 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     union.kernel.switched(node);
     return showOverlay(union, node, place, overlayDirFd(union, place.parent));
   }
-  if (state !== IN_BASE || type !== node.type || (stat.ino !== node.ino && node.handles.size > 0)) {
+  const moved = state === IN_BASE && !union.table.shows(node, node.layer, stat);
+  if (state !== IN_BASE || type !== node.type || (moved && node.handles.size > 0)) {
     if (wish.byName) return -E.ESTALE;
     union.table.leave(node, place.parent, place.name);
     return copyUpOrphan(union, node);
   }
-  if (stat.ino !== node.ino) {
+  if (moved) {
     union.table.show(node, node.layer, stat);
     union.kernel.switched(node);
   }
@@ -278,7 +280,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
   const parentFd = overlayDirFd(union, place.parent);
   const origin = newOrigin(basePath, stat, baseFingerprint(union, node.layer, stat), '');
   origin.content = linkHash(dirFd, name, stat);
-  origin.ino = baseIno(node.layer, stat.ino);
+  origin.ino = baseIno(node.layer, branchIno(union.layers, node.layer, stat));
   const lenient = !union.config.privileged;
   const error =
     parentFd < 0

@@ -60,6 +60,7 @@ export function replaceLayer(union: Union, layer: BaseLayer): void {
     for (const part of node.dir.parts) closePart(part);
     node.dir.ctimeSec = -1;
   }
+  union.table.estrange(layer.index);
   const { root } = union.table;
   for (const part of root.dir?.parts ?? []) union.watches.leave(root, part);
   union.resetRoot();

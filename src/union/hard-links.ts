@@ -3,6 +3,7 @@
 // the same object there, made on the spot without any copying. When the overlay has all the names, the link in
 // links/ goes. A merge takes those names along that are in the overlay already, and parts them from the rest.
 import { readNames } from '../branch/listing.ts';
+import { branchIno } from '../branch/numbers.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
@@ -22,7 +23,7 @@ import type { Union } from './union.ts';
 
 /** Names a base object of this very tree. */
 function keyOf(union: Union, layer: number, stat: Stat): string {
-  return `${union.layers[layer]?.identity ?? ''}-${layer}-${stat.ino}-${stat.btimeSec}.${stat.btimeNsec}`;
+  return `${union.layers[layer]?.identity ?? ''}-${layer}-${branchIno(union.layers, layer, stat)}-${stat.btimeSec}.${stat.btimeNsec}`;
 }
 
 /** Names of the base's object that have an origin here: taken over, or taken over once. */
@@ -81,7 +82,7 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
   const origins = readOrigins(union, union.linksFd, link.file);
-  const first = origins.find((origin) => origin.ino === baseIno(layer, base.ino));
+  const first = origins.find((origin) => origin.ino === baseIno(layer, branchIno(union.layers, layer, base)));
   if (!first) return 0;
   const origin = { ...first, path: pathHash(basePath) };
   const known = origins.some(({ path }) => path === origin.path);

@@ -5,6 +5,7 @@
 
 import type { BaseLayer } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
+import { listedInos } from '../branch/numbers.ts';
 import { isImpure, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, listsWhiteouts, takenName } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -80,8 +81,10 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   for (const part of dir.opaque ? [] : dir.parts) {
     const fd = partFd(union, node, part);
     if (fd < 0) continue;
-    const { marks } = union.layers[part.layer] as BaseLayer;
+    const layer = union.layers[part.layer] as BaseLayer;
+    const { marks } = layer;
     const isNone = listsWhiteouts(marks, fd);
+    const inoOf = listedInos(layer, fd);
     // A whiteout beside a name hides what the layers beneath have of it, not what its own has.
     const taken: string[] = [];
     const error = readBeneath(fd, (name, ino, type) => {
@@ -91,9 +94,15 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
       const known = entries.get(name);
       if (known === undefined) {
         if (isNone(name, type)) hidden.add(name);
-        else entries.set(name, { name, ino: baseIno(part.layer, ino), type, offset: nameOffset(name) });
+        else
+          entries.set(name, {
+            name,
+            ino: baseIno(part.layer, inoOf(name, ino, type)),
+            type,
+            offset: nameOffset(name),
+          });
       } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
-        merged.set(name, baseIno(part.layer, ino));
+        merged.set(name, baseIno(part.layer, inoOf(name, ino, type)));
       }
     });
     if (error < 0) return error;

@@ -1,5 +1,6 @@
 // How a node's object is reached: by a directory's descriptor and a name, or by a descriptor alone once it has
 // no name any more.
+
 import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
 import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
@@ -79,8 +80,7 @@ export function statNode(union: Union, node: Node, out: Stat): number {
     where.name === '' ? fstat(where.dirFd, out) : statx(where.dirFd, where.name, AT_SYMLINK_NOFOLLOW, out);
   if (error === -E.ENOENT && leavePlace(union, node)) return statNode(union, node, out);
   if (node.dir !== null || where.name === '') return error;
-  const same = error === 0 && out.ino === node.ino && (out.mode & S_IFMT) === node.type;
-  if (same) return 0;
+  if (error === 0 && union.table.shows(node, where.layer, out)) return 0;
   if (node.handles.size > 0) return fstat(anyHandle(node).fd, out);
   if (error < 0) return error;
   if ((out.mode & S_IFMT) !== node.type) return -E.ENOENT;

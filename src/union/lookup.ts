@@ -1,6 +1,7 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
 import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { branchIno } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -171,7 +172,7 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
     return node;
   }
   const layer = found.state === IN_OVERLAY ? -1 : (parent.dir?.parts[found.part]?.layer ?? 0);
-  if (known && shows(known, layer, found.stat)) return known;
+  if (known && union.table.shows(known, layer, found.stat)) return known;
   const object = union.table.ofObject(layer, found.stat);
   if (object && object !== known) {
     union.table.link(object, parent, name);
@@ -214,17 +215,6 @@ export function isMarked(union: Union, node: Node, parent: Node, name: string, m
   const origins = dirFd < 0 ? [] : readOrigins(union, dirFd, name);
   const brought = (origin: Origin) => (dir === null ? origin.ino !== 0 : isDirectory(origin.mode));
   return origins.some((origin) => origin.path === mark && brought(origin));
-}
-
-function shows(node: Node, layer: number, stat: Stat): boolean {
-  return (
-    node.dir === null &&
-    node.layer === layer &&
-    node.ino === stat.ino &&
-    node.type === (stat.mode & S_IFMT) &&
-    node.btimeSec === stat.btimeSec &&
-    node.btimeNsec === stat.btimeNsec
-  );
 }
 
 /** Brings a directory's parts up to what union.found says of it. */
@@ -276,7 +266,11 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
   const wanted: ClosedPart[] = redirect === null ? [] : redirectedParts(union, parent, redirect);
   if (redirect === null && found.inBase && isDirectory(found.baseStat.mode)) {
     const part = parent.dir.parts[found.part] as DirPart;
-    wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: found.baseStat.ino });
+    wanted.push({
+      layer: part.layer,
+      path: joinPath(part.path, name),
+      ino: branchIno(union.layers, part.layer, found.baseStat),
+    });
     lowerParts(union, parent, name, found.part + 1, wanted);
   }
   const same =
@@ -314,7 +308,11 @@ function lowerParts(union: Union, parent: Node, name: string, from: number, want
     if (statAt(fd, name, lowerStat) < 0) continue;
     // A file or a whiteout hides what lies beneath, too.
     if (!isDirectory(lowerStat.mode)) return;
-    wanted.push({ layer: part.layer, path: joinPath(part.path, name), ino: lowerStat.ino });
+    wanted.push({
+      layer: part.layer,
+      path: joinPath(part.path, name),
+      ino: branchIno(union.layers, part.layer, lowerStat),
+    });
   }
 }
 
@@ -344,7 +342,7 @@ function partsBeneath(union: Union, parts: readonly ClosedPart[], name: string):
     if (parentFd < 0) continue;
     const error = statAt(parentFd, baseName(path), lowerStat);
     const isDir = error === 0 && isDirectory(lowerStat.mode);
-    if (isDir) wanted.push({ layer: part.layer, path, ino: lowerStat.ino });
+    if (isDir) wanted.push({ layer: part.layer, path, ino: branchIno(union.layers, part.layer, lowerStat) });
     const hides = (error === 0 && !isDir) || hidesBeneath(layer.marks, parentFd, baseName(path));
     close(parentFd);
     if (hides) break;

@@ -126,7 +126,7 @@ function openShown(union: Union, node: Node, flags: number): number {
   if (fd < 0) return fd;
   const { stat } = union;
   const error = fstat(fd, stat);
-  if (error === 0 && stat.ino === node.ino) return fd;
+  if (error === 0 && union.table.shows(node, node.layer, stat)) return fd;
   const [other] = node.handles;
   if (error === 0 && other === undefined) {
     union.table.show(node, node.layer, stat);

@@ -7,6 +7,7 @@
 // shows the copy, as long as nobody wants to write to it (both have the same bytes). Then it is divided: copy and
 // places go to a new node, and ESTALE makes the kernel look the name up anew. Who has the old one open keeps the
 // bytes of before, as with overlayfs, and follows the copy in all else.
+import { branchIno } from '../branch/numbers.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import {
@@ -114,7 +115,11 @@ export function divide(union: Union, node: Node): number {
     for (const { parent, name } of fresh.names) union.kernel.expire(parent, name);
     union.kernel.changed(node, false);
     const { stat } = union;
-    if (fstat(handle.fd, stat) === 0) node.ino = stat.ino;
+    if (fstat(handle.fd, stat) === 0) {
+      node.ino = branchIno(union.layers, backing.layer, stat);
+      node.btimeSec = stat.btimeSec;
+      node.btimeNsec = stat.btimeNsec;
+    }
     node.layer = backing.layer;
   }
   return -E.ESTALE;

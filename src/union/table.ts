@@ -12,6 +12,9 @@ import { pathOf } from './place.ts';
 /** Where new NodeIds come from: the next one of a block that is reserved durably. */
 export type MintNodeId = () => number;
 
+/** The number by which an object of a layer is known; layer -1 is the overlay. */
+export type InoOf = (layer: number, stat: Stat) => number;
+
 export function newDirState(): DirState {
   return {
     children: new Map(),
@@ -40,6 +43,7 @@ export class NodeTable {
   readonly #objects: Map<number, Node>[] = [];
   readonly #handles = new Map<number, Handle>();
   readonly #mint: MintNodeId;
+  readonly #inoOf: InoOf;
   /** Of an exported mount: ids by place, beyond what the kernel remembers. */
   readonly identity: IdentityLog | null;
   #nextHandle = 1;
@@ -48,10 +52,10 @@ export class NodeTable {
   /** Sets (of accounts) that are being copied up together. */
   readonly copying = new Set<string>();
 
-  constructor(mint: MintNodeId, layers: number, identity: IdentityLog | null = null) {
+  constructor(mint: MintNodeId, inoOf: InoOf, identity: IdentityLog | null = null) {
     this.#mint = mint;
+    this.#inoOf = inoOf;
     this.identity = identity;
-    for (let i = 0; i <= layers; i++) this.#objects.push(new Map());
     this.root = this.draft(S_IFDIR);
     this.#register(this.root, ROOT_ID);
     this.root.lookups = 1;
@@ -214,17 +218,42 @@ export class NodeTable {
 
   /** The node of a non-directory object, if it is known: same branch, inode number and birth. */
   ofObject(layer: number, stat: Stat): Node | undefined {
-    const node = this.#objects[layer + 1]?.get(stat.ino);
-    if (!node) return undefined;
-    const same =
+    const node = this.#objects[layer + 1]?.get(this.#inoOf(layer, stat));
+    return node && this.shows(node, layer, stat) ? node : undefined;
+  }
+
+  /** Whether a node that is no directory shows this very object. */
+  shows(node: Node, layer: number, stat: Stat): boolean {
+    return (
+      node.dir === null &&
+      node.layer === layer &&
+      node.ino === this.#inoOf(layer, stat) &&
+      node.type === (stat.mode & S_IFMT) &&
       node.btimeSec === stat.btimeSec &&
-      node.btimeNsec === stat.btimeNsec &&
-      node.type === (stat.mode & S_IFMT);
-    return same ? node : undefined;
+      node.btimeNsec === stat.btimeNsec
+    );
+  }
+
+  /**
+   * Another tree has come in place of a layer. Its objects are none of those that were shown, even where nothing
+   * tells them apart: two images of a file system can differ in a byte alone. What is open has been parted before.
+   */
+  estrange(layer: number): void {
+    for (const node of this.#nodes.values()) {
+      node.compared = null;
+      if (node.dir !== null || node.layer !== layer || node.names.length === 0) continue;
+      this.hide(node);
+      node.btimeSec = Number.NaN;
+    }
   }
 
   /** Says which object a non-directory node shows from now on. */
-  show(node: Node, layer: number, stat: Pick<Stat, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
+  show(node: Node, layer: number, stat: Stat): void {
+    const { btimeSec, btimeNsec } = stat;
+    this.#showAs(node, layer, { ino: this.#inoOf(layer, stat), btimeSec, btimeNsec });
+  }
+
+  #showAs(node: Node, layer: number, stat: Pick<Node, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
     node.layer = layer;
     node.ino = stat.ino;
@@ -233,14 +262,15 @@ export class NodeTable {
     node.origins = null;
     node.compared = null;
     node.cachedAt = null;
-    this.#objects[layer + 1]?.set(stat.ino, node);
+    this.#objects[layer + 1] ??= new Map();
+    this.#objects[layer + 1]?.set(node.ino, node);
   }
 
   /** Gives the object of a node, and its places, to a new one. Who has the old one open keeps what is open there. */
   divide(node: Node): Node {
     const fresh = this.draft(node.type);
     this.#register(fresh, this.#mint());
-    this.show(fresh, node.layer, node);
+    this.#showAs(fresh, node.layer, node);
     for (const place of node.names.splice(0)) {
       place.parent.dir?.children.set(place.name, fresh);
       fresh.names.push(place);

@@ -2,6 +2,7 @@
 // this one; each takes the Union first and returns 0 or a count, a negative errno, or WAIT: then the request
 // waits for `union.waiting` and is run again from the start, so nothing may have been changed before.
 import type { BaseLayer } from '../branch/base.ts';
+import { branchIno } from '../branch/numbers.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
@@ -133,7 +134,11 @@ export class Union {
     this.linksFd = parts.linksFd;
     this.journal = parts.journal;
     this.host = parts.host;
-    this.table = new NodeTable(parts.mint, parts.layers.length, parts.identity);
+    this.table = new NodeTable(
+      parts.mint,
+      (layer, stat) => branchIno(this.layers, layer, stat),
+      parts.identity,
+    );
     this.entry = { node: this.table.root, stat: newStat(), ino: 0, keepName: false, keepAttributes: false };
     this.fds = new FdCache();
     this.seen = new SeenVersions();

@@ -1,6 +1,6 @@
 // Extended attributes as a guest sees them. What belongs to the branch (overlayfs's and Kasane's own) is out of
 // reach: a guest's own trusted.overlay.* and user.overlay.* are kept under an escaped name, as overlayfs does,
-// and *.kasane.* is refused and hidden, as is what fuse-overlayfs left behind.
+// and *.kasane.* is refused and hidden, as is what fuse-overlayfs left behind, and what xfs shows of ACLs.
 import { splitNames } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { getxattr, listxattr, removexattr, setxattr } from '../sys/xattr.ts';
@@ -10,7 +10,9 @@ import { locate } from './locate.ts';
 import { livingNode, type Node } from './node.ts';
 import type { Union } from './union.ts';
 
-const own = /^(?:(?:trusted|user)\.kasane|user\.fuseoverlayfs)\./;
+const own = /^(?:(?:trusted|user)\.kasane\.|user\.fuseoverlayfs\.|trusted\.SGI_ACL_)/;
+/** What every overlay supports. */
+const supported = /^(?:user|trusted|security)\.|^system\.posix_acl_(?:access|default)$/;
 const overlayfs = /^((?:trusted|user)\.overlay\.)(.*)$/s;
 
 /** The name under which a guest's attribute is kept; null: not for guests. */
@@ -35,14 +37,20 @@ export function getAttribute(union: Union, node: Node, attr: string): Buffer | n
   if (name === null) return -E.ENODATA;
   const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
-  return getxattr(at.dirFd, at.name, name);
+  const { layer } = at;
+  const value = getxattr(at.dirFd, at.name, name);
+  // A base may know no such attributes, where the overlay does: it has none then. The kernel takes an error for an
+  // ACL that it could not read, and lets nobody in.
+  return value === -E.EOPNOTSUPP && layer >= 0 && supported.test(attr) ? -E.ENODATA : value;
 }
 
 /** LISTXATTR: names with a NUL each, or a negative errno. Those of trusted.* are for root's eyes. */
 export function listAttributes(union: Union, node: Node, isRoot: boolean): Buffer | number {
   const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
+  const { layer } = at;
   const list = listxattr(at.dirFd, at.name);
+  if (list === -E.EOPNOTSUPP && layer >= 0) return Buffer.alloc(0);
   if (typeof list === 'number' || list.length === 0) return list;
   let text = '';
   for (const attr of splitNames(list)) {

@@ -6,10 +6,13 @@ import { takeDown } from './mounts.ts';
 import type { Needs } from './needs.ts';
 import { runOk, sh } from './run.ts';
 
-export type ImageType = 'ext4' | 'xfs' | 'btrfs' | 'erofs';
+export type ImageType = 'ext4' | 'xfs' | 'btrfs' | 'erofs' | 'squashfs';
+
+const readOnlyTypes: readonly ImageType[] = ['erofs', 'squashfs'];
 
 export function imageNeeds(type: ImageType): Needs {
-  return { root: true, loop: true, commands: [`mkfs.${type}`], filesystems: [type] };
+  const maker = type === 'squashfs' ? 'mksquashfs' : `mkfs.${type}`;
+  return { root: true, loop: true, commands: [maker], filesystems: [type] };
 }
 
 export interface Image {
@@ -23,7 +26,7 @@ export interface Image {
 
 /**
  * Makes DIR/NAME.img, mounted on DIR/NAME. `sizeMiB` defaults to the least that all three take (xfs wants
- * 300); erofs is read-only and takes its content from the directory `from`.
+ * 300); erofs and squashfs are read-only and take their content from the directory `from`.
  */
 export async function makeLoopImage(
   dir: string,
@@ -33,7 +36,7 @@ export async function makeLoopImage(
     sizeMiB?: number;
     from?: string;
     options?: string;
-    /** For mkfs.erofs. */
+    /** For mkfs.erofs or mksquashfs. */
     mkfs?: readonly string[];
   },
 ): Promise<Image> {
@@ -41,9 +44,14 @@ export async function makeLoopImage(
   const file = `${dir}/${name}.img`;
   const mountPoint = `${dir}/${name}`;
   await fs.mkdir(mountPoint, { recursive: true });
-  if (spec.fs === 'erofs') {
-    if (spec.from === undefined) throw new Error('an EROFS image needs a directory to be made from');
-    await runOk('mkfs.erofs', ['--quiet', ...(spec.mkfs ?? []), file, spec.from], { timeout: 60_000 });
+  if (spec.fs === 'erofs' || spec.fs === 'squashfs') {
+    const { from, mkfs = [] } = spec;
+    if (from === undefined) throw new Error('a read-only image needs a directory to be made from');
+    const [maker, args] =
+      spec.fs === 'erofs'
+        ? ['mkfs.erofs', ['--quiet', ...mkfs, file, from]]
+        : ['mksquashfs', [from, file, '-quiet', '-no-progress', '-noappend', ...mkfs]];
+    await runOk(maker, args, { timeout: 60_000 });
   } else {
     await sh('truncate -s "$2"M "$1"', [file, String(spec.sizeMiB ?? 320)]);
     const quiet = { ext4: ['-q', '-F'], xfs: ['-q', '-f'], btrfs: ['-q', '-f'] }[spec.fs];
@@ -64,7 +72,9 @@ export async function mountImage(
     await takeDown(mountPoint);
   };
   const mount = async (more?: string) => {
-    const wanted = ['loop', ...(type === 'erofs' ? ['ro'] : []), ...(more ? [more] : [])].join(',');
+    const wanted = ['loop', ...(readOnlyTypes.includes(type) ? ['ro'] : []), ...(more ? [more] : [])].join(
+      ',',
+    );
     await runOk('mount', ['-t', type, '-o', wanted, file, mountPoint], { timeout: 60_000 });
     tracked(umount);
   };

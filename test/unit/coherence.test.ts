@@ -29,7 +29,10 @@ function told(batch: Uint8Array | null): string[] {
 }
 
 let next = 100;
-const table = new NodeTable(() => next++, 1);
+const table = new NodeTable(
+  () => next++,
+  (_, stat) => stat.ino,
+);
 const nodeOf = (type: number): Node => {
   const node = table.draft(type);
   node.id = next++ as Node['id'];
