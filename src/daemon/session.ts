@@ -426,7 +426,7 @@ class Session {
       .finally(() => this.#looking.delete(path));
   }
 
-  /** Hashes what a whiteout hides, and keeps it as an ancestor. */
+  /** Hashes what a whiteout hides, or what was too large to be hashed at copy-up, and keeps texts as ancestors. */
   async #remember(
     path: string,
     fingerprint: string,
@@ -435,12 +435,14 @@ class Session {
     try {
       const { osTree } = this.#branches;
       const context = { ancestors: this.#store.ancestors, log: this.#log };
-      const content = await readVersion(context, version, { path, osTree });
+      // However long it takes, but nobody who unmounts waits for it.
+      const wanted = () => !this.#link.isOver;
+      const content = await readVersion(context, version, { path, osTree }, Number.POSITIVE_INFINITY, wanted);
       if (content === '') return;
       this.#store.hashes.set(fingerprint, content);
       this.#link.send({ kind: 'fill', path, fingerprint, content });
     } catch (error) {
-      this.#log.warn(`${escapeName(path)}: what its whiteout hides is not kept: ${messageOf(error)}`);
+      this.#log.warn(`${escapeName(path)}: what the base has there is not kept: ${messageOf(error)}`);
     } finally {
       close(version.fd);
     }

@@ -37,6 +37,7 @@ import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
 import { seenSource } from './version.ts';
+import { type Witness, witnessOf } from './witness.ts';
 
 export interface CopyUpWish {
   /** Of a file: the guest throws its content away, so the copy is empty, its origin what had been seen. */
@@ -236,15 +237,35 @@ function publishFile(
     const kept = keepHardLink(union, node.layer, base, job.temp);
     if (kept < 0) return kept;
   }
+  const unhashed =
+    origin.content === '' && !origin.torn ? openVersion(union, node, origin.fingerprint) : null;
   const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
   const error = publish(union, 'copy-up', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
   );
-  if (error < 0) return error;
+  if (error < 0) {
+    if (unhashed !== null) close(unhashed.fd);
+    return error;
+  }
+  // It was too large to be hashed while its client waited.
+  if (unhashed !== null) union.host.remember(job.path, origin.fingerprint, unhashed.fd, unhashed.witness);
   const shown = showOverlay(union, node, place, parentFd);
   // Its bytes are not those that are open any more.
   if (shown === 0 && job.truncate && isApart(node)) divide(union, node);
   return shown;
+}
+
+/** What the node shows of the base, if it is still the version of this fingerprint. */
+function openVersion(union: Union, node: Node, fingerprint: string): { fd: number; witness: Witness } | null {
+  const at = locate(union, node);
+  const fd = typeof at === 'number' ? at : openSource(at.dirFd, at.name);
+  if (fd < 0) return null;
+  const known = fstat(fd, union.stat);
+  if (known === 0 && baseFingerprint(union, node.layer, union.stat) === fingerprint) {
+    return { fd, witness: witnessOf(union.stat) };
+  }
+  close(fd);
+  return null;
 }
 
 /** From now on the node shows the overlay's object under its name; open files go over to it. */

@@ -41,7 +41,7 @@ export interface JobContext {
 const CHUNK = 1024 * 1024;
 /** One copy_file_range: so much that the pool thread is not held for seconds. */
 const COPY_STEP = 64 * CHUNK;
-/** Files above this are not hashed when they are copied up; a later look finds no ancestor then. */
+/** Files above this are not hashed while somebody waits, but once they are copied up (copy-up.ts). */
 const HASH_LIMIT = 256 * CHUNK;
 const TRIES = 3;
 
@@ -110,18 +110,23 @@ interface Content {
   bytes: Buffer | null;
 }
 
-/** Reads up to `size` bytes from the start; a negative errno. Hashes, and keeps the bytes if asked to. */
+/**
+ * Reads up to `size` bytes from the start; a negative errno. Hashes, and keeps the bytes if asked to; neither once it
+ * is not `wanted` any more.
+ */
 export async function readContent(
   fd: number,
   size: number,
   keep: boolean,
   limit = HASH_LIMIT,
+  wanted = () => true,
 ): Promise<Content | number> {
   if (size > limit) return { hash: '', bytes: null };
   const hash = hash128Stream();
   const parts: Buffer[] = [];
   let offset = 0;
   for (;;) {
+    if (!wanted()) return { hash: '', bytes: null };
     const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK, Math.max(4096, size - offset + 1)));
     const got = await preadAsync(fd, buffer, 0, buffer.length, offset);
     if (got < 0) return got;
@@ -289,10 +294,13 @@ export async function readVersion(
   context: Pick<JobContext, 'ancestors' | 'log'>,
   version: { fd: number; witness: Witness | null },
   where: { path: string; osTree: boolean },
+  limit = HASH_LIMIT,
+  wanted = () => true,
 ): Promise<string> {
   const { fd, witness } = version;
   if (fd < 0 || witness === null || !stillShows(fd, witness)) return '';
-  const content = await readContent(fd, witness.size, mergeable(where.path, where.osTree, witness.size));
+  const keep = mergeable(where.path, where.osTree, witness.size);
+  const content = await readContent(fd, witness.size, keep, limit, wanted);
   if (typeof content === 'number') {
     // The base may have vanished: what cannot be read is unknown, and the guest's change goes on.
     context.log.warn(`${where.path}: its base cannot be read: ${errnoName(content)}`);
