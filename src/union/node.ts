@@ -108,7 +108,8 @@ export interface Node {
   ino: number;
   btimeSec: number;
   btimeNsec: number;
-  handles: Set<Handle>;
+  /** Only the table changes it: nodes that nobody has open share one that is empty. */
+  handles: ReadonlySet<Handle>;
   /** The kernel reads and writes the open files of this node by itself; null: by way of us. See passthrough.ts. */
   backing: Backing | null;
   /** Locks of guests on what it shows; null: none so far, or the kernel keeps them. */

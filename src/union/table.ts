@@ -34,6 +34,9 @@ export function newDirState(): DirState {
   };
 }
 
+/** What most nodes have: a set of their own for each would take as much memory as the rest of the node. */
+const NO_HANDLES: ReadonlySet<Handle> = new Set();
+
 export class NodeTable {
   readonly root: Node;
   readonly #nodes = new Map<number, Node>();
@@ -93,7 +96,7 @@ export class NodeTable {
       ino: 0,
       btimeSec: 0,
       btimeNsec: 0,
-      handles: new Set(),
+      handles: NO_HANDLES,
       backing: null,
       locks: null,
       mayBeMapped: false,
@@ -199,7 +202,10 @@ export class NodeTable {
 
   #attach(node: Node, parent: Node, name: string): void {
     parent.dir?.children.set(name, node);
-    node.names.push({ parent, name });
+    const place = { parent, name };
+    // To push to an empty array makes room for seventeen.
+    if (node.names.length === 0) node.names = [place];
+    else node.names.push(place);
   }
 
   /** What was at this place has been removed: no id leads there any more. */
@@ -366,14 +372,16 @@ export class NodeTable {
       layer,
     };
     this.#handles.set(handle.id, handle);
-    node.handles.add(handle);
+    if (node.handles === NO_HANDLES) node.handles = new Set();
+    (node.handles as Set<Handle>).add(handle);
     return handle;
   }
 
   removeHandle(handle: Handle): void {
     if (!this.#handles.delete(handle.id)) return;
     const { node, fd, writeFd } = handle;
-    node.handles.delete(handle);
+    if (node.handles.size > 1) (node.handles as Set<Handle>).delete(handle);
+    else node.handles = NO_HANDLES;
     handle.fd = -1;
     if (writeFd >= 0) close(writeFd);
     // The last way to a file that has been removed, but that the kernel may still ask for.
