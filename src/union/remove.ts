@@ -69,7 +69,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   const dirFd = state === IN_OVERLAY || inBase ? overlayDirFd(union, parent) : -E.ENOENT;
   if (dirFd < 0) return dirFd;
   const removed = inBase
-    ? putWhiteout(union, parent, name, dirFd, callerPid, false)
+    ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf')
     : removeOwn(union, parent, name, dirFd, child);
   if (removed < 0) {
     if (last) dropObject(child);
@@ -84,7 +84,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
 function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node: Node): number {
   const path = pathAt(parent, name);
   const recorded = path !== null && originsOf(union, node, union.found.stat).list.length > 0;
-  const notes = recorded ? [{ kind: 'removed' as const, path, time: Date.now() }] : [];
+  const notes = recorded ? [{ kind: 'removed' as const, path, time: Date.now(), leaf: true }] : [];
   return publish(union, 'remove', notes, () => unlinkReleasing(union.overlay.origins, dirFd, name, 0));
 }
 
@@ -104,15 +104,16 @@ export function dropObject(node: Node): void {
   node.orphanFd = -1;
 }
 
-/** Puts a whiteout where the overlay has a non-directory or nothing; with `directory`, in place of a directory. */
+/** Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has. */
 function putWhiteout(
   union: Union,
   parent: Node,
   name: string,
   dirFd: number,
   callerPid: number,
-  directory: boolean,
+  what: 'leaf' | 'directory' | 'of the base',
 ): number {
+  const directory = what === 'directory';
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
   const noted = expectWhiteout(union, dirFd);
@@ -122,7 +123,13 @@ function putWhiteout(
   const origin = left?.origin ?? null;
   const { origins } = union.overlay;
   const temp = union.tempName();
-  const note = { kind: 'whiteout', path, time: Date.now(), ...(origin === null ? {} : { origin }) } as const;
+  const note = {
+    kind: 'whiteout',
+    path,
+    time: Date.now(),
+    ...(origin === null ? {} : { origin }),
+    ...(what === 'leaf' ? { leaf: true } : {}),
+  } as const;
   const made = makeWhiteout(union, temp, origin);
   const error =
     made < 0
@@ -153,9 +160,9 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
   if (dirFd < 0 || path === null) return dirFd < 0 ? dirFd : -E.ENOENT;
   const removed =
     inBase && state === IN_BASE
-      ? putWhiteout(union, parent, name, dirFd, callerPid, false)
+      ? putWhiteout(union, parent, name, dirFd, callerPid, 'of the base')
       : inBase
-        ? putWhiteout(union, parent, name, dirFd, callerPid, true)
+        ? putWhiteout(union, parent, name, dirFd, callerPid, 'directory')
         : removeOverlayDir(union, dirFd, name, path);
   if (removed < 0) return removed;
   forgetPlace(union, parent, name);

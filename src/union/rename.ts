@@ -234,7 +234,13 @@ function moveAlong(
     });
   }
   if (leaves)
-    notes.push({ kind: 'whiteout', path: fromPath, time, ...(left === null ? {} : { origin: left }) });
+    notes.push({
+      kind: 'whiteout',
+      path: fromPath,
+      time,
+      ...(left === null ? {} : { origin: left }),
+      ...(source.dir === null ? { leaf: true } : {}),
+    });
   const error = publish(union, 'rename', notes, () =>
     withIds(union, from, to, false, () =>
       source.dir

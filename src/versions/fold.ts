@@ -111,7 +111,8 @@ async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): 
   if (fingerprint !== undefined && content !== undefined) hashes.learn(fingerprint, record.time, content);
   const old = paths.get(path);
   // Of a directory that went, or was replaced, whiteouts lay beneath at most.
-  if (kind === 'removed' || kind === 'whiteout' || kind === 'renamed') await dropBeneath(paths, path);
+  const mayHold = (kind === 'removed' || kind === 'whiteout') && record.leaf !== true;
+  if (mayHold || kind === 'renamed') await dropBeneath(paths, path);
   if (kind === 'removed') return paths.delete(path);
   if (kind === 'content') {
     if (old === null || content === undefined || old.needs.includes(content)) return;

@@ -28,6 +28,8 @@ export interface JournalRecord {
   from?: string;
   /** hash128. */
   content?: string;
+  /** whiteout, removed: what went was no directory, so nothing is recorded beneath. */
+  leaf?: boolean;
   /** exchanged: inode number of what comes to `path`, in the overlay. */
   ino?: number;
 }
