@@ -105,7 +105,16 @@ function openData(union: Union, node: Node, flags: number): number {
     return waitFor(union, union.host.confirm(node));
   }
   if (!goesThrough(union, node, union.stat.size)) return fd;
+  const refused = overlay || (flags & O_DIRECT) === 0 ? 0 : refuseDirect(fd);
+  if (refused < 0) return refused;
   return handOver(union, node, fd, flags & O_ACCMODE, union.stat);
+}
+
+/** Where the base's file system knows no O_DIRECT the kernel's own open would fail, too, and tell of EIO. */
+function refuseDirect(fd: number): number {
+  const direct = reopen(fd, O_RDONLY | O_DIRECT);
+  close(direct < 0 ? fd : direct);
+  return Math.min(direct, 0);
 }
 
 function settleBeforeOpen(union: Union, node: Node): number {

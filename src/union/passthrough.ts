@@ -48,7 +48,9 @@ export function handOver(union: Union, node: Node, fd: number, access: number, s
 }
 
 function back(union: Union, node: Node, fd: number, stat: Stat): boolean {
-  if (node.backing !== null) return true;
+  if (node.backing !== null && node.handles.size > 0) return true;
+  // Of an open that came to nothing after all.
+  letGoBacking(union, node);
   const id = union.passthrough?.open(fd) ?? -E.ENOSYS;
   if (id <= 0) {
     union.host.log.debug(`a file cannot be handed to the kernel (${errnoName(id)}): it goes by way of us`);
@@ -83,9 +85,12 @@ export function newHandle(union: Union, node: Node, fd: number, flags: number, m
 
 /** A handle is closed. After the last one the id goes. */
 export function closeHandle(union: Union, handle: Handle): void {
-  const { node } = handle;
   union.table.removeHandle(handle);
-  if (node.handles.size > 0 || node.backing === null) return;
+  if (handle.node.handles.size === 0) letGoBacking(union, handle.node);
+}
+
+function letGoBacking(union: Union, node: Node): void {
+  if (node.backing === null) return;
   union.passthrough?.close(node.backing.id);
   node.backing = null;
 }
