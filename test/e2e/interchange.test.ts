@@ -118,6 +118,7 @@ mountTest(
 for (const [program, options, seed] of [
   [kernel, '', 31],
   [kernel, 'redirect_dir=on', 32],
+  [kernel, 'index=on,redirect_dir=follow', 34],
   [fuseOverlayfs, '', 33],
 ] as const) {
   mountTest(
