@@ -36,6 +36,8 @@ function residentSet(cell) {
   return Math.max(...sizes);
 }
 
+const QUIET_MS = 3000;
+
 const memory = {
   key: 'memory',
   on: 'tmpfs',
@@ -63,6 +65,8 @@ const memory = {
     await withCell(bench, peer, place, { prepare }, async (cell) => {
       const before = residentSet(cell);
       await work(cell, 'walk', 'tree');
+      // Memory is given back once it is quiet.
+      await sleep(QUIET_MS);
       record('rss', { wall: before });
       record('rss-nodes', { wall: ((residentSet(cell) - before) * 100_000) / known });
     });

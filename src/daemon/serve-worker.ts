@@ -31,6 +31,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     controlPaths: new Map(),
     exported: start.exported,
   } as Omit<Front, 'server'> as Front;
+  const shrinker = new Shrinker();
   front.server = createServer({
     deviceFd: start.deviceFd,
     wakeFd: start.wakeFd,
@@ -51,10 +52,13 @@ function serve(port: MessagePort, start: WorkerStart): void {
     },
     onEvents: () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event)),
     onDone: () => voice.send(),
+    idle: {
+      isDue: () => shrinker.isDue(union.table.size),
+      run: () => shrinker.shrink(union.table.size),
+    },
     onInterrupt: (token) => interrupted(front, token),
     onDestroy: () => {},
   });
-  const shrinker = new Shrinker();
   serving.onRotate = () => shrinker.look(union.table.size);
   serving.metrics = () => front.server.metrics();
   let how: string;

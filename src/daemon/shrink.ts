@@ -1,5 +1,6 @@
-// Gives memory back after the kernel has forgotten much of what it knew (a walk is over, the caches were
-// dropped). V8 shrinks a heap when its thread is idle in the event loop, where the serving worker never is.
+// Gives memory back: after the kernel has forgotten much of what it knew (the caches were dropped), and once it is
+// quiet after it has learned much (a walk is over), for what a walk leaves behind is a third garbage. V8 shrinks a
+// heap when its thread is idle in the event loop, where the serving worker never is.
 import * as v8 from 'node:v8';
 import * as vm from 'node:vm';
 
@@ -8,6 +9,8 @@ const MANY = 10_000;
 
 export class Shrinker {
   #most = 0;
+  /** Nodes there were at the last collection, or fewer since. */
+  #least = 0;
   readonly #collect: () => void;
 
   constructor() {
@@ -17,9 +20,19 @@ export class Shrinker {
 
   /** To be called now and then with the number of nodes: when half of them have gone, their memory goes, too. */
   look(nodes: number): void {
+    this.#least = Math.min(this.#least, nodes);
     this.#most = Math.max(this.#most, nodes);
-    if (this.#most < MANY || nodes > this.#most / 2) return;
+    if (this.#most >= MANY && nodes <= this.#most / 2) this.shrink(nodes);
+  }
+
+  /** Whether so many have come that it pays, as soon as nobody would notice the pause. */
+  isDue(nodes: number): boolean {
+    return nodes >= this.#least + MANY;
+  }
+
+  shrink(nodes: number): void {
     this.#most = nodes;
+    this.#least = nodes;
     // The first collection frees the pages, the second one gives them back.
     this.#collect();
     this.#collect();

@@ -22,6 +22,8 @@ const WAKE = 2;
 const EVENTS = 4;
 /** A device that is never idle keeps other threads' messages waiting for so many milliseconds at most. */
 const LISTEN_EVERY = 1;
+/** Nobody has asked for anything for so many milliseconds: idle. */
+const IDLE_AFTER = 1000;
 /** The kernel refuses an error beyond this one, and would leave its client waiting. */
 const MAX_ERRNO = 511;
 const COMPLAINTS_PER_SECOND = 20;
@@ -48,6 +50,8 @@ export interface ServerOptions {
   onWake(): void;
   /** The further descriptor can be read. */
   onEvents?(): void;
+  /** For what can wait until nobody asks for anything: whether there is something to do, and doing it. */
+  idle?: { isDue(): boolean; run(): void };
   /** Requests or messages have been dealt with; what came of them for others goes out now. */
   onDone?(): void;
   /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
@@ -216,8 +220,9 @@ class Server implements FuseServer {
 
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
   #listen(timeout: 0 | -1): void {
-    const { deviceFd, wakeFd, eventsFd = -1 } = this.#options;
-    const ready = poll3(deviceFd, wakeFd, eventsFd, timeout);
+    const { deviceFd, wakeFd, eventsFd = -1, idle } = this.#options;
+    const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
+    const ready = poll3(deviceFd, wakeFd, eventsFd, limit);
     this.#listened = performance.now();
     if (ready < 0) throw new FsError(-ready, `waiting for the FUSE device gave ${errnoName(ready)}`);
     if (timeout !== 0 && (ready & DEVICE) !== 0) this.#spin.waited(this.#listened - this.#started);
@@ -225,6 +230,7 @@ class Server implements FuseServer {
       eventfdClear(wakeFd);
       this.#call('a message from another thread', () => this.#options.onWake());
     }
+    if (ready === 0 && limit > 0) this.#call('idle', () => idle?.run());
     if ((ready & EVENTS) !== 0) this.#call('events', () => this.#options.onEvents?.());
     if ((ready & (WAKE | EVENTS)) !== 0) this.#options.onDone?.();
   }

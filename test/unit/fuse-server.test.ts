@@ -267,3 +267,28 @@ test('errors without end do not fill the log', () => {
   expect(driven.logged.length).toBeGreaterThanOrEqual(20);
   expect(driven.logged.length).toBeLessThan(45);
 });
+
+test('what can wait is done when nobody has asked for anything for a while', () => {
+  const order: string[] = [];
+  const driven = drive(
+    () => ({
+      LOOKUP: () => {
+        order.push('asked');
+        return -E.ENOENT;
+      },
+    }),
+    function* () {},
+    ({ server, feed }) => ({
+      onWake: () => feed(lookup('a')),
+      idle: {
+        isDue: () => true,
+        run: () => {
+          order.push('idle');
+          server().stop();
+        },
+      },
+    }),
+  );
+  expect(driven.ending).toBe('stopped');
+  expect(order).toEqual(['asked', 'idle']);
+});
