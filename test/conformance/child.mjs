@@ -106,14 +106,20 @@ function asUser(uid, gid, groups, work) {
   }
 }
 
-/** A directory for each rule of a set, with what it finds there. */
+/** A directory for each rule of a set, with what it finds there. One that cannot be made keeps none of the others. */
 function populate(sys, set, dir) {
+  const errors = [];
   for (const [i, rule] of ruleSets[set].entries()) {
     const own = `${dir}/r${i}`;
     fs.mkdirSync(own);
     process.umask(0o022);
-    rule.before?.(contextFor(sys, own));
+    try {
+      rule.before?.(contextFor(sys, own));
+    } catch (error) {
+      errors.push(error);
+    }
   }
+  if (errors.length > 0) throw errors[0];
 }
 
 /** Every path beneath a directory, in latin1, the directory first. */

@@ -19,9 +19,11 @@ interface Child {
   stop: () => Promise<void>;
 }
 
-function startChild(): Child {
+/** `enter`: a command that runs another one somewhere else, or as somebody else. */
+function startChild(enter: readonly string[] = []): Child {
   const file = path.join(import.meta.dirname, 'child.mjs');
-  const child = spawn(process.execPath, [file, path.dirname(mainFile)], {
+  const [command = '', ...args] = [...enter, process.execPath, file, path.dirname(mainFile)];
+  const child = spawn(command, args, {
     cwd: '/',
     stdio: ['pipe', 'pipe', 'inherit'],
   });
@@ -57,8 +59,8 @@ function startChild(): Child {
   return { call, stop };
 }
 
-async function once(call: string, set: RuleSet, dir: string): Promise<void> {
-  const child = startChild();
+async function once(call: string, set: RuleSet, dir: string, enter: readonly string[] = []): Promise<void> {
+  const child = startChild(enter);
   try {
     await child.call(call, set, dir);
   } finally {
@@ -67,13 +69,27 @@ async function once(call: string, set: RuleSet, dir: string): Promise<void> {
 }
 
 /** Makes in a directory what the rules find there. */
-export function populate(dir: string, set: RuleSet = 'short'): Promise<void> {
-  return once('populate', set, dir);
+export function populate(dir: string, set: RuleSet = 'short', enter: readonly string[] = []): Promise<void> {
+  return once('populate', set, dir, enter);
 }
 
 /** Has everything beneath a union's directory copied up. */
-export function copyUpAll(dir: string): Promise<void> {
-  return once('touchAll', 'long', dir);
+export function copyUpAll(dir: string, enter: readonly string[] = []): Promise<void> {
+  return once('touchAll', 'long', dir, enter);
+}
+
+/** The short rules that do not hold in a populated directory for who is entered as, with what went wrong. */
+export async function failing(dir: string, enter: readonly string[]): Promise<Map<string, string>> {
+  const failed = new Map<string, string>();
+  const child = startChild(enter);
+  try {
+    for (const { name } of ruleSets.short as { name: string }[]) {
+      await child.call('rule', 'short', dir, name).catch((error: Error) => failed.set(name, error.message));
+    }
+  } finally {
+    await child.stop();
+  }
+  return failed;
 }
 
 /**

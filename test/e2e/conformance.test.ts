@@ -32,8 +32,12 @@ const states: State[] = [
     },
   },
   { name: 'a directory of the base', dir: 'born' },
-  { name: 'a directory that was copied up', dir: 'copied', now: copyUpAll },
-  { name: 'a directory that was copied up before a remount', dir: 'remounted', earlier: copyUpAll },
+  { name: 'a directory that was copied up', dir: 'copied', now: (dir) => copyUpAll(dir) },
+  {
+    name: 'a directory that was copied up before a remount',
+    dir: 'remounted',
+    earlier: (dir) => copyUpAll(dir),
+  },
   {
     name: 'an opaque directory, which hides as much of the base',
     dir: 'opaque',

@@ -18,6 +18,8 @@ export const usersNeed = { commands: ['fusermount3', 'unshare', 'nsenter', 'setp
 export interface UsersMount {
   /** The daemon's process id, as seen from here. */
   pid: number;
+  /** A command that runs another one where the mount is, as its user. */
+  enter: readonly string[];
   /** A bash script where the mount is; "$1" is the mount point, "$2" Kasane's main file. As root: of the machine. */
   as: (script: string, who?: 'user' | 'root') => Promise<RunResult>;
   /** The same, which has to succeed; its output. */
@@ -100,16 +102,14 @@ export async function startUsersMount(
     throw error;
   }
   const pid = child.pid as number;
-  const as: UsersMount['as'] = (script, who = 'user') =>
-    run('env', [
-      `HOME=${dir}/home`,
-      'KASANE_RUNTIME_DIR=',
-      `XDG_RUNTIME_DIR=${dir}/run`,
-      ...enter(standing, pid, who),
-      ...['bash', '-euo', 'pipefail', '-c', script, 'bash', mnt, mainFile],
-    ]);
+  const variables = ['env', `HOME=${dir}/home`, 'KASANE_RUNTIME_DIR=', `XDG_RUNTIME_DIR=${dir}/run`];
+  const as: UsersMount['as'] = (script, who = 'user') => {
+    const command = ['bash', '-euo', 'pipefail', '-c', script, 'bash', mnt, mainFile];
+    return runOf([...variables, ...enter(standing, pid, who), ...command]);
+  };
   return {
     pid,
+    enter: [...variables, ...enter(standing, pid, 'user')],
     as,
     said: () => said,
     sh: async (script) => {
@@ -129,6 +129,10 @@ export async function startUsersMount(
       await stop();
     },
   };
+}
+
+function runOf([command = '', ...args]: readonly string[]): Promise<RunResult> {
+  return run(command, args);
 }
 
 async function stopUsersMount(child: ChildProcess, ended: Promise<number | null>): Promise<void> {
