@@ -35,7 +35,7 @@ export interface ServingStart {
   /** For an NFS server. */
   exported: boolean;
   /** Directory of its identity log; null: handles need not survive a restart. */
-  identityDir: string | null;
+  stateDir: string | null;
 }
 
 /** The same for the serving worker. */

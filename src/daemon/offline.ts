@@ -202,6 +202,7 @@ class Offline {
         return next++;
       },
       identity: null,
+      seenLog: null,
       watching: null,
       host: offlineHost(this.#log),
     });

@@ -12,11 +12,13 @@ import { expireAll, replaceLayer } from '../union/expiry.ts';
 import { fillOrigin } from '../union/fill.ts';
 import { loadHardLinks } from '../union/hard-links.ts';
 import { namesOf } from '../union/known.ts';
+import { restoreSeen } from '../union/seen-restore.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union } from '../union/union.ts';
 import { inotifyWatching } from '../union/watches.ts';
 import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
+import { SeenLog } from '../versions/seen-log.ts';
 import { Host } from './host.ts';
 import type { FromWorker, ServingStart, ToWorker } from './messages.ts';
 
@@ -73,6 +75,7 @@ export interface Serving {
   readonly union: Union;
   readonly mint: Mint;
   readonly identity: IdentityLog | null;
+  readonly seenLog: SeenLog | null;
   /** The journal has been given away, which happens about once a second while the guest changes something. */
   onRotate: () => void;
   /** What has been answered so far. */
@@ -88,21 +91,33 @@ export function openServing(start: ServingStart, send: (message: FromWorker) => 
   const mint = new Mint(start.nodes, () => host.send({ kind: 'nodes-low' }));
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd, linksFd } = start;
-  const identity = start.exported ? new IdentityLog(start.identityDir) : null;
+  const identity = start.exported ? new IdentityLog(start.stateDir) : null;
+  const seenLog = start.stateDir === null ? null : new SeenLog(start.stateDir);
   const watching = start.eventsFd < 0 ? null : inotifyWatching(start.eventsFd);
   const branches = { overlay, layers, workFd, linksFd };
-  const union = new Union({ config, ...branches, journal, mint: mint.mint, identity, watching, host });
+  const union = new Union({
+    config,
+    ...branches,
+    journal,
+    mint: mint.mint,
+    identity,
+    seenLog,
+    watching,
+    host,
+  });
   union.baseAccepted = start.baseAccepted;
   const learnt = loadHardLinks(union);
   if (learnt < 0) host.log.error(`links/ cannot be read (${errnoName(learnt)})`);
-  return { start, host, union, mint, identity, onRotate: () => {}, metrics: () => [] };
+  if (seenLog !== null) restoreSeen(union, seenLog.take());
+  return { start, host, union, mint, identity, seenLog, onRotate: () => {}, metrics: () => [] };
 }
 
 /** The last word to the main thread. */
 export function endServing(serving: Serving, how: string): void {
-  const { start, host, union, identity } = serving;
+  const { start, host, union, identity, seenLog } = serving;
   union.journal.close();
   identity?.close();
+  seenLog?.close();
   host.send({ kind: 'ended', how, journal: start.config.readOnly ? '' : journalName });
 }
 

@@ -258,7 +258,7 @@ class Session {
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
-      identityDir: options.readOnly ? null : this.#branches.stateDir,
+      stateDir: options.readOnly ? null : this.#branches.stateDir,
     };
     const jobs = { ancestors: this.#store.ancestors, origins: overlay.origins, log: this.#log, privileged };
     return new WorkerLink(this.#transport.serve(start), jobs, {

@@ -171,14 +171,16 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
     const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
     if (origin === null) return;
     const { fingerprint, content, mode, uid, gid, xattrs } = origin;
-    const version = { fingerprint, content, fd: -1, witness: null, mode, uid, gid, xattrs };
+    const lasting = !union.seen.has(basePath, fingerprint) && mergeable(path, union.config.osTree, stat.size);
+    const version = { fingerprint, content, fd: -1, witness: null, mode, uid, gid, xattrs, lasting };
     union.seen.opened(basePath, callerPid, version);
     return;
   }
   const { mode, uid, gid } = stat;
   const fingerprint = fingerprintOfNode(union, node, stat);
   const isNew = !union.seen.has(basePath, fingerprint);
-  const kept = isNew && mergeable(path, union.config.osTree, stat.size) ? dup(fd) : -1;
+  const lasting = isNew && mergeable(path, union.config.osTree, stat.size);
+  const kept = lasting ? dup(fd) : -1;
   union.seen.opened(basePath, callerPid, {
     fingerprint,
     content: union.contents.get(fingerprint) ?? '',
@@ -188,6 +190,7 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
     uid,
     gid,
     xattrs: isNew ? hashXattrs(readXattrs(fd, '')) : '',
+    lasting,
   });
 }
 

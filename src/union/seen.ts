@@ -2,6 +2,7 @@
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
 import * as fs from 'node:fs';
 import { close } from '../sys/file.ts';
+import type { SeenLog, SeenRecord } from '../versions/seen-log.ts';
 import type { Witness } from './witness.ts';
 
 export interface Seen {
@@ -18,6 +19,8 @@ export interface Seen {
   gid: number;
   /** Hash of its extended attributes. */
   xattrs: string;
+  /** An update may be merged into what replaces it, so the next daemon is to know who has read it. */
+  lasting: boolean;
   /** Order in which versions were first seen here. */
   order: number;
 }
@@ -67,6 +70,11 @@ export class SeenVersions {
   /** Those with a descriptor, oldest first. */
   readonly #kept = new Set<Seen>();
   #order = 0;
+  readonly #log: Pick<SeenLog, 'append'> | null;
+
+  constructor(log: Pick<SeenLog, 'append'> | null = null) {
+    this.#log = log;
+  }
 
   /** Whether a version of this path is known; then `opened` needs no descriptor. */
   has(path: string, fingerprint: string): boolean {
@@ -75,6 +83,19 @@ export class SeenVersions {
 
   /** Thread `tid` has opened a version for reading. The descriptor in `version` is given away. */
   opened(path: string, tid: number, version: Omit<Seen, 'order'>): void {
+    const news = this.#note(path, tid, version);
+    if (news === null || !news.lasting || this.#log === null) return;
+    const { fingerprint, content, mode, uid, gid, xattrs } = news;
+    this.#log.append({ path, tid, time: Date.now(), fingerprint, content, mode, uid, gid, xattrs });
+  }
+
+  /** What the last daemon has known of somebody who still lives. The descriptor is given away. */
+  restore({ path, tid, ...version }: SeenRecord, fd: number, witness: Witness | null): void {
+    this.#note(path, tid, { ...version, fd, witness, lasting: true });
+  }
+
+  /** The version; null where it was known already that the thread has opened it last. */
+  #note(path: string, tid: number, version: Omit<Seen, 'order'>): Seen | null {
     const entry = this.#byPath.get(path);
     let known = entry?.versions.find((one) => one.fingerprint === version.fingerprint);
     if (!known) {
@@ -86,13 +107,15 @@ export class SeenVersions {
     }
     this.#byPath.delete(path);
     this.#byPath.set(path, entry ?? { versions: [known], readers: [], newest: known });
+    let isNews = true;
     if (entry) {
       if (known.order > entry.newest.order) entry.newest = known;
-      noteReader(entry, tid, known);
+      isNews = noteReader(entry, tid, known);
     } else {
       this.#byPath.get(path)?.readers.push({ tid, last: known, founded: known });
     }
     this.#limit();
+    return isNews ? known : null;
   }
 
   /**
@@ -151,12 +174,15 @@ export class SeenVersions {
   }
 }
 
-function noteReader(entry: Path, tid: number, version: Seen): void {
+/** Whether that was not known already. */
+function noteReader(entry: Path, tid: number, version: Seen): boolean {
   const at = entry.readers.findIndex((one) => one.tid === tid);
   const before = at < 0 ? null : (entry.readers.splice(at, 1)[0] as Reader);
   entry.readers.push({ tid, last: version, founded: before?.last ?? version });
-  if (entry.readers.length <= READERS) return;
-  if (entry.readers.length % READERS === 1)
-    entry.readers = entry.readers.filter((one) => tgidOf(one.tid) !== 0);
-  if (entry.readers.length > MOST_READERS) entry.readers.shift();
+  if (entry.readers.length > READERS) {
+    if (entry.readers.length % READERS === 1)
+      entry.readers = entry.readers.filter((one) => tgidOf(one.tid) !== 0);
+    if (entry.readers.length > MOST_READERS) entry.readers.shift();
+  }
+  return before?.last !== version;
 }

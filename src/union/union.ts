@@ -8,6 +8,7 @@ import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
+import type { SeenLog } from '../versions/seen-log.ts';
 import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
@@ -122,6 +123,8 @@ export class Union {
     linksFd: number;
     journal: Journal;
     mint: MintNodeId;
+    /** null: what is read is forgotten with the process. */
+    seenLog: SeenLog | null;
     /** Of an exported mount. */
     identity: IdentityLog | null;
     watching: Watching | null;
@@ -141,7 +144,7 @@ export class Union {
     );
     this.entry = { node: this.table.root, stat: newStat(), ino: 0, keepName: false, keepAttributes: false };
     this.fds = new FdCache();
-    this.seen = new SeenVersions();
+    this.seen = new SeenVersions(parts.seenLog);
     this.kernel = new KernelView(parts.config.keeping, parts.config.keepSeconds);
     this.watches = new Watches(parts.config.keeping === 'watched' ? parts.watching : null);
     this.table.onDrop = (node) => {

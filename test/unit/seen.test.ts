@@ -19,6 +19,7 @@ const version = (fingerprint: string, fd = -1) => ({
   uid: 0,
   gid: 0,
   xattrs: '',
+  lasting: true,
 });
 
 /** A process that has ended: nobody has its id. */
