@@ -19,7 +19,7 @@ import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
-import { writeOrigins } from './origins.ts';
+import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
@@ -180,9 +180,12 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   if (path === null || fromPath === null) return -E.ENOENT;
   const expected = leaves ? expectWhiteout(union, fromFd) : 0;
   if (expected < 0) return expected;
+  // The base has the name no more: what is recorded of it goes, as when the object is removed.
+  const recorded =
+    !leaves && source.dir === null && originsOf(union, source, union.found.stat).list.length > 0;
   const leaving = leaves ? leavingVersion(union, from.parent, from.name, target.callerPid) : null;
   if (typeof leaving === 'number') return leaving;
-  const way = { fromFd, toFd, fromPath, path, leaves };
+  const way = { fromFd, toFd, fromPath, path, leaves, recorded };
   const error = moveAlong(union, from, to, source, target, way, leaving?.origin ?? null);
   rememberLeft(union, fromPath, leaving, error === 0);
   return error;
@@ -195,6 +198,8 @@ interface Way {
   path: string;
   /** The base has the name that is left. */
   leaves: boolean;
+  /** It has not (any more), and there is a record of it. */
+  recorded: boolean;
 }
 
 /** `left`: the origin of the whiteout that stays behind. */
@@ -204,7 +209,7 @@ function moveAlong(
   to: Side,
   source: Node,
   target: Target,
-  { fromFd, toFd, fromPath, path, leaves }: Way,
+  { fromFd, toFd, fromPath, path, leaves, recorded }: Way,
   left: Origin | null,
 ): number {
   const time = Date.now();
@@ -241,6 +246,7 @@ function moveAlong(
       ...(left === null ? {} : { origin: left }),
       ...(source.dir === null ? { leaf: true } : {}),
     });
+  if (recorded) notes.push({ kind: 'removed', path: fromPath, time, leaf: true });
   const error = publish(union, 'rename', notes, () =>
     withIds(union, from, to, false, () =>
       source.dir

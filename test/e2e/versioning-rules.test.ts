@@ -78,6 +78,25 @@ mountTest('a conflict about a file that the guest removes is over', () =>
   }),
 );
 
+mountTest(
+  'a conflict about a file that the base has removed is over when the guest renames or removes it',
+  () =>
+    withGuest({ files: { f: text(), g: text(), other: 'so that the base is not empty' } }, async (guest) => {
+      await guest.mount.sh(`${edit('f')}; ${edit('g')}`);
+      for (const name of ['f', 'g']) await guest.update(name, text({ 15: 'BASE 15' }));
+      await guest.mount.sh('cat f g > /dev/null');
+      expect(await guest.conflictList()).toEqual(['f text', 'g text']);
+      await guest.changeBase(() => {
+        for (const name of ['f', 'g']) fs.rmSync(`${guest.base}/${name}`);
+      });
+      await guest.kasane(['reconcile', guest.mnt]);
+      expect(await guest.conflictList()).toEqual(['f deleted', 'g deleted']);
+      await guest.mount.sh('rm f; mv g h');
+      expect(await guest.kasane(['conflicts', guest.mnt])).toMatchObject({ code: 0, stdout: '' });
+      expect(await guest.read('h')).toBe(text(guest15));
+    }),
+);
+
 mountTest('a base that goes back to what it was withdraws the conflict', () =>
   withGuest({ files: { f: text() } }, async (guest) => {
     await guest.mount.sh(edit('f'));

@@ -24,7 +24,7 @@ type Entry =
   /** `last`: the base's object at the last look. */
   | { kind: 'copy'; obj: Leaf; origin: Origin | null; state: State; last?: Obj | null }
   | { kind: 'whiteout'; origin: Origin; last?: Obj | null }
-  | { kind: 'dir'; opaque: boolean; redirect: string | null; fromBase: boolean };
+  | { kind: 'dir'; opaque: boolean; redirect: string | null };
 
 /** versioning.md; own: a name of which the base knows nothing. */
 export type State = 'F' | 'C' | 'K' | 'X' | 'W' | 'own';
@@ -239,13 +239,13 @@ export class UnionModel {
     this.#reached(`${before} ${event} ${this.state(path)}`);
   }
 
-  /** Directories above a new object of the overlay are copied up. */
+  /** Directories above a new object of the overlay are copied up, and stay: also when the base has none any more. */
   #need(dir: string): void {
     if (dir === '') return;
     this.#need(parentOf(dir));
     const entry = this.#overlay.get(dir);
     if (entry?.kind === 'dir') return;
-    this.#overlay.set(dir, { kind: 'dir', opaque: false, redirect: null, fromBase: true });
+    this.#overlay.set(dir, { kind: 'dir', opaque: false, redirect: null });
   }
 
   /** The origin of what comes under a name (rules 1, 2, 4, 5). `seen`: the version that the writer has read. */
@@ -325,7 +325,7 @@ export class UnionModel {
   mkdir(path: string): void {
     const opaque = this.#overlay.get(path)?.kind === 'whiteout';
     this.#need(parentOf(path));
-    this.#overlay.set(path, { kind: 'dir', opaque, redirect: null, fromBase: false });
+    this.#overlay.set(path, { kind: 'dir', opaque, redirect: null });
   }
 
   /** What it has is new at its new name, and leaves its origin behind. */
@@ -353,12 +353,7 @@ export class UnionModel {
     this.#need(parentOf(to));
     if (this.#base.has(this.basePath(from))) this.#overlay.set(from, { kind: 'whiteout', origin });
     for (const [path, entry] of inside) this.#overlay.set(to + path.slice(from.length), entry);
-    this.#overlay.set(to, {
-      kind: 'dir',
-      opaque: base === null && hides,
-      redirect: base,
-      fromBase: base !== null,
-    });
+    this.#overlay.set(to, { kind: 'dir', opaque: base === null && hides, redirect: base });
     this.#reached(base === null ? 'own directory renamed' : 'directory of the base renamed');
   }
 
@@ -388,19 +383,6 @@ export class UnionModel {
         entry.origin = { path: base, obj: now as Obj };
       }
       if (moved || before !== this.state(path)) this.#row(path, eventOf(origin?.obj ?? null, now), before);
-    }
-    this.#dropDirectories();
-  }
-
-  /** A directory that the base has removed is gone, unless the overlay has something in it. */
-  #dropDirectories(): void {
-    const dirs = [...this.#overlay.keys()].sort((a, b) => b.length - a.length);
-    for (const path of dirs) {
-      const entry = this.#overlay.get(path);
-      if (entry?.kind !== 'dir' || entry.opaque || entry.redirect !== null) continue;
-      if (!entry.fromBase || this.#shown(path) !== null) continue;
-      const holds = [...this.#overlay.keys()].some((below) => below.startsWith(`${path}/`));
-      if (!holds) this.#overlay.delete(path);
     }
   }
 }
