@@ -34,8 +34,10 @@ export function nfsExportText({ mountPoint, nfs4Only, missing }: NfsExport): str
   return `${[
     `# NFS export of ${path}, for NFS-Ganesha with FSAL_VFS (packages nfs-ganesha, nfs-ganesha-vfs, rpcbind).`,
     `# ${exportNote(nfs4Only)}`,
-    '# The server holds the mount: when that ends (so, too, when the daemon does), end the server before the next one',
-    '# is made, and start it afterwards. Clients go on.',
+    '# The server holds the mount. When that ends (so, too, when the daemon does), before the next one is made end the',
+    '# server, and start it afterwards; or let it go on, and have it let go of the mount:',
+    '#   take the block EXPORT out of its configuration; kill -HUP SERVER; umount -l the dead mount, and mount anew;',
+    '#   put the block back; kill -HUP SERVER. With one HUP alone it goes on with the dead mount. Clients go on.',
     ...missing.map((line) => `# Missing: ${line}`),
     `# For the kernel's server, a line of exports(5) instead:`,
     `#   ${path} CLIENT(rw,no_root_squash,no_subtree_check,fsid=${id})`,

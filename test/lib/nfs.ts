@@ -13,6 +13,13 @@ export const nfsCommands = ['ganesha.nfsd', 'rpcbind', 'nfs-ls', 'nfs-cat', 'nfs
 export interface NfsServer {
   /** Ends it, does what is to be done meanwhile, and starts it again. */
   restart: (meanwhile: () => Promise<unknown>) => Promise<void>;
+  /** Takes the export out while it goes on, does what is to be done meanwhile, and puts it back. */
+  reload: (meanwhile: () => Promise<unknown>) => Promise<void>;
+}
+
+interface Running {
+  stop: () => Promise<void>;
+  reload: NfsServer['reload'];
 }
 
 /** Serves a mount for the time of `body`; `dir` is for its files. */
@@ -21,16 +28,16 @@ export async function withNfsServer<T>(
   dir: string,
   body: (server: NfsServer) => Promise<T>,
 ): Promise<T> {
-  let stop = await startServer(mnt, dir);
+  let running = await startServer(mnt, dir);
   const restart = async (meanwhile: () => Promise<unknown>) => {
-    await stop();
+    await running.stop();
     await meanwhile();
-    stop = await startServer(mnt, dir);
+    running = await startServer(mnt, dir);
   };
   try {
-    return await body({ restart });
+    return await body({ restart, reload: (meanwhile) => running.reload(meanwhile) });
   } finally {
-    await stop();
+    await running.stop();
   }
 }
 
@@ -61,8 +68,8 @@ async function startRpcbind(): Promise<void> {
   if (!(await waitUntil(() => listens(111), 10_000))) throw new Error('rpcbind does not listen');
 }
 
-/** With the configuration that Kasane writes, but without a grace period. Returns how to stop it. */
-async function startServer(mnt: string, dir: string): Promise<() => Promise<void>> {
+/** With the configuration that Kasane writes, but without a grace period. */
+async function startServer(mnt: string, dir: string): Promise<Running> {
   const { code, stdout, stderr } = await kasane(['export', mnt]);
   if (code !== 0) throw new Error(stderr);
   if (/^# Missing/m.test(stdout)) throw new Error(stdout);
@@ -78,7 +85,21 @@ async function startServer(mnt: string, dir: string): Promise<() => Promise<void
   const stop = endOf(child);
   const ready = () =>
     fs.readFileSync(log, 'utf8').includes('NFS SERVER INITIALIZED') || child.exitCode !== null;
-  if ((await waitUntil(ready, 60_000)) && child.exitCode === null && (await listens(2049))) return stop;
+  const reread = async (text: string) => {
+    const times = () => fs.readFileSync(log, 'utf8').split('Reread exports complete').length;
+    const before = times();
+    fs.writeFileSync(config, text);
+    child.kill('SIGHUP');
+    if (!(await waitUntil(() => times() > before, 30_000))) throw new Error('ganesha reads nothing anew');
+  };
+  const reload = async (meanwhile: () => Promise<unknown>) => {
+    const text = fs.readFileSync(config, 'utf8');
+    await reread(text.replace(/^EXPORT \{\n.*?^\}\n/ms, ''));
+    await meanwhile();
+    await reread(text);
+  };
+  if ((await waitUntil(ready, 60_000)) && child.exitCode === null && (await listens(2049)))
+    return { stop, reload };
   await stop();
   throw new Error(`ganesha does not serve:\n${fs.readFileSync(log, 'utf8').slice(-3000)}`);
 }

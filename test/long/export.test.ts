@@ -172,6 +172,9 @@ mountTest(
           expect(await cat('dir/new')).toBe('by a client\n');
           expect(await cat('.kasane/conflicts')).toMatch(/dir\/clash/);
         }
+        // The server goes on, and the daemon is not there while its export is not.
+        await server.reload(guest.crash);
+        expect(await cat('dir/new')).toBe('by a client\n');
         await put('dir/new2', 'again\n');
         expect(await list('dir')).toEqual(['clash', 'new', 'new2', 'plain']);
       });
@@ -191,7 +194,7 @@ async function restartAsBefore(guest: ExportedGuest, crash: boolean): Promise<vo
 }
 
 mountTest(
-  'a client of NFSv3 goes on with what it has open when daemon and server were restarted',
+  'a client of NFSv3 goes on with what it has open when the daemon, and with it the server or its export, was restarted',
   () =>
     withExport(
       { files: { conf: text(), 'dir/sub/f': 'f\n', gone: 'gone\n' }, options: ['--export=on'] },
@@ -211,8 +214,12 @@ mountTest(
           await call('unlink', '/gone');
           await expect(call('stat', '/gone')).rejects.toMatchObject({ code: 'ENOENT' });
           await call('link', '/made/renamed', '/linked');
-          for (const crash of [false, true, true]) {
-            await server.restart(() => restartAsBefore(guest, crash));
+          for (const [crash, how] of [
+            [false, server.restart],
+            [true, server.restart],
+            [true, server.reload],
+          ] as const) {
+            await how(() => restartAsBefore(guest, crash));
             const seen = await call<string>('read', writing);
             await call('write', writing, 'more\n', seen.length);
             expect(await call('read', writing)).toBe(`${seen}more\n`);
