@@ -31,7 +31,8 @@ export function statusText(status: StatusReport): string {
     ['watches', String(status.watches)],
     ['read_only', status.readOnly ? 'yes' : 'no'],
   ];
-  for (const [name, value] of Object.entries(status.counts)) lines.push([name, String(value)]);
+  const underscored = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  for (const [name, value] of Object.entries(status.counts)) lines.push([underscored(name), String(value)]);
   for (const [name, value] of Object.entries(status.bytes)) lines.push([`bytes_${name}`, String(value)]);
   for (const [name, value] of Object.entries(status.options))
     lines.push([`option_${name}`, escapeName(value)]);

@@ -44,6 +44,10 @@ export interface StatusCounts {
   conflicts: number;
   /** Undone and pinned. */
   undone: number;
+  /** Copies of metadata alone: their content is the base's. */
+  metadataOnly: number;
+  /** Those among them whose content is gone from the base: reading them fails. */
+  withoutContent: number;
 }
 
 export interface StatusReport {

@@ -69,6 +69,10 @@ export class Host implements UnionHost {
     this.send({ kind: 'remember', path, fingerprint, fd, witness });
   };
 
+  keepAncestor: UnionHost['keepAncestor'] = (bytes) => {
+    this.send({ kind: 'keep', bytes });
+  };
+
   renamed: UnionHost['renamed'] = () => {
     this.send({ kind: 'renamed' });
   };

@@ -91,6 +91,7 @@ export type FromWorker =
   | { kind: 'job'; id: number; args: JobArgs }
   | { kind: 'look'; id: number; path: string; basePath: string }
   | { kind: 'noticed'; path: string; basePath: string }
+  | { kind: 'keep'; bytes: Uint8Array }
   | { kind: 'remember'; path: string; fingerprint: string; fd: number; witness: Witness }
   | { kind: 'control'; id: number; request: ControlRequest }
   | { kind: 'renamed' }

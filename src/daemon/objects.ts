@@ -9,7 +9,7 @@ import { escapeName, parentPath } from '../lib/names.ts';
 import { isDirectory, isRegular, isSymlink } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import type { AssessContext } from '../union/assess.ts';
-import { type Found, readBase, readOverlay } from '../union/sides.ts';
+import { type Found, readBase, readOverlay, sizeOf } from '../union/sides.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import { WHOLE_LIMIT } from '../versions/ancestors.ts';
 import type { Store } from '../versions/store.ts';
@@ -41,7 +41,7 @@ export function infoOfFound(found: Found | null): SideInfo {
     mode: stat.mode & 0o7777,
     uid: stat.uid,
     gid: stat.gid,
-    size: isDirectory(stat.mode) ? 0 : stat.size,
+    size: isDirectory(stat.mode) ? 0 : sizeOf(found),
     mtime: stat.mtimeSec * 1000 + Math.floor(stat.mtimeNsec / 1e6),
     hash: isRegular(stat.mode) ? found.content : null,
     target: found.target,

@@ -163,5 +163,7 @@ export function judgeUndo(context: MountContext, event: StoredEvent, view: View,
 
 /** Whether an object of this type can be built from a version: a directory's entries are not in it. */
 export function canBePutBack(ref: VersionRef): boolean {
-  return !isDirectory(ref.mode) && (!isRegular(ref.mode) || ref.content !== null);
+  return (
+    !isDirectory(ref.mode) && (!isRegular(ref.mode) || ref.content !== null || ref.metadataOnly === true)
+  );
 }

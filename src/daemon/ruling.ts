@@ -4,6 +4,7 @@
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName, parentPath } from '../lib/names.ts';
+import { isRegular } from '../lib/stat.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_RDWR } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
@@ -12,7 +13,7 @@ import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
 import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { failPoint } from '../union/fail-point.ts';
-import { type Branches, fillContent, openOverlayFile, readOverlay } from '../union/sides.ts';
+import { type Branches, fillContent, openOverlayFile, readBase, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import { WHOLE_LIMIT } from '../versions/ancestors.ts';
@@ -146,6 +147,7 @@ export async function buildVersion(
   context: CarryContext,
   temp: string,
   ref: VersionRef,
+  basePath: string,
   origins: readonly Origin[],
 ): Promise<void> {
   const plan: Blueprint = {
@@ -161,6 +163,13 @@ export async function buildVersion(
     rdevMinor: ref.rdev?.[1] ?? 0,
     origins,
   };
+  if (ref.metadataOnly) {
+    const base = readBase(context.branches, basePath).object;
+    if (base === null || !isRegular(base.stat.mode)) {
+      throw new FsError(E.ENODATA, 'this version had no content of its own, and the base has none any more');
+    }
+    return build(context.shop, temp, { ...plan, content: { leftOfSize: base.stat.size } });
+  }
   if (ref.content === null) return build(context.shop, temp, plan);
   const { ancestors } = context.store;
   if (!ancestors.has(ref.content)) throw new FsError(E.ENODATA, 'the content of this version is not kept');

@@ -201,7 +201,8 @@ class Session {
       store: this.#store,
       shop: {
         workFd,
-        origins: overlay.origins,
+        overlay,
+        metacopy: this.#options.metacopy && rights.privileged,
         lenient: !rights.privileged,
         volatile: this.#options.volatile,
         log: this.#log,
@@ -235,6 +236,7 @@ class Session {
         readOnly: options.readOnly,
         volatile: options.volatile,
         redirectDir: options.redirectDir,
+        metacopy: options.metacopy && privileged,
         mergesLive: options.export !== 'on',
         osTree,
         copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,

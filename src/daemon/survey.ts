@@ -4,6 +4,7 @@ import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts'
 import { readNames } from '../branch/listing.ts';
 import { isWhiteout, takenName } from '../branch/whiteouts.ts';
 import { isWithin } from '../control/mountinfo.ts';
+import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
 import { joinPath } from '../lib/names.ts';
@@ -11,8 +12,8 @@ import { isDirectory, newStat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { originFor } from '../union/origin-list.ts';
-import { type Branches, endsAt, type InBase, lookInBase } from '../union/sides.ts';
-import { entryAt, walkOverlay } from '../union/walk-overlay.ts';
+import { type Branches, endsAt, type InBase, lookInBase, openOverlayFile } from '../union/sides.ts';
+import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 
 export interface Survey {
@@ -26,7 +27,9 @@ export interface Survey {
   /** Allocated. */
   bytes: number;
   redirects: boolean;
-  metacopies: boolean;
+  /** Copies of metadata alone, and those among them whose content is gone from the base. */
+  metadataOnly: number;
+  withoutContent: number;
 }
 
 const AGE_MS = 1000;
@@ -72,14 +75,18 @@ async function surveyOf(branches: Branches): Promise<Survey> {
     stale: 0,
     bytes: 0,
     redirects: false,
-    metacopies: false,
+    metadataOnly: 0,
+    withoutContent: 0,
   };
   const opaque: { path: string; basePath: string }[] = [];
   for await (const entry of walkOverlay(branches.overlay)) {
     const { path, basePath, kind, stat } = entry;
     survey.bytes += stat.blocks * 512;
     if (path !== basePath) survey.redirects = true;
-    if (entry.metacopy) survey.metacopies = true;
+    if (entry.metacopy !== null) {
+      survey.metadataOnly += 1;
+      if (branches.layers.length > 0 && !hasContent(branches, entry)) survey.withoutContent += 1;
+    }
     if (kind === 'whiteout') survey.whiteouts += 1;
     if (entry.opaque && !opaque.some((above) => isWithin(path, above.path))) opaque.push({ path, basePath });
     const origin = originFor(entry.origins, basePath);
@@ -90,6 +97,14 @@ async function surveyOf(branches: Branches): Promise<Survey> {
   }
   for (const dir of opaque) for await (const _ of hiddenBeneath(branches, dir)) survey.hidden += 1;
   return survey;
+}
+
+/** Whether a copy of metadata alone has a content; true of any other object. */
+export function hasContent(branches: Branches, { path, metacopy }: OverlayEntry): boolean {
+  if (metacopy === null) return true;
+  const fd = openOverlayFile(branches, path);
+  if (fd >= 0) close(fd);
+  return fd !== -E.EIO;
 }
 
 /** Hash of the fingerprint of what the base has at a path; '' where it has nothing, or cannot be read. */

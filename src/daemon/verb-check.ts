@@ -11,7 +11,7 @@ import type { Origin } from '../versions/origin.ts';
 import { bytesOf } from './branches.ts';
 import type { MountContext } from './context.ts';
 import { bringUpToDate } from './objects.ts';
-import { fingerprintAt } from './survey.ts';
+import { fingerprintAt, hasContent } from './survey.ts';
 
 export async function check(
   context: MountContext,
@@ -33,6 +33,11 @@ export async function check(
   for await (const entry of walkOverlay(context.branches.overlay)) {
     report.objects += 1;
     report.origins += entry.origins.length;
+    if (context.branches.layers.length > 0 && !hasContent(context.branches, entry)) {
+      const message =
+        'a copy of metadata alone, whose content is not in the base (any more): reading it fails';
+      await tell({ severity: 'warning', code: 'content-missing', path: entry.path, message });
+    }
     await checkEntry(context, entry, doubtful, tell);
   }
   await findStrays(context, doubtful);

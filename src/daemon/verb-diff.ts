@@ -3,7 +3,14 @@ import type { DiffItem, DiffReport, DiffSide, Emit, PathRequest } from '../contr
 import { isRegular, isSymlink } from '../lib/stat.ts';
 import { looksBinary, MAX_TEXT } from '../merge/policy.ts';
 import { type AssessContext, type View, viewOf } from '../union/assess.ts';
-import { type Found, fillContent, openBase, openOverlayFile } from '../union/sides.ts';
+import {
+  type Found,
+  fillContent,
+  isMetadataOnly,
+  openBase,
+  openOverlayFile,
+  sizeOf,
+} from '../union/sides.ts';
 import { walkFrom } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 import {
@@ -55,9 +62,12 @@ export async function diff(
 async function itemAt(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
   const view = await viewOf(assess, path, basePath);
   const { branches } = assess;
-  const overlay = await sideOf(view.overlay.object, () => openOverlayFile(branches, path));
+  const own = await sideOf(view.overlay.object, () => openOverlayFile(branches, path));
   const reachable = branches.layers.length > 0;
   const base = reachable ? await sideOf(view.base.object, () => openBase(branches, basePath)) : unknown;
+  // Who follows the base has its content.
+  const follows = isMetadataOnly(view.overlay.object) && base.type === 'file';
+  const overlay = follows ? { ...own, size: base.size, hash: base.hash, content: base.content } : own;
   const ancestor = await ancestorOf(assess, view, overlay, base);
   const changed = ancestor.type !== 'unknown' && differ(ancestor, overlay);
   const moved = base.type !== 'unknown' && differ(ancestor.type === 'unknown' ? overlay : ancestor, base);
@@ -66,7 +76,7 @@ async function itemAt(assess: AssessContext, path: string, basePath: string): Pr
 
 async function sideOf(found: Found | null, open: () => number): Promise<DiffSide> {
   if (found === null) return absent;
-  const keep = found.stat.size <= MAX_TEXT;
+  const keep = sizeOf(found) <= MAX_TEXT;
   await fillContent(found, open, keep);
   return { ...infoOfFound(found), content: textOf(found.bytes) };
 }

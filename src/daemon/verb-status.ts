@@ -57,8 +57,19 @@ export function statusVerbs(context: MountContext): StatusVerbs {
 }
 
 function countsOf(survey: Survey, states: Record<PathState, number>, conflicts: number): StatusCounts {
-  const { copies, whiteouts, hidden, stale } = survey;
-  return { copies, whiteouts, hidden, stale, pending: states.P, kept: states.K, conflicts, undone: states.U };
+  const { copies, whiteouts, hidden, stale, metadataOnly, withoutContent } = survey;
+  return {
+    copies,
+    whiteouts,
+    hidden,
+    stale,
+    pending: states.P,
+    kept: states.K,
+    conflicts,
+    undone: states.U,
+    metadataOnly,
+    withoutContent,
+  };
 }
 
 /** Where the base stands: see StatusReport. */
@@ -105,9 +116,10 @@ function report(
 }
 
 /** With userxattr overlayfs knows neither redirects nor metacopies: nothing is to be given out that it refuses. */
-function overlayfsOptions(user: boolean, { redirects, metacopies }: Survey): string {
-  if (user) return redirects || metacopies ? '' : 'userxattr';
-  return redirects || metacopies ? 'metacopy=on,redirect_dir=on' : '';
+function overlayfsOptions(user: boolean, { redirects, metadataOnly }: Survey): string {
+  const special = redirects || metadataOnly > 0;
+  if (user) return special ? '' : 'userxattr';
+  return special ? 'metacopy=on,redirect_dir=on' : '';
 }
 
 const coherenceName = ({ mode, seconds }: Coherence) => (mode === 'ttl' ? `ttl=${seconds}` : mode);

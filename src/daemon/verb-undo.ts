@@ -189,7 +189,7 @@ async function planFor(
     return { steps: [step], after: contentSignature(object) };
   }
   if (!isDirectory(before.mode)) {
-    await buildVersion(carry, temp, before, origins);
+    await buildVersion(carry, temp, before, view.basePath, origins);
     const after = builtSignature(carry.shop, temp, contentOfVersion(before));
     return { steps: [stepOf(view, 'replace', { ...anyBase, temp })], after };
   }

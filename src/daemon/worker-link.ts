@@ -7,7 +7,7 @@ import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { CommitRequest } from '../union/commit.ts';
-import { type JobContext, runJob } from '../union/job-runner.ts';
+import { type JobContext, keepAncestor, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
 import type { FromWorker, ToWorker, WorkerCounts } from './messages.ts';
 
@@ -147,6 +147,9 @@ export class WorkerLink {
         return;
       case 'remember':
         this.#events.remember(message.path, message.fingerprint, message.fd, message.witness);
+        return;
+      case 'keep':
+        keepAncestor(this.#jobs, message.bytes);
         return;
       case 'control':
         this.#track(this.#askControl(message.id, message.request));

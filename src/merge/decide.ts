@@ -192,7 +192,7 @@ function waitFor(look: Look): Decision | null {
   const unknown = (side: Side) => hasContent(side) && side.content === null;
   // A type of its own is a difference without any hash.
   if (look.ancestor === null && base !== null && base.type !== overlay.type) return null;
-  if (base !== null && unknown(base)) return pending('hashing');
+  if (base !== null && unknown(base) && !look.metadataOnly) return pending('hashing');
   return unknown(overlay) && !look.metadataOnly ? pending('hashing') : null;
 }
 
@@ -350,7 +350,9 @@ function textMerge(look: Present): Decision {
 function decideUnknown(look: Present): Decision {
   const { ancestor, overlay, base, policy } = look;
   if (look.metadataOnly || sameBody(overlay, base)) {
-    const metadata = mergeMetadata(ancestor, overlay, base, 'both', look.xattrs);
+    // Whether the content has moved under a metacopy nobody can tell, so its set-id bits may have been another's.
+    const from = look.metadataOnly && ancestor !== null ? 'base' : 'both';
+    const metadata = mergeMetadata(ancestor, overlay, base, from, look.xattrs);
     return 'conflict' in metadata ? metadataConflict(metadata.conflict) : { do: 'adopt', metadata };
   }
   if (overlay.type !== base.type) return conflict('type', 'of different types, and no ancestor is known');

@@ -19,6 +19,7 @@ import {
   type BaseSide,
   type Branches,
   fillContent,
+  isMetadataOnly,
   isOpaqueAt,
   linkedDirectory,
   meantBy,
@@ -28,6 +29,7 @@ import {
   readBase,
   readOverlay,
   sideOf,
+  sizeOf,
 } from './sides.ts';
 import { decodeXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -90,11 +92,13 @@ async function xattrsAtOrigin(store: Store, hash: string): Promise<XattrSet | nu
 export async function loadContents(context: AssessContext, view: View): Promise<void> {
   const { overlay, base, path } = view;
   const keep = (size: number) => mergeable(path, context.osTree, size);
+  const follows = isMetadataOnly(overlay.object);
   if (overlay.object !== null) {
     const { object } = overlay;
-    await fillContent(object, () => openOverlayFile(context.branches, path), keep(object.stat.size));
+    await fillContent(object, () => openOverlayFile(context.branches, path), keep(sizeOf(object)));
   }
-  if (base.object !== null) {
+  // Whatever the base's is, it is the overlay's, too: what is large need not be read.
+  if (base.object !== null && (!follows || base.object.stat.size <= MAX_TEXT)) {
     const { object } = base;
     await fillContent(object, () => openBase(context.branches, view.basePath), keep(object.stat.size));
     // Nobody has read it at the time, and it has not moved since.
@@ -113,7 +117,8 @@ export function isCurrent(view: View): boolean {
   const { origin } = view.overlay;
   const { object, fingerprint } = view.base;
   if (origin === null || object === null || origin.pin !== null || origin.torn) return false;
-  return origin.fingerprint === fingerprint && !isRacy(object.stat, origin.taken);
+  if (origin.fingerprint !== fingerprint) return false;
+  return isMetadataOnly(view.overlay.object) || !isRacy(object.stat, origin.taken);
 }
 
 /** The decision for a path that is stale. Throws FsError when a side cannot be read. */
@@ -124,6 +129,7 @@ export async function assess(
   pinned: Look['pinned'],
 ): Promise<Assessed> {
   const merged: { value: Assessed['merged'] } = { value: null };
+  if (isMetadataOnly(view.overlay.object) && view.base.object === null) await loadContents(context, view);
   let look = lookOf(context, view, conditions, pinned, merged);
   // A member of a set is judged once more together with the others, by contents.
   const shortcut = look.policy.set === null && isCurrent(view);
@@ -155,7 +161,7 @@ export function lookOf(
     base: base.object === null ? null : sideOf(base.object),
     pinned,
     conditions,
-    metadataOnly: false,
+    metadataOnly: isMetadataOnly(object),
     directory: isDirectory(object.stat.mode) ? directoryFacts(context.branches, view) : null,
     ancestorBytes: view.ancestorBytes !== null,
     xattrs: () => ({
@@ -182,7 +188,7 @@ function textOutcome(view: View, merged: { value: Assessed['merged'] }): TextOut
   const o = overlay.object;
   const b = base.object;
   if (o === null || b === null) return 'no-ancestor';
-  if (o.stat.size > MAX_TEXT || b.stat.size > MAX_TEXT) return 'too-large';
+  if (sizeOf(o) > MAX_TEXT || b.stat.size > MAX_TEXT) return 'too-large';
   if (o.bytes === null || b.bytes === null) return 'too-large';
   if (looksBinary(o.bytes) || looksBinary(b.bytes)) return 'binary';
   if (ancestorBytes === null) return 'no-ancestor';

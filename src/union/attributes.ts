@@ -8,7 +8,6 @@ import { type Caller, mayChangeMode, mayKeepSetgid } from './caller.ts';
 import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
-import { refuseMetacopy } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, isOpenForWriting, livingNode, type Node } from './node.ts';
 import { divide, isApart, showOwnSize, writableFd } from './passthrough.ts';
 import { isSettled, noticeIfStale } from './stale.ts';
@@ -69,7 +68,7 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
     return attributesOf(union, node, () => setattr(union, livingNode(node), change, callerPid));
   }
   const truncate = change.size === 0;
-  const up = copyUp(union, node, callerPid, { truncate, byName: false });
+  const up = copyUp(union, node, callerPid, { truncate, metadata: change.size === null, byName: false });
   if (up < 0) return up;
   if (change.size !== null && isApart(node)) return divide(union, node);
   const error = apply(union, node, change, callerPid);
@@ -150,9 +149,6 @@ function truncate(
   handle: Handle | null,
 ): number {
   node.dataSynced = false;
-  const known = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, union.stat);
-  const refused = known < 0 || size === 0 ? known : refuseMetacopy(union, dirFd, name, union.stat);
-  if (refused < 0) return refused;
   if (handle?.writable && handle.layer < 0) {
     const own = writableFd(handle);
     return own < 0 ? own : truncateFd(union, own, size, false);

@@ -1,6 +1,7 @@
 // Builds an object in work/, whole and synced, for the last step to rename into place. Main thread.
 import { openDirectoryBeneath } from '../branch/base.ts';
-import { type OriginStore, unlinkReleasing, writeOriginBytes } from '../branch/origin-store.ts';
+import { setMetacopy } from '../branch/metacopy.ts';
+import { unlinkReleasing, writeOriginBytes } from '../branch/origin-store.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
@@ -16,7 +17,7 @@ import {
   O_RDONLY,
   O_RDWR,
 } from '../sys/constants.ts';
-import { close, fsyncAsync, openat, pwriteAsync, reopen } from '../sys/file.ts';
+import { close, fsyncAsync, ftruncate, openat, pwriteAsync, reopen } from '../sys/file.ts';
 import { linkat, mkdirat, mknodat, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, utimensat } from '../sys/stat.ts';
 import { setxattr } from '../sys/xattr.ts';
@@ -32,8 +33,8 @@ export interface Blueprint {
   xattrs: XattrSet;
   mtimeSec: number;
   mtimeNsec: number;
-  /** Of a regular file: bytes, or a descriptor to copy from with its size. */
-  content: Buffer | { fd: number; size: number } | null;
+  /** Of a regular file: bytes, a descriptor to copy from with its size, or the size of what stays in the base. */
+  content: Buffer | { fd: number; size: number } | { leftOfSize: number } | null;
   /** Of a symlink. */
   target: string;
   rdevMajor: number;
@@ -43,7 +44,9 @@ export interface Blueprint {
 
 export interface Workshop {
   workFd: number;
-  origins: OriginStore;
+  overlay: Overlay;
+  /** Copies of metadata alone may be made. */
+  metacopy: boolean;
   /** Unprivileged: owners and some attributes cannot be set. */
   lenient: boolean;
   volatile: boolean;
@@ -74,7 +77,7 @@ export function linkBuilt(shop: Workshop, temp: string, other: string): void {
 
 /** Takes away what was built and is not used. */
 export function discard(shop: Workshop, temp: string): void {
-  const error = unlinkReleasing(shop.origins, shop.workFd, temp, 0);
+  const error = unlinkReleasing(shop.overlay.origins, shop.workFd, temp, 0);
   if (error === -E.EISDIR || error === -E.EPERM) unlinkat(shop.workFd, temp, AT_REMOVEDIR);
 }
 
@@ -105,6 +108,9 @@ async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise
         check(put, 'write a file');
         at += put;
       }
+    } else if (content !== null && 'leftOfSize' in content) {
+      check(ftruncate(fd, content.leftOfSize), 'make a file');
+      check(setMetacopy(shop.overlay, fd, ''), 'mark a file');
     } else if (content !== null) {
       check(await copyData(content.fd, fd, content.size), 'copy a file');
     }
@@ -131,7 +137,7 @@ function dress(shop: Workshop, dirFd: number, name: string, plan: Blueprint): vo
   }
   if (!isSymlink(plan.mode)) check(fchmodat(dirFd, name, plan.mode & 0o7777), 'set a mode');
   if (plan.origins.length > 0 && !isDirectory(plan.mode)) {
-    check(writeOriginBytes(shop.origins, dirFd, name, encodeOrigins(plan.origins)), 'set an origin');
+    check(writeOriginBytes(shop.overlay.origins, dirFd, name, encodeOrigins(plan.origins)), 'set an origin');
   }
   const { mtimeSec, mtimeNsec } = plan;
   check(utimensat(dirFd, name, mtimeSec, mtimeNsec, mtimeSec, mtimeNsec), 'set times');

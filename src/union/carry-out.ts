@@ -31,7 +31,7 @@ import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
 import { newOrigin } from './origin-list.ts';
-import { type Found, openBase, openOverlayFile } from './sides.ts';
+import { type Found, isMetadataOnly, openBase, openOverlayFile, sizeOf } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -181,7 +181,7 @@ async function kept(
   context: CarryContext,
   assessed: Assessed,
   decision: Decision & { do: 'kept' },
-): Promise<Outcome> {
+): Promise<Outcome | typeof AGAIN | Ready> {
   const { view } = assessed;
   // A conflict that the base's deletion overtakes stays one: somebody is to decide.
   if (decision.reason === 'deleted' && context.store.conflicts.of(view.path) !== null) {
@@ -192,6 +192,7 @@ async function kept(
       proposal: 'none',
     });
   }
+  if (decision.fill) return fillFromAncestor(context, assessed, decision);
   const before = context.store.paths.get(view.path);
   const detail =
     decision.regenerate === null ? decision.detail : `${decision.detail}; run ${decision.regenerate}`;
@@ -201,6 +202,34 @@ async function kept(
     record(context, view, 'K', detail, seq, false);
   }
   return outcome('kept', detail);
+}
+
+/** What had left its content in the base, which has it no more, gets the bytes of its ancestor. */
+async function fillFromAncestor(
+  context: CarryContext,
+  { view }: Assessed,
+  { detail }: Decision & { do: 'kept' },
+): Promise<Ready | typeof AGAIN> {
+  const { object, origins } = view.overlay;
+  if (object === null || view.ancestorBytes === null) return AGAIN;
+  const temp = context.tempName();
+  const { mode, uid, gid } = object.stat;
+  const metadata = { mode, uid, gid, xattrs: object.xattrs };
+  await build(context.shop, temp, blueprint(object, metadata, view.ancestorBytes, origins, 'overlay'));
+  return {
+    step: stepOf(view, 'replace', { temp }),
+    taken: async () => {
+      await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
+      closeConflict(context, view, 'reconciled');
+      const seq = context.store.events.add({ kind: 'kept', path: view.path, detail });
+      record(context, view, 'K', detail, seq, false);
+      return outcome('kept', detail);
+    },
+    refused: (result) => {
+      discard(context.shop, temp);
+      return failed(context, view, result);
+    },
+  };
 }
 
 /** A whiteout stays whatever the base does; each version that it hides is recorded once. */
@@ -222,7 +251,8 @@ export async function renewOrigin(
   kind: 'current' | 'merged',
 ): Promise<Outcome | typeof AGAIN> {
   if (view.base.object !== null && !isCurrent(view)) {
-    await loadContents(context, view);
+    // What follows the base needs no ancestor, and nobody waits for a large file to be read.
+    if (!isMetadataOnly(view.overlay.object)) await loadContents(context, view);
     // The ancestor of the next merge.
     if (view.base.object.bytes !== null) await context.store.ancestors.put(view.base.object.bytes);
     const fresh = originFromBase(view) as Origin;
@@ -258,9 +288,11 @@ async function drop(context: CarryContext, view: View, gone: boolean): Promise<R
   failPoint('merge-kept');
   const event = await prepare(context, view, sides, 'drop', '', []);
   failPoint('merge-intent');
-  const detail = gone
-    ? 'untouched by the guest, and gone from the base'
-    : 'untouched by the guest: the base shows';
+  const detail = !gone
+    ? 'untouched by the guest: the base shows'
+    : isMetadataOnly(view.overlay.object)
+      ? 'gone from the base, and its content with it'
+      : 'untouched by the guest, and gone from the base';
   return {
     step: stepOf(view, 'drop'),
     taken: async () => {
@@ -327,6 +359,7 @@ async function replace(
   const origin = originFromBase(view);
   const { object } = view.overlay;
   if (origin === null || object === null) return AGAIN;
+  const leaves = sharing === null && leavesContent(context, assessed, metadata, source);
   await loadContents(context, view);
   origin.content = view.base.object?.content ?? '';
   const sides = await keepSides(context.store, context.branches, view);
@@ -334,7 +367,10 @@ async function replace(
   const from = source === 'base' ? (view.base.object as Found) : object;
   const bytes = source === 'merged' ? (merged?.bytes ?? null) : from.bytes;
   const origins = sharing === null ? withOrigin(view, origin) : sharedOrigins(sharing.views, view, origin);
-  const plan = blueprint(from, metadata, bytes, origins, source);
+  const plan = {
+    ...blueprint(from, metadata, bytes, origins, source),
+    ...(leaves ? leftContent(view, source) : {}),
+  };
   failPoint('merge-kept');
   if (sharing === null || sharing.temp === '') await buildFrom(context, view, temp, plan, from, source);
   else linkBuilt(context.shop, sharing.temp, temp);
@@ -370,6 +406,35 @@ async function replace(
       return failed(context, view, result);
     },
   };
+}
+
+/** Whether the copy shows the base's content without having it. */
+function leavesContent(
+  { shop }: CarryContext,
+  { view, decision }: Assessed,
+  { xattrs }: MergedMetadata,
+  source: Source,
+): boolean {
+  const base = view.base.object?.stat;
+  if (!base || !isRegular(base.mode)) return false;
+  if (source === 'overlay') return isMetadataOnly(view.overlay.object);
+  const wanted = decision.do === 'take-base' && decision.as === 'metadata-only';
+  return wanted && shop.metacopy && base.nlink === 1 && xattrs?.has('security.capability') !== true;
+}
+
+/** Of a copy that follows another version from now on the mtime is not older than that. */
+function leftContent(
+  { base, overlay }: View,
+  source: Source,
+): Partial<Blueprint> & { content: { leftOfSize: number } } {
+  const stat = (base.object as Found).stat;
+  const content = { leftOfSize: stat.size };
+  const own = overlay.object?.stat;
+  const moved = source === 'overlay' && base.fingerprint !== overlay.origin?.fingerprint;
+  const later =
+    own !== undefined &&
+    (stat.mtimeSec > own.mtimeSec || (stat.mtimeSec === own.mtimeSec && stat.mtimeNsec > own.mtimeNsec));
+  return moved && later ? { content, mtimeSec: stat.mtimeSec, mtimeNsec: stat.mtimeNsec } : { content };
 }
 
 const none: XattrSet = new Map();
@@ -416,7 +481,7 @@ export async function buildFrom(
       : openOverlayFile(context.branches, view.path);
   if (fd < 0) throw new FsError(-fd, `${view.path}: cannot be read (${errnoName(fd)})`);
   try {
-    await build(context.shop, temp, { ...plan, content: { fd, size: from.stat.size } });
+    await build(context.shop, temp, { ...plan, content: { fd, size: sizeOf(from) } });
   } finally {
     close(fd);
   }

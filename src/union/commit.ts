@@ -1,9 +1,10 @@
 // The last step of what the reconciler decided, on the serving worker and in one go: nobody writes to the file
 // (lease), both sides are what they were when the decision was computed, rename. On any difference the answer
 // is EAGAIN, and the reconciler begins again.
+import { metacopyAt, setMetacopy } from '../branch/metacopy.ts';
 import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
-import type { Stat } from '../lib/stat.ts';
+import { isRegular, type Stat } from '../lib/stat.ts';
 import {
   F_RDLCK,
   F_UNLCK,
@@ -11,11 +12,14 @@ import {
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
+  O_WRONLY,
   RENAME_NOREPLACE,
+  UTIME_OMIT,
 } from '../sys/constants.ts';
-import { close, openat, setLease } from '../sys/file.ts';
+import { close, ftruncate, openat, setLease } from '../sys/file.ts';
 import { renameat2 } from '../sys/names.ts';
-import { decodeOrigins } from '../versions/origin.ts';
+import { utimensat } from '../sys/stat.ts';
+import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireAll, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
@@ -24,8 +28,10 @@ import { isLocked } from './locks.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { markOf } from './mark.ts';
 import { IN_OVERLAY, isOpenForWriting, NONE, type Node, WHITEOUT } from './node.ts';
-import { baseFingerprint, writeOrigins } from './origins.ts';
-import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
+import { originFor } from './origin-list.ts';
+import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
+import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
+import { originPathAt } from './place.ts';
 import { dropObject, keepObject } from './remove.ts';
 import { scatter } from './scatter.ts';
 import type { Union } from './union.ts';
@@ -192,7 +198,9 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   const { action, overlay, temp } = request;
   if (action === 'origins') {
     const list = decodeOrigins(Buffer.from(request.origins, 'base64'));
-    const written = list === null ? -E.EINVAL : writeOrigins(union, dirFd, name, list);
+    if (list === null) return -E.EINVAL;
+    const followed = followContent(union, parent, dirFd, name, list);
+    const written = followed < 0 ? followed : writeOrigins(union, dirFd, name, list);
     expirePlace(union, parent, name, false);
     return written;
   }
@@ -232,6 +240,40 @@ function tell(union: Union, parent: Node, name: string, child: Node | null): voi
   union.kernel.expire(parent, name);
   if (child !== null) union.kernel.changed(child, true);
   union.kernel.changed(parent, true);
+}
+
+/**
+ * A copy of metadata alone has another version of the base for content from now on: for who reads the overlay
+ * without Kasane its size is that one's, and its mtime not older. A digest that it may carry was another's.
+ */
+function followContent(
+  union: Union,
+  parent: Node,
+  dirFd: number,
+  name: string,
+  origins: readonly Origin[],
+): number {
+  const { state, stat, inBase, baseStat } = union.found;
+  const basePath = originPathAt(parent, name);
+  if (state !== IN_OVERLAY || !inBase || !isRegular(stat.mode) || !isRegular(baseStat.mode)) return 0;
+  if (basePath === null || metacopyAt(union.overlay, dirFd, name)?.redirect !== null) return 0;
+  const before = originFor(readOrigins(union, dirFd, name), basePath);
+  const now = originFor(origins, basePath);
+  if (before === null || now === null || before.fingerprint === now.fingerprint) return 0;
+  const { mtimeSec, mtimeNsec } = stat;
+  const later =
+    baseStat.mtimeSec > mtimeSec || (baseStat.mtimeSec === mtimeSec && baseStat.mtimeNsec > mtimeNsec);
+  const times = later ? baseStat : stat;
+  const fd = openat(dirFd, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return fd;
+  const error =
+    firstError(
+      () => (stat.size === baseStat.size ? 0 : ftruncate(fd, baseStat.size)),
+      () => utimensat(fd, '', 0, UTIME_OMIT, times.mtimeSec, times.mtimeNsec),
+      () => setMetacopy(union.overlay, fd, ''),
+    ) ?? 0;
+  close(fd);
+  return error;
 }
 
 /**

@@ -22,13 +22,16 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
+import { complete, moveHandle } from './complete.ts';
+import { copyUpMetadata, mayLeaveContent } from './copy-metadata.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { hasHardLink, keepHardLink } from './hard-links.ts';
 import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
-import { type Handle, IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
+import { hasOutlived, metacopyOf } from './metacopy.ts';
+import { IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
@@ -42,17 +45,21 @@ import { type Witness, witnessOf } from './witness.ts';
 export interface CopyUpWish {
   /** Of a file: the guest throws its content away, so the copy is empty, its origin what had been seen. */
   truncate: boolean;
+  /** Of a file: its content is not to be changed, so it may stay where it is. */
+  metadata: boolean;
   /** Asked for by name: -ESTALE, and the kernel looks the name up anew, where it leads to another object by now. */
   byName: boolean;
 }
 
-const wholly: CopyUpWish = { truncate: false, byName: false };
+const wholly: CopyUpWish = { truncate: false, metadata: false, byName: false };
+/** For who changes owner, mode, attributes or times. */
+export const metadataAlone: CopyUpWish = { ...wholly, metadata: true };
 
 /** Brings the node's object into the overlay. 0, WAIT while its content is copied, or a negative errno. */
 export function copyUp(union: Union, node: Node, callerPid: number, wish = wholly): number {
   if (node.dir !== null) return ensureOverlayDir(union, node);
   if (node.busy) return waitFor(union, node.busy);
-  if (node.layer < 0) return 0;
+  if (node.layer < 0) return wish.metadata ? 0 : fillCopy(union, node, callerPid, wish);
   if (union.config.readOnly) return -E.EROFS;
   const place = node.names[0];
   if (!place) return copyUpOrphan(union, node);
@@ -65,7 +72,8 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
   if (state === IN_OVERLAY && type === node.type && node.handles.size === 0) {
     // An undo has put a copy there.
     union.kernel.switched(node);
-    return showOverlay(union, node, place, overlayDirFd(union, place.parent));
+    const shown = showOverlay(union, node, place, overlayDirFd(union, place.parent));
+    return shown < 0 || wish.metadata ? shown : fillCopy(union, node, callerPid, wish);
   }
   const moved = state === IN_BASE && !union.table.shows(node, node.layer, stat);
   if (state !== IN_BASE || type !== node.type || (moved && node.handles.size > 0)) {
@@ -78,7 +86,28 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     union.kernel.switched(node);
   }
   if (!isRegular(stat.mode)) return copyUpSpecial(union, node, place, { ...stat });
-  return copyUpFile(union, node, place, { ...stat }, wish.truncate, callerPid);
+  return copyUpFile(union, node, place, { ...stat }, wish, callerPid);
+}
+
+/** What lies in the overlay gets a content of its own: 0, WAIT or a negative errno. */
+function fillCopy(union: Union, node: Node, callerPid: number, { truncate, byName }: CopyUpWish): number {
+  if (metacopyOf(union, node) === null) return 0;
+  if (union.config.readOnly) return -E.EROFS;
+  // Who has an older content of the base's open keeps that; the name shows another file.
+  if (byName && hasOutlived(union, node)) return -E.ESTALE;
+  const place = node.names[0];
+  const others = place ? withSet(union, place, callerPid) : 0;
+  return others < 0 ? others : complete(union, node, truncate, callerPid);
+}
+
+/** The other members of the file's set first; those ask for the same set, and must not ask for this one again. */
+function withSet(union: Union, { parent, name }: Name, callerPid: number): number {
+  const set = setOf(pathAt(parent, name) ?? '');
+  if (set?.kind !== 'accounts' || union.table.copying.has(set.id)) return 0;
+  union.table.copying.add(set.id);
+  const others = copyUpSet(union, parent, name, callerPid);
+  union.table.copying.delete(set.id);
+  return others;
 }
 
 /**
@@ -114,14 +143,6 @@ function showNameless(union: Union, node: Node, temp: string): number {
   return 0;
 }
 
-/** A descriptor that was opened on the base goes over to the overlay; should that fail, it reads on in the old bytes. */
-function moveHandle(handle: Handle, fd: number): void {
-  if (fd < 0) return;
-  close(handle.fd);
-  handle.fd = fd;
-  handle.layer = -1;
-}
-
 function newJob(
   union: Union,
   node: Node,
@@ -151,7 +172,8 @@ export function copyUpSet(union: Union, parent: Node, name: string, callerPid: n
     if (other === name) continue;
     const error = find(union, parent, other);
     if (error < 0) return error;
-    if (union.found.state !== IN_BASE || !isRegular(union.found.stat.mode)) continue;
+    const { state, stat } = union.found;
+    if ((state !== IN_BASE && state !== IN_OVERLAY) || !isRegular(stat.mode)) continue;
     const node = instantiate(union, parent, other);
     if (typeof node === 'number') return node;
     const result = copyUp(union, node, callerPid);
@@ -165,24 +187,26 @@ function copyUpFile(
   node: Node,
   place: Name,
   stat: Stat,
-  truncate: boolean,
+  { truncate, metadata }: CopyUpWish,
   callerPid: number,
 ): number {
-  if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
-  const set = setOf(pathAt(place.parent, place.name) ?? '');
-  if (set?.kind === 'accounts' && node.busy === null && !union.table.copying.has(set.id)) {
-    // The others first; those ask for the same set, and must not ask for this one again.
-    union.table.copying.add(set.id);
-    const others = copyUpSet(union, place.parent, place.name, callerPid);
-    union.table.copying.delete(set.id);
-    if (others < 0) return others;
-  }
-  const at = locate(union, node);
-  if (typeof at === 'number') return at;
-  const sourceFd = openSource(at.dirFd, at.name);
-  if (sourceFd < 0) return sourceFd;
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  if (metadata && path !== null && basePath !== null && mayLeaveContent(union, at, stat)) {
+    const parentFd = overlayDirFd(union, place.parent);
+    const target = { parentFd, name: place.name, path, basePath };
+    const error = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target);
+    return error < 0 ? error : showOverlay(union, node, place, parentFd);
+  }
+  if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
+  const others = withSet(union, place, callerPid);
+  if (others < 0) return others;
+  const source = locate(union, node);
+  if (typeof source === 'number') return source;
+  const sourceFd = openSource(source.dirFd, source.name);
+  if (sourceFd < 0) return sourceFd;
   if (path === null || basePath === null) {
     close(sourceFd);
     return -E.ENOENT;
@@ -278,8 +302,10 @@ function showOverlay(union: Union, node: Node, place: Name, parentFd: number): n
   // The same bytes as before: pages and size stay right.
   union.kernel.changed(node, false);
   union.kernel.changed(place.parent, false);
+  // The content is where it was.
+  const copied = metacopyOf(union, node) !== null;
   for (const handle of node.handles) {
-    if (handle.through || handle.writable || handle.layer < 0) continue;
+    if (copied || handle.through || handle.writable || handle.layer < 0) continue;
     moveHandle(handle, openat(parentFd, place.name, handle.flags));
   }
   return 0;

@@ -125,8 +125,8 @@ export function createFile(
 function handleOfNew(union: Union, fd: number, object: NewObject): Handle | number {
   const { node, stat } = union.entry;
   const { flags } = object;
-  const own = union.passthrough ? handOver(union, node, fd, flags & O_ACCMODE, stat) : fd;
-  return own < 0 ? own : newHandle(union, node, own, flags, stat.mode);
+  const own = union.passthrough ? handOver(union, node, { fd, layer: -1 }, flags & O_ACCMODE, stat) : fd;
+  return own < 0 ? own : newHandle(union, node, { fd: own, layer: -1 }, flags, stat.mode);
 }
 
 /** Flags to open what is being made. */

@@ -24,10 +24,11 @@ import {
   pwriteAsync,
 } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
+import { getxattr, setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import { failPoint } from './fail-point.ts';
-import type { CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
+import type { CompleteJob, CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
 import { stillShows, type Witness } from './witness.ts';
 import { encodeXattrs, hashXattrs } from './xattr-set.ts';
 
@@ -59,6 +60,8 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
     switch (job.kind) {
       case 'copy-up':
         return await copyUp(context, job);
+      case 'complete':
+        return await complete(context, job);
       case 'take':
         return await take(context, job);
       case 'sync': {
@@ -199,25 +202,38 @@ async function copyUp(context: JobContext, job: CopyUpJob): Promise<JobResult> {
   }
 }
 
-async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<JobResult> {
-  const before = newStat();
+/** A job that copies a file of the base. */
+type Copying = Pick<CopyUpJob, 'sourceFd' | 'layer' | 'path' | 'osTree' | 'truncate'>;
+
+interface Copied {
+  content: Content;
+  /** What was copied, as it was before. */
+  stat: Stat;
+  torn: boolean;
+}
+
+/** Copies until the source has stood still meanwhile, three times at most; a negative errno. */
+async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
+  const stat = newStat();
   const after = newStat();
-  let content: Content = { hash: '', bytes: null };
-  let torn = false;
   for (let attempt = 1; ; attempt++) {
-    const known = fstat(job.sourceFd, before);
-    if (known < 0) return done(known);
-    const copied = await copyOnce(job, fd, before);
-    if (typeof copied === 'number') return done(copied);
-    content = copied;
+    const known = fstat(job.sourceFd, stat);
+    if (known < 0) return known;
+    const content = await copyOnce(job, fd, stat);
+    if (typeof content === 'number') return content;
     const again = fstat(job.sourceFd, after);
-    if (again < 0) return done(again);
-    if (sameFingerprint(fingerprintOf(before, job.layer), fingerprintOf(after, job.layer))) break;
-    torn = attempt === TRIES;
-    if (torn) break;
+    if (again < 0) return again;
+    const still = sameFingerprint(fingerprintOf(stat, job.layer), fingerprintOf(after, job.layer));
+    if (still || attempt === TRIES) return { content, stat, torn: !still };
     const emptied = ftruncate(fd, 0);
-    if (emptied < 0) return done(emptied);
+    if (emptied < 0) return emptied;
   }
+}
+
+async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<JobResult> {
+  const copied = await copyStill(job, fd);
+  if (typeof copied === 'number') return done(copied);
+  const { content, stat: before, torn } = copied;
   failPoint('copy-up-data');
   const lenient = !context.privileged;
   const attributes = copyAttributes(before, job.sourceFd, '', fd, '', lenient);
@@ -239,8 +255,60 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
   };
 }
 
+/** What a write takes away, though nobody in the guest has written yet. */
+const CAPABILITY = 'security.capability';
+
+async function complete(context: JobContext, job: CompleteJob): Promise<JobResult> {
+  const { fd, sourceFd, seen, truncate } = job;
+  const before = newStat();
+  try {
+    const known = fstat(fd, before);
+    if (known < 0) return done(known);
+    const capability = getxattr(fd, '', CAPABILITY);
+    const result = await fillCopy(context, job);
+    failPoint('complete-data');
+    if (result.result < 0) {
+      // What is left of the bytes goes, and the file looks to others as it did.
+      ftruncate(fd, 0);
+      ftruncate(fd, before.size);
+    }
+    if (result.result < 0 || !truncate) {
+      if (typeof capability !== 'number') setxattr(fd, '', CAPABILITY, capability, 0);
+      copyTimes(before, fd, '');
+    }
+    const synced = result.result >= 0 && job.sync ? await fsyncAsync(fd) : 0;
+    failPoint('complete-synced');
+    return synced < 0 ? done(synced) : result;
+  } finally {
+    for (const one of [fd, sourceFd, seen?.fd ?? -1]) if (one >= 0) close(one);
+  }
+}
+
+async function fillCopy(context: JobContext, job: CompleteJob): Promise<JobResult> {
+  const { fd, sourceFd, basePath, before } = job;
+  const emptied = ftruncate(fd, 0);
+  if (emptied < 0 || sourceFd < 0) return done(emptied);
+  const copied = await copyStill(job, fd);
+  if (typeof copied === 'number') return done(copied);
+  const { content, stat, torn } = copied;
+  if (basePath === null) return done(0);
+  const whence = { ...job, basePath, ino: before?.ino ?? 0 };
+  const origin = withMetadataOf(before, await originOf(context, whence, stat, content, torn));
+  const { content: hash, fingerprint } = origin;
+  const encoded = encodeOrigins([origin]).toString('base64');
+  return { result: 0, content: hash, fingerprint, torn: origin.torn, origin: encoded };
+}
+
+/** The metadata came up before the content. If the base has others since, the guest has not seen those: look again. */
+function withMetadataOf(before: Origin | null, origin: Origin): Origin {
+  if (before === null) return origin;
+  const { mode, uid, gid, xattrs, pin } = before;
+  const same = mode === origin.mode && uid === origin.uid && gid === origin.gid && xattrs === origin.xattrs;
+  return same ? { ...origin, pin } : { ...origin, mode, uid, gid, xattrs, pin, torn: true };
+}
+
 /** The content is copied from what was read where it is small, so that copy and ancestor cannot differ. */
-async function copyOnce(job: CopyUpJob, fd: number, stat: Stat): Promise<Content | number> {
+async function copyOnce(job: Copying, fd: number, stat: Stat): Promise<Content | number> {
   const keep = mergeable(job.path, job.osTree, stat.size);
   const content = await readContent(job.sourceFd, stat.size, keep);
   if (typeof content === 'number' || job.truncate) return content;
@@ -260,7 +328,7 @@ async function copyOnce(job: CopyUpJob, fd: number, stat: Stat): Promise<Content
 
 async function originOf(
   context: JobContext,
-  job: CopyUpJob,
+  job: Copying & Pick<CopyUpJob, 'basePath' | 'ino' | 'seen'>,
   stat: Stat,
   content: Content,
   torn: boolean,

@@ -1,6 +1,7 @@
 // Work that may wait for a disk, as plain data: made on the serving worker, done on a pool thread at the
 // daemon's request (job-runner.ts), finished on the serving worker. Descriptors are numbers, which all threads
 // of the process share; those in a job belong to it until it is done.
+import type { Origin } from '../versions/origin.ts';
 import type { Witness } from './witness.ts';
 
 /** A version that the guest had read, and a descriptor that may still give its bytes; closed by the job. */
@@ -33,6 +34,26 @@ export interface CopyUpJob {
   path: string;
   /** st_ino that the union goes on showing. */
   ino: number;
+  sync: boolean;
+  osTree: boolean;
+}
+
+/** The content of a copy of metadata alone, into its file. All descriptors are closed by the job. */
+export interface CompleteJob {
+  kind: 'complete';
+  /** O_RDWR of the overlay's file. */
+  fd: number;
+  /** O_RDONLY of the content; -1: there is none any more, and it is thrown away anyway. */
+  sourceFd: number;
+  /** Identity of the layer in which that lies. */
+  layer: string;
+  truncate: boolean;
+  seen: SeenSource | null;
+  path: string;
+  /** null: the content is not the one of this place, so the origin stays as it is. */
+  basePath: string | null;
+  /** The origin until now. */
+  before: Origin | null;
   sync: boolean;
   osTree: boolean;
 }
@@ -79,7 +100,7 @@ export interface TruncateJob {
   size: number;
 }
 
-export type JobArgs = CopyUpJob | TakeJob | SyncJob | AllocateJob | CopyRangeJob | TruncateJob;
+export type JobArgs = CopyUpJob | CompleteJob | TakeJob | SyncJob | AllocateJob | CopyRangeJob | TruncateJob;
 
 export interface JobResult {
   /** 0 or more: done; negative errno. */

@@ -6,7 +6,7 @@ import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { KeptSides, SideRef, VersionRef } from '../versions/types.ts';
 import type { View } from './assess.ts';
-import { type Branches, type Found, openBase, openOverlayFile } from './sides.ts';
+import { type Branches, type Found, isMetadataOnly, openBase, openOverlayFile, sizeOf } from './sides.ts';
 import { xattrPairs } from './xattr-set.ts';
 
 /** A version of an object that can be read now; its content goes to the ancestors. */
@@ -17,18 +17,27 @@ export async function keepObject(
   origins: readonly Origin[],
 ): Promise<VersionRef> {
   const { rdevMajor, rdevMinor } = found.stat;
+  const metadataOnly = isMetadataOnly(found);
   return {
-    content: isRegular(found.stat.mode) ? await keepContent(store, found, open) : null,
+    content: isRegular(found.stat.mode) && !metadataOnly ? await keepContent(store, found, open) : null,
     mode: found.stat.mode,
     uid: found.stat.uid,
     gid: found.stat.gid,
-    size: found.stat.size,
+    size: sizeOf(found),
     mtime: found.stat.mtimeSec * 1000 + found.stat.mtimeNsec / 1e6,
     target: found.target,
     xattrs: xattrPairs(found.xattrs),
     ...(origins.length > 0 ? { origin: encodeOrigins(origins).toString('base64') } : {}),
+    ...(metadataOnly ? { metadataOnly } : {}),
     ...(rdevMajor + rdevMinor > 0 ? { rdev: [rdevMajor, rdevMinor] as [number, number] } : {}),
   };
+}
+
+/** Who follows it has not got it from here, so there is nothing to come back to. */
+function withoutContent({ stat, target, xattrs }: Found): VersionRef {
+  const { mode, uid, gid, size, mtimeSec, mtimeNsec } = stat;
+  const mtime = mtimeSec * 1000 + mtimeNsec / 1e6;
+  return { content: null, mode, uid, gid, size, mtime, target, xattrs: xattrPairs(xattrs) };
 }
 
 async function keepContent(store: Store, found: Found, open: () => number): Promise<string> {
@@ -77,7 +86,9 @@ export async function keepSides(store: Store, branches: Branches, view: View): P
     base:
       base.object === null
         ? null
-        : await keepObject(store, base.object, () => openBase(branches, basePath), []),
+        : isMetadataOnly(overlay.object) && base.object.content === null
+          ? withoutContent(base.object)
+          : await keepObject(store, base.object, () => openBase(branches, basePath), []),
   };
 }
 

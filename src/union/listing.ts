@@ -13,10 +13,10 @@ import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
-import { redirectedParts } from './lookup.ts';
 import { type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
+import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
 
 export interface ListEntry {

@@ -1,11 +1,11 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
-import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { type BaseLayer, statAt } from '../branch/base.ts';
 import { branchIno } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
-import { baseName, joinPath, parentPath } from '../lib/names.ts';
+import { joinPath } from '../lib/names.ts';
 import { copyStat, isDirectory, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
@@ -16,9 +16,12 @@ import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
 import { markOf, ownMark } from './mark.ts';
+import { hasOutlived, metacopyOf, showContent } from './metacopy.ts';
 import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { readOrigins } from './origins.ts';
+import { divide } from './passthrough.ts';
 import { CONTROL_NAME } from './place.ts';
+import { type ClosedPart, redirectedParts } from './redirect.ts';
 import { isSettled, noticeIfStale } from './stale.ts';
 import type { Union } from './union.ts';
 import { keepsAttributes, keepsNames } from './validity.ts';
@@ -172,7 +175,11 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
     return node;
   }
   const layer = found.state === IN_OVERLAY ? -1 : (parent.dir?.parts[found.part]?.layer ?? 0);
-  if (known && union.table.shows(known, layer, found.stat)) return known;
+  if (known && union.table.shows(known, layer, found.stat)) {
+    if (known.handles.size === 0 || !hasOutlived(union, known)) return known;
+    divide(union, known);
+    return instantiate(union, parent, name);
+  }
   const object = union.table.ofObject(layer, found.stat);
   if (object && object !== known) {
     union.table.link(object, parent, name);
@@ -257,8 +264,6 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   return 0;
 }
 
-type ClosedPart = Omit<DirPart, 'fd' | 'watch'>;
-
 function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
   const dir = node.dir;
   const found = union.found;
@@ -316,40 +321,6 @@ function lowerParts(union: Union, parent: Node, name: string, from: number, want
   }
 }
 
-/**
- * A renamed directory of the base (overlayfs's redirect): absolute from the root, or a name beside it. None where
- * the target has left the base: the directory is served as a plain one.
- */
-export function redirectedParts(union: Union, parent: Node, redirect: string): ClosedPart[] {
-  if (!redirect.startsWith('/')) return partsBeneath(union, parent.dir?.parts ?? [], redirect);
-  const path = redirect.slice(1);
-  const roots = union.layers.map((layer) => ({ layer: layer.index, path: '', ino: layer.rootIno }));
-  // What hides something in layers beneath may lie anywhere above; a single layer has none beneath.
-  const names = roots.length > 1 ? path.split('/') : [path];
-  return names
-    .reduce<readonly ClosedPart[]>((parts, name) => partsBeneath(union, parts, name), roots)
-    .slice();
-}
-
-/** Directories of the base at a name in a directory with these parts, down to the first layer that hides the rest. */
-function partsBeneath(union: Union, parts: readonly ClosedPart[], name: string): ClosedPart[] {
-  const wanted: ClosedPart[] = [];
-  for (const part of parts) {
-    const layer = union.layers[part.layer];
-    const path = joinPath(part.path, name);
-    if (layer === undefined) continue;
-    const parentFd = openDirectoryBeneath(layer.rootFd, parentPath(path));
-    if (parentFd < 0) continue;
-    const error = statAt(parentFd, baseName(path), lowerStat);
-    const isDir = error === 0 && isDirectory(lowerStat.mode);
-    if (isDir) wanted.push({ layer: part.layer, path, ino: branchIno(union.layers, part.layer, lowerStat) });
-    const hides = (error === 0 && !isDir) || hidesBeneath(layer.marks, parentFd, baseName(path));
-    close(parentFd);
-    if (hides) break;
-  }
-  return wanted;
-}
-
 /** Copies what is known of a node into union.entry. `stat` is of the object that answers for it. */
 export function fillEntry(union: Union, node: Node, stat: Stat): number {
   const entry = union.entry;
@@ -358,6 +329,11 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   entry.ino = objectIno(union, node, entry.stat);
   entry.keepName = false;
   entry.keepAttributes = keepsAttributes(union, node, entry.stat);
+  if (node.layer < 0 && node.dir === null) {
+    showContent(union, node, entry.stat);
+    // No event tells of a content that lies elsewhere.
+    if (union.kernel.keeping === 'watched' && metacopyOf(union, node)?.redirect) entry.keepAttributes = false;
+  }
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
   if (node.dir === null && node.layer >= 0 && node.names.length === 0 && entry.stat.nlink > 0)

@@ -1,5 +1,6 @@
 // Nodes: what the kernel knows by a NodeId. A directory is identified by its place in the tree, anything else
 // by the object it shows (branch and inode number), so that hard links share one node and one page cache.
+import type { Metacopy } from '../branch/metacopy.ts';
 import type { Fingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -87,6 +88,8 @@ export interface Compared {
   /** 0 where the base has nothing. */
   baseMode: number;
   stale: boolean;
+  /** The base is another version than the origin's, for certain. */
+  moved: boolean;
   /** Hash of the base's fingerprint, '' where it has nothing. */
   fingerprint: string;
 }
@@ -126,6 +129,12 @@ export interface Node {
   print: { of: Fingerprint; hash: string } | null;
   /** The object was removed or replaced while it was open; reached by this descriptor alone, else -1. */
   orphanFd: number;
+  /** Of an overlay's file: what it says of its content; null: that is its own; undefined: not asked yet. */
+  metacopy: Metacopy | null | undefined;
+  /** Inode number of the content that such a copy was last seen with; 0: none yet. */
+  contentIno: number;
+  /** Content of a copy of metadata alone that has no name any more; else -1. */
+  dataFd: number;
   /** ctime and size at the last OPEN: the kernel's pages are still right when they are the same at the next. */
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null;
   /** Watch on the base's file, where that has several names; -1: none. */

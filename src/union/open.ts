@@ -25,11 +25,20 @@ import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
-import { refuseMetacopy } from './metacopy.ts';
-import { type Handle, IN_OVERLAY, type Node } from './node.ts';
+import { metacopyOf, openContent } from './metacopy.ts';
+import { type Handle, IN_OVERLAY, livingNode, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
-import { fingerprintOfNode, originsOf } from './origins.ts';
-import { divide, goesThrough, handOver, hasMoved, isApart, newHandle, writableFd } from './passthrough.ts';
+import { baseFingerprint, fingerprintOfNode, originsOf } from './origins.ts';
+import {
+  divide,
+  goesThrough,
+  handOver,
+  hasMoved,
+  isApart,
+  newHandle,
+  type Opened,
+  writableFd,
+} from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
@@ -67,7 +76,7 @@ export function open(
   }
   const shown: Taken = { origin: null };
   if (writable || truncates) {
-    const up = copyUp(union, node, callerPid, { truncate: truncates, byName: true });
+    const up = copyUp(union, node, callerPid, { truncate: truncates, metadata: false, byName: true });
     if (up < 0) return up;
     if (isApart(node)) return divide(union, node);
     // What is appended stands upon what is there, whatever the writer has read before.
@@ -76,38 +85,62 @@ export function open(
     const aged = appends ? 0 : ageOrigin(union, node, callerPid, reads, shown);
     if (aged < 0) return aged;
   }
-  if (isApart(node) && hasMoved(union, node)) return divide(union, node);
-  const fd = openData(union, node, access | (flags & O_DIRECT) | (truncates ? O_TRUNC : 0));
-  if (fd < 0) return fd;
-  const refused = node.layer < 0 ? refuseMetacopy(union, fd, '', union.stat) : 0;
-  if (refused < 0) {
-    close(fd);
-    return refused;
-  }
+  const copied = metacopyOf(union, node);
+  if (copied === null && isApart(node) && hasMoved(union, node)) return divide(union, node);
+  const wanted = access | (flags & O_DIRECT) | (truncates ? O_TRUNC : 0);
+  const opened =
+    copied === null ? openData(union, node, wanted) : openInBase(union, node, (flags & O_DIRECT) !== 0);
+  if (typeof opened === 'number') return opened;
+  const { fd } = opened;
   if (truncates || writable) node.dataSynced = false;
   if (dropSetid) {
     killSetid(fd, '', union.stat, callerPid);
     fstat(fd, union.stat);
   }
-  if (access !== O_WRONLY) noteSeen(union, node, callerPid, fd, shown.origin);
-  return newHandle(union, node, fd, flags, union.stat.mode);
+  const elsewhere = copied !== null && copied.redirect !== null;
+  if (access !== O_WRONLY && !elsewhere) noteSeen(union, node, callerPid, opened, shown.origin);
+  return newHandle(union, node, opened, flags, union.stat.mode);
 }
 
 /** Opens a file for a handle: for reading, where the kernel takes it over, else as the kernel asks for. */
-function openData(union: Union, node: Node, flags: number): number {
+function openData(union: Union, node: Node, flags: number): Opened | number {
+  const { layer } = node;
   // A copy's data are read in the base by who has them open there.
-  if (isApart(node)) return reopen(anyHandle(node).fd, O_RDONLY);
-  const overlay = node.layer < 0 && goesThrough(union, node, 0);
+  if (isApart(node)) return asOpened(reopen(anyHandle(node).fd, O_RDONLY), layer);
+  const overlay = layer < 0 && goesThrough(union, node, layer, 0);
   const fd = openShown(union, node, overlay ? flags & ~O_ACCMODE : flags & ~O_DIRECT);
   if (fd < 0) return fd;
   if ((flags & O_TRUNC) === 0 && union.kernel.mustConfirm(node)) {
     close(fd);
     return waitFor(union, union.host.confirm(node));
   }
-  if (!goesThrough(union, node, union.stat.size)) return fd;
+  if (!goesThrough(union, node, layer, union.stat.size)) return { fd, layer };
   const refused = overlay || (flags & O_DIRECT) === 0 ? 0 : refuseDirect(fd);
   if (refused < 0) return refused;
-  return handOver(union, node, fd, flags & O_ACCMODE, union.stat);
+  return asOpened(handOver(union, node, { fd, layer }, flags & O_ACCMODE, union.stat), layer);
+}
+
+/** The content of a copy of metadata alone, which nobody has asked to write to. */
+function openInBase(union: Union, node: Node, direct: boolean): Opened | number {
+  const found = openContent(union, node);
+  if (typeof found === 'number') return found;
+  const error = fstat(found.fd, union.stat);
+  if (error < 0) {
+    close(found.fd);
+    return error;
+  }
+  if (union.kernel.mustConfirm(node)) {
+    close(found.fd);
+    return waitFor(union, union.host.confirm(node));
+  }
+  if (!goesThrough(union, node, found.layer, union.stat.size)) return found;
+  const refused = direct ? refuseDirect(found.fd) : 0;
+  if (refused < 0) return refused;
+  return asOpened(handOver(union, node, found, O_RDONLY, union.stat), found.layer);
+}
+
+function asOpened(fd: number, layer: number): Opened | number {
+  return fd < 0 ? fd : { fd, layer };
 }
 
 /** Where the base's file system knows no O_DIRECT the kernel's own open would fail, too, and tell of EIO. */
@@ -160,14 +193,20 @@ function openObject(union: Union, node: Node, flags: number): number {
  * Remembers which version the caller has read; of text of the base a descriptor is kept, too. `shown`: what was the
  * origin of the copy when it was opened, if its writer has set that back. union.stat tells of the file.
  */
-function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown: Origin | null): void {
+function noteSeen(
+  union: Union,
+  node: Node,
+  callerPid: number,
+  { fd, layer }: Opened,
+  shown: Origin | null,
+): void {
   const place = node.names[0];
   if (!place || (place.parent.dir?.parts.length ?? 0) === 0) return;
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
   const { stat } = union;
   if (path === null || basePath === null || !isRegular(stat.mode)) return;
-  if (node.layer < 0) {
+  if (layer < 0) {
     const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
     if (origin === null) return;
     const { fingerprint, content, mode, uid, gid, xattrs } = origin;
@@ -177,7 +216,8 @@ function noteSeen(union: Union, node: Node, callerPid: number, fd: number, shown
     return;
   }
   const { mode, uid, gid } = stat;
-  const fingerprint = fingerprintOfNode(union, node, stat);
+  const fingerprint =
+    node.layer === layer ? fingerprintOfNode(union, node, stat) : baseFingerprint(union, layer, stat);
   const isNew = !union.seen.has(basePath, fingerprint);
   const lasting = isNew && mergeable(path, union.config.osTree, stat.size);
   const kept = lasting ? dup(fd) : -1;
@@ -224,10 +264,19 @@ export function isSynchronous(handle: Handle): boolean {
   return (handle.flags & (O_DSYNC | O_SYNC)) !== 0;
 }
 
+/** What is the overlay's of a copy of metadata alone; ENODATA: it is none. */
+function openForSync(union: Union, node: Node): number {
+  const at = metacopyOf(union, node) === null ? -E.ENODATA : locate(union, node);
+  if (typeof at === 'number') return at;
+  if (at.name === '') return reopen(at.dirFd, O_RDONLY | O_CLOEXEC);
+  return openat(at.dirFd, at.name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
 /** FSYNC of an open file: WAIT, or 0 for what cannot have unwritten data. */
 export function fsync(union: Union, handle: Handle, dataOnly: boolean): number {
-  if (handle.layer >= 0) return 0;
-  const fd = dup(handle.fd);
+  const fd = handle.layer < 0 ? dup(handle.fd) : openForSync(union, livingNode(handle.node));
+  // Nothing of it is the overlay's.
+  if (fd === -E.ENODATA) return 0;
   if (fd < 0) return fd;
   return waitFor(
     union,

@@ -1,5 +1,6 @@
 // The origins of an overlay object: read from where they lie, kept on the node while its ctime stands,
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
+import { readXattrs } from '../branch/copy.ts';
 import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
@@ -7,6 +8,7 @@ import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts
 import { locate } from './locate.ts';
 import type { Node, OriginCache } from './node.ts';
 import type { Union } from './union.ts';
+import { encodeXattrs, hashXattrs } from './xattr-set.ts';
 
 const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, list: [], ino: 0 };
 
@@ -47,4 +49,11 @@ export function fingerprintOfNode(union: Union, node: Node, stat: Stat): string 
     node.print = { of: now, hash: hashFingerprint(now) };
   }
   return node.print.hash;
+}
+
+/** Hash of the attributes of a base object, as an origin has it; they are kept for a merge of them. */
+export function baseXattrs(union: Union, dirFd: number, name: string): string {
+  const xattrs = readXattrs(dirFd, name);
+  if (xattrs.size > 0) union.host.keepAncestor(encodeXattrs(xattrs));
+  return hashXattrs(xattrs);
 }

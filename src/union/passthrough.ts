@@ -29,25 +29,32 @@ import type { Union } from './union.ts';
 /** Smaller files of the base are read once and then kept by the kernel, which costs less than an id. */
 const WORTH = 64 * 1024;
 
-/** Whether the next open of a node is to be past us. `size`: of its file. */
-export function goesThrough(union: Union, node: Node, size: number): boolean {
+/** A descriptor, and the layer in which the file lies whose bytes it gives; -1: the overlay. */
+export interface Opened {
+  fd: number;
+  layer: number;
+}
+
+/** Whether the next open of a node, whose bytes lie in a layer, is to be past us. `size`: of the file. */
+export function goesThrough(union: Union, node: Node, layer: number, size: number): boolean {
   if (node.handles.size > 0) return node.backing !== null;
-  if (union.passthrough === null || node.layer < 0) return union.passthrough !== null;
-  return union.passthrough.base && size > WORTH && union.layers[node.layer]?.isPrivate === true;
+  if (union.passthrough === null || layer < 0) return union.passthrough !== null;
+  return union.passthrough.base && size > WORTH && union.layers[layer]?.isPrivate === true;
 }
 
 /**
  * Hands what is open as `fd`, for reading only, over to the kernel. The descriptor for the handle: where the kernel
  * cannot have it, one for the access that was asked for, and the file goes by way of us. Or a negative errno.
  */
-export function handOver(union: Union, node: Node, fd: number, access: number, stat: Stat): number {
-  if (back(union, node, fd, stat) || access === O_RDONLY) return fd;
+export function handOver(union: Union, node: Node, opened: Opened, access: number, stat: Stat): number {
+  const { fd } = opened;
+  if (back(union, node, opened, stat) || access === O_RDONLY) return fd;
   const own = reopen(fd, access);
   close(fd);
   return own;
 }
 
-function back(union: Union, node: Node, fd: number, stat: Stat): boolean {
+function back(union: Union, node: Node, { fd, layer }: Opened, stat: Stat): boolean {
   if (node.backing !== null && node.handles.size > 0) return true;
   // Of an open that came to nothing after all.
   letGoBacking(union, node);
@@ -57,19 +64,19 @@ function back(union: Union, node: Node, fd: number, stat: Stat): boolean {
     return false;
   }
   const { size, ctimeSec, ctimeNsec } = stat;
-  node.backing = { id, layer: node.layer, size, ctimeSec, ctimeNsec };
+  node.backing = { id, layer, size, ctimeSec, ctimeNsec };
   node.cachedAt = null;
   return true;
 }
 
 /** A handle for a descriptor that went through handOver, or needed not; `flags` as the kernel gave them. */
-export function newHandle(union: Union, node: Node, fd: number, flags: number, mode: number): Handle {
+export function newHandle(union: Union, node: Node, opened: Opened, flags: number, mode: number): Handle {
   const access = flags & O_ACCMODE;
   const writable = access !== O_RDONLY;
   const through = node.backing !== null;
-  const layer = node.backing?.layer ?? node.layer;
+  const layer = node.backing?.layer ?? opened.layer;
   const kept = access | (flags & (O_DSYNC | O_SYNC));
-  const handle = union.table.addHandle(node, fd, kept, { writable, layer, through });
+  const handle = union.table.addHandle(node, opened.fd, kept, { writable, layer, through });
   if (!through) return handle;
   // Set-id bits have to go when the file is written to, which takes a request.
   handle.direct = writable && (mode & (S_ISUID | S_ISGID)) !== 0;
@@ -112,20 +119,20 @@ export function hasMoved(union: Union, node: Node): boolean {
 
 /** -ESTALE: the kernel looks the name up anew, and finds the copy under a node of its own. */
 export function divide(union: Union, node: Node): number {
-  const { backing } = node;
   const [handle] = node.handles;
-  if (backing !== null && handle !== undefined) {
+  if (handle !== undefined) {
     const fresh = union.table.divide(node);
     // Others have its name in the kernel's cache; and what it shows changes by way of the new one from now on.
     for (const { parent, name } of fresh.names) union.kernel.expire(parent, name);
     union.kernel.changed(node, false);
     const { stat } = union;
+    const layer = node.backing?.layer ?? handle.layer;
     if (fstat(handle.fd, stat) === 0) {
-      node.ino = branchIno(union.layers, backing.layer, stat);
+      node.ino = branchIno(union.layers, layer, stat);
       node.btimeSec = stat.btimeSec;
       node.btimeNsec = stat.btimeNsec;
     }
-    node.layer = backing.layer;
+    node.layer = layer;
   }
   return -E.ESTALE;
 }

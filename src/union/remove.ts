@@ -22,6 +22,7 @@ import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { listDirectory } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
+import { metacopyOf, openContent } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, tolerate } from './overlay-dir.ts';
@@ -91,7 +92,12 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node
 /** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
 export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
   if (node.names.length > 1 || node.orphanFd >= 0 || node.lookups === 0) return;
-  if (node.handles.size > 0 && !isApart(node)) return;
+  const copied = metacopyOf(union, node) !== null;
+  if (node.handles.size > 0 && !copied && !isApart(node)) return;
+  if (copied && node.handles.size === 0) {
+    const content = openContent(union, node);
+    if (typeof content !== 'number') node.dataFd = content.fd;
+  }
   const part = node.layer < 0 ? null : parent.dir?.parts.find((one) => one.layer === node.layer);
   const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
   const fd = dirFd < 0 ? dirFd : openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -102,6 +108,8 @@ export function keepObject(union: Union, parent: Node, name: string, node: Node)
 export function dropObject(node: Node): void {
   if (node.orphanFd >= 0) close(node.orphanFd);
   node.orphanFd = -1;
+  if (node.dataFd >= 0) close(node.dataFd);
+  node.dataFd = -1;
 }
 
 /** Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has. */

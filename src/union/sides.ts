@@ -3,6 +3,7 @@
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { readNames } from '../branch/listing.ts';
+import { contentPath, metacopyAt } from '../branch/metacopy.ts';
 import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
@@ -20,6 +21,7 @@ import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { readContent } from './job-runner.ts';
 import { originFor } from './origin-list.ts';
+import { basePathOf } from './walk-overlay.ts';
 import { stillShows, witnessOf } from './witness.ts';
 import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -33,6 +35,16 @@ export interface Found {
   content: string | null;
   /** Content, where it has been read. */
   bytes: Buffer | null;
+  /** Of a copy of metadata alone in the overlay; else null. */
+  copied: Copied | null;
+}
+
+/** What the base has for the content of a copy of metadata alone. */
+export interface Copied {
+  /** It is that of the copy's own place, which moves without the guest. */
+  follows: boolean;
+  /** null: it is gone. */
+  stat: Stat | null;
 }
 
 export interface OverlaySide {
@@ -82,6 +94,7 @@ function describe(dirFd: number, name: string, stat: Stat): Found {
     target: link,
     content: link === null ? null : hash128(Buffer.from(link, 'latin1')),
     bytes: null,
+    copied: null,
   };
 }
 
@@ -115,6 +128,13 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
     side.state = 'object';
     side.foreignCopy = isForeignCopy(overlay, dirFd, name, stat);
     side.object = describe(dirFd, name, stat);
+    const metacopy = isRegular(stat.mode) ? metacopyAt(overlay, dirFd, name) : null;
+    if (metacopy !== null) {
+      const hidden = metacopy.damaged || (metacopy.redirect === null && side.underOpaque);
+      const found = hidden ? null : readBase(branches, contentPath(metacopy, basePath)).object;
+      const there = found !== null && isRegular(found.stat.mode) ? found.stat : null;
+      side.object.copied = { follows: metacopy.redirect === null, stat: there };
+    }
     return side;
   } finally {
     close(dirFd);
@@ -256,15 +276,16 @@ export function openBase(branches: Branches, basePath: string): number {
  * one that was found: EAGAIN if not. Throws FsError.
  */
 export async function fillContent(found: Found, open: () => number, keep: boolean): Promise<void> {
-  if (!isRegular(found.stat.mode)) return;
+  // Who follows the base has no content to be read, and of who has lost it nothing can be.
+  if (!isRegular(found.stat.mode) || isMetadataOnly(found) || found.copied?.stat === null) return;
   if (found.content !== null && (!keep || found.bytes !== null)) return;
   const fd = open();
   // ENXIO: a whiteout lies there by now.
   const moved = isAbsent(fd) || fd === -E.ENXIO;
   if (fd < 0) throw new FsError(moved ? E.EAGAIN : -fd, 'a side cannot be opened');
-  const witness = witnessOf(found.stat);
+  const witness = witnessOf(found.copied?.stat ?? found.stat);
   try {
-    const content = await readContent(fd, found.stat.size, keep, Number.POSITIVE_INFINITY);
+    const content = await readContent(fd, sizeOf(found), keep, Number.POSITIVE_INFINITY);
     if (content === -E.EISDIR) throw new FsError(E.EAGAIN, 'a side is changing');
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
     if (!stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');
@@ -275,12 +296,29 @@ export async function fillContent(found: Found, open: () => number, keep: boolea
   }
 }
 
+/** Bytes of what a guest sees of an object. */
+export function sizeOf(found: Found): number {
+  return (found.copied?.stat ?? found.stat).size;
+}
+
+/** A copy whose content is the base's, whatever that is. */
+export function isMetadataOnly(found: Found | null): boolean {
+  return found?.copied?.follows === true;
+}
+
+/** The content of the overlay's file, wherever it lies: O_RDONLY descriptor, or a negative errno. */
 export function openOverlayFile(branches: Branches, path: string): number {
   const dirFd = openParent(branches.overlay.rootFd, path);
   if (dirFd < 0) return dirFd;
   const fd = openat(dirFd, baseName(path), READ_FLAGS);
   close(dirFd);
-  return fd;
+  const metacopy = fd < 0 ? null : metacopyAt(branches.overlay, fd, '');
+  if (metacopy === null) return fd;
+  close(fd);
+  const basePath = basePathOf(branches.overlay, path);
+  const hidden = metacopy.damaged || (metacopy.redirect === null && isUnderOpaque(branches.overlay, path));
+  const found = hidden ? -E.EIO : openBase(branches, contentPath(metacopy, basePath));
+  return found === -E.ENOENT ? -E.EIO : found;
 }
 
 /** The facts of an object in the form that the decision table takes. */
@@ -293,7 +331,7 @@ export function sideOf(found: Found): Side {
     mode: stat.mode & 0o7777,
     uid: stat.uid,
     gid: stat.gid,
-    size: isDirectory(stat.mode) ? 0 : stat.size,
+    size: isDirectory(stat.mode) ? 0 : sizeOf(found),
     rdev: device ? stat.rdevMajor * 2 ** 20 + stat.rdevMinor : 0,
     content: found.content,
     xattrs: hashXattrs(found.xattrs),

@@ -3,8 +3,10 @@
 // LOOKUP and GETATTR start a look; OPEN waits for it. What came of the last look is a verdict, which holds
 // until either side moves again.
 import { isDirectory, type Stat } from '../lib/stat.ts';
+import type { Origin } from '../versions/origin.ts';
 import { expireNode } from './expiry.ts';
 import { nodeAt } from './known.ts';
+import { metacopyOf } from './metacopy.ts';
 import {
   type Compared,
   type Found,
@@ -46,6 +48,7 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
   const { stat, baseStat, inBase } = found;
   const layer = inBase ? (parent.dir?.parts[found.part]?.layer ?? 0) : 0;
   const fingerprint = inBase ? baseFingerprint(union, layer, baseStat) : '';
+  const origin = originFor(originsOf(union, node, stat).list, basePath);
   node.compared = {
     overlayCtimeSec: stat.ctimeSec,
     overlayCtimeNsec: stat.ctimeNsec,
@@ -56,21 +59,23 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
     baseIno: baseStat.ino,
     baseSize: baseStat.size,
     baseMode: inBase ? baseStat.mode : 0,
-    stale: isStale(union, node, basePath, fingerprint),
+    stale: isStale(union, node, origin, fingerprint),
+    moved: origin !== null && origin.fingerprint !== fingerprint,
     fingerprint,
   };
   return node.compared;
 }
 
-function isStale(union: Union, node: Node, basePath: string, fingerprint: string): boolean {
-  const { stat, baseStat, inBase } = union.found;
+function isStale(union: Union, node: Node, origin: Origin | null, fingerprint: string): boolean {
+  const { baseStat, inBase } = union.found;
   if (node.dir !== null && (!inBase || isDirectory(baseStat.mode))) return false;
-  const origin = originFor(originsOf(union, node, stat).list, basePath);
   if (origin === null) return inBase;
   // A pin is off once the base is back at what it was, which a look has to say.
   if (origin.pin !== null) return !isPinned(origin.pin, fingerprint);
   if (origin.fingerprint !== fingerprint) return true;
-  return !origin.torn ? isRacy(baseStat, origin.taken) : true;
+  if (origin.torn) return true;
+  // What follows the base in any case has missed nothing.
+  return isRacy(baseStat, origin.taken) && metacopyOf(union, node) === null;
 }
 
 function holds(verdict: Verdict & { until: number }, fingerprint: string, stat: Stat): boolean {

@@ -106,6 +106,9 @@ export class NodeTable {
       compared: null,
       print: null,
       orphanFd: -1,
+      metacopy: undefined,
+      contentIno: 0,
+      dataFd: -1,
       cachedAt: null,
       watch: -1,
       switchedAt: 0,
@@ -268,6 +271,8 @@ export class NodeTable {
     node.origins = null;
     node.compared = null;
     node.cachedAt = null;
+    node.metacopy = undefined;
+    node.contentIno = 0;
     this.#objects[layer + 1] ??= new Map();
     this.#objects[layer + 1]?.set(node.ino, node);
   }
@@ -320,6 +325,7 @@ export class NodeTable {
     this.onDrop(node);
     this.closeDirectory(node);
     if (node.orphanFd >= 0) close(node.orphanFd);
+    if (node.dataFd >= 0) close(node.dataFd);
     if (node.successor !== null) this.letGo(node.successor);
     for (const place of node.names.splice(0)) {
       if (place.parent.dir?.children.get(place.name) === node) place.parent.dir.children.delete(place.name);
@@ -385,8 +391,10 @@ export class NodeTable {
     handle.fd = -1;
     if (writeFd >= 0) close(writeFd);
     // The last way to a file that has been removed, but that the kernel may still ask for.
-    const gone = node.names.length === 0 && node.successor === null && node.orphanFd < 0;
-    if (gone && node.handles.size === 0 && node.lookups > 0) node.orphanFd = fd;
+    const gone = node.names.length === 0 && node.successor === null;
+    const last = gone && node.handles.size === 0 && node.lookups > 0;
+    if (last && node.orphanFd < 0) node.orphanFd = fd;
+    else if (last && node.layer < 0 && handle.layer >= 0 && node.dataFd < 0) node.dataFd = fd;
     else if (fd >= 0) close(fd);
     this.#dropIfUnused(node);
   }

@@ -31,6 +31,8 @@ export interface UnionConfig {
   mergesLive: boolean;
   /** Directories of the base may be renamed, with a redirect. */
   redirectDir: boolean;
+  /** A change of metadata alone copies no content. Never so for ordinary users: see native-notes/overlay-format.md. */
+  metacopy: boolean;
   /** The base has an os-release: the scope of merges is narrower. */
   osTree: boolean;
   /** Largest file that is copied up, in bytes; EFBIG beyond. Infinity: no limit. */
@@ -50,6 +52,8 @@ export interface UnionHost {
   noticed(path: string, basePath: string): void;
   /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
+  /** Bytes that a later merge may want: to be put away. */
+  keepAncestor(bytes: Uint8Array): void;
   /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
   renamed(): void;
   /** Has the kernel told of a node, in the order of all that is told. */

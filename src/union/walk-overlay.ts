@@ -2,6 +2,7 @@
 // for reconciling everything.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readNames } from '../branch/listing.ts';
+import { type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, isWhiteout } from '../branch/whiteouts.ts';
@@ -9,7 +10,6 @@ import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import { isDirectory, isRegular, newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
-import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { CONTROL_NAME } from './place.ts';
 
@@ -24,8 +24,8 @@ export interface OverlayEntry {
   originDamaged: boolean;
   /** Of a directory. */
   opaque: boolean;
-  /** It carries metadata alone, and shows the content of the base. */
-  metacopy: boolean;
+  /** It carries metadata alone, and shows the content of the base; else null. */
+  metacopy: Metacopy | null;
 }
 
 /** Where the base has what is at a path of the union: elsewhere beneath a directory that was renamed. */
@@ -136,6 +136,6 @@ export function describe(
     origins: origins ?? [],
     originDamaged: origins === null,
     opaque: dir && isOpaque(overlay.marks, dirFd, name),
-    metacopy: isRegular(stat.mode) && typeof getxattr(dirFd, name, overlay.metacopy) !== 'number',
+    metacopy: isRegular(stat.mode) ? metacopyAt(overlay, dirFd, name) : null,
   };
 }

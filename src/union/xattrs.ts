@@ -5,7 +5,7 @@ import { splitNames } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { getxattr, listxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { killSetgid } from './attributes.ts';
-import { copyUp } from './copy-up.ts';
+import { copyUp, metadataAlone } from './copy-up.ts';
 import { locate } from './locate.ts';
 import { livingNode, type Node } from './node.ts';
 import type { Union } from './union.ts';
@@ -73,7 +73,9 @@ export function setAttribute(
   if (union.config.readOnly) return -E.EROFS;
   const name = outer(attr);
   if (name === null) return -E.EPERM;
-  const up = copyUp(union, livingNode(node), callerPid);
+  // A write would take this one away again, also the one that brings the content.
+  const wish = name === 'security.capability' ? undefined : metadataAlone;
+  const up = copyUp(union, livingNode(node), callerPid, wish);
   if (up < 0) return up;
   const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;
@@ -88,7 +90,7 @@ export function removeAttribute(union: Union, node: Node, attr: string, callerPi
   if (union.config.readOnly) return -E.EROFS;
   const name = outer(attr);
   if (name === null) return -E.ENODATA;
-  const up = copyUp(union, livingNode(node), callerPid);
+  const up = copyUp(union, livingNode(node), callerPid, metadataAlone);
   if (up < 0) return up;
   const at = locate(union, livingNode(node));
   if (typeof at === 'number') return at;

@@ -212,7 +212,7 @@ export const checks = {
     mtime: 'number',
     target: 'string?',
     xattrs: 'array',
-  } satisfies Record<Exclude<keyof VersionRef, 'origin' | 'rdev'>, FieldType>),
+  } satisfies Record<Exclude<keyof VersionRef, 'origin' | 'rdev' | 'metadataOnly'>, FieldType>),
   hash: shape({ content: 'string', time: 'number' }),
   count: shape({ last: 'number' }),
   intent: shape({ path: 'string' }),

@@ -58,6 +58,8 @@ export interface VersionRef {
   xattrs: [string, string][];
   /** base64 of the origin xattr that it carried. */
   origin?: string;
+  /** It had no content of its own, but followed the base's. */
+  metadataOnly?: true;
   /** Of a device. */
   rdev?: [major: number, minor: number];
 }

@@ -47,6 +47,26 @@ const cases: Case[] = [
     between: [['copy-up-after-rename', ': > f']],
   },
   {
+    what: 'a chmod of a base file',
+    act: 'chmod 600 f',
+    old: ['copy-metadata-before-rename'],
+    between: [['copy-metadata-after-rename', ':']],
+  },
+  {
+    what: 'the first write to a copy of metadata alone',
+    before: 'chmod 600 f',
+    act: 'echo guest >> f',
+    old: ['complete-data', 'complete-synced', 'complete-before-rename', 'complete-between'],
+    between: [['complete-after-rename', ':']],
+  },
+  {
+    what: 'a truncating open of a copy of metadata alone',
+    before: 'chmod 600 f',
+    act: 'echo guest > f',
+    old: ['complete-between'],
+    between: [['complete-after-rename', ': > f']],
+  },
+  {
     what: 'a copy-up of a file with two names',
     act: 'echo guest >> hard',
     old: ['copy-up-before-rename'],

@@ -119,6 +119,7 @@ for (const [program, options, seed] of [
   [kernel, '', 31],
   [kernel, 'redirect_dir=on', 32],
   [kernel, 'index=on,redirect_dir=follow', 34],
+  [kernel, 'metacopy=on,redirect_dir=on', 35],
   [fuseOverlayfs, '', 33],
 ] as const) {
   mountTest(

@@ -1,0 +1,45 @@
+// Copies of metadata alone, in overlayfs's form: a regular file of the overlay with holes for content and an
+// attribute that says so. Its content is what the layers beneath have, under its own name or where a redirect
+// says.
+import { E } from '../lib/errno.ts';
+import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
+import type { Overlay } from './overlay.ts';
+
+export interface Metacopy {
+  /** Where the content lies, as overlayfs writes it: absolute from the base's root, or a name beside; null: here. */
+  readonly redirect: string | null;
+  /** The attribute is none of overlayfs's: the content is nowhere. */
+  readonly damaged: boolean;
+}
+
+/** Version, length, flags and algorithm of a digest of fs-verity; the digest follows. */
+const HEADER = 4;
+
+/** What an overlay's file (by descriptor with '' as name, or by directory and name) says of itself; null: it is none. */
+export function metacopyAt(overlay: Overlay, dirFd: number, name: string): Metacopy | null {
+  const value = getxattr(dirFd, name, overlay.metacopy);
+  if (typeof value === 'number') return null;
+  const damaged = value.length > 0 && (value.length < HEADER || value[0] !== 0 || value[1] !== value.length);
+  const redirect = getxattr(dirFd, name, overlay.redirect);
+  const none = typeof redirect === 'number' || redirect.length === 0;
+  return { redirect: none ? null : redirect.toString('latin1'), damaged };
+}
+
+/** Without a digest, so that the content may be any. */
+export function setMetacopy(overlay: Overlay, dirFd: number, name: string): number {
+  return setxattr(dirFd, name, overlay.metacopy, Buffer.alloc(0), 0);
+}
+
+/** From now on the file's own content counts. */
+export function removeMetacopy(overlay: Overlay, dirFd: number, name: string): number {
+  const error = removexattr(dirFd, name, overlay.metacopy);
+  return error === -E.ENODATA ? 0 : error;
+}
+
+/** The base's path of the content of a copy that has its place at `basePath`. */
+export function contentPath(metacopy: Metacopy, basePath: string): string {
+  const { redirect } = metacopy;
+  if (redirect === null) return basePath;
+  if (redirect.startsWith('/')) return redirect.slice(1);
+  return basePath.slice(0, basePath.lastIndexOf('/') + 1) + redirect;
+}

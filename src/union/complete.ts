@@ -1,0 +1,120 @@
+// The first write to a copy of metadata alone brings its content, into the very file: all names and descriptors of
+// it stay what they are. A job writes and syncs the bytes, which nobody sees as long as the attribute says that
+// the content is the base's; taking that away is what makes them seen.
+import { removeMetacopy } from '../branch/metacopy.ts';
+import { removeRedirect } from '../branch/overlay.ts';
+import { E } from '../lib/errno.ts';
+import { newStat } from '../lib/stat.ts';
+import { O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR } from '../sys/constants.ts';
+import { close, dup, openat, reopen } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
+import { decodeOrigins } from '../versions/origin.ts';
+import { failPoint } from './fail-point.ts';
+import type { CompleteJob, JobResult } from './jobs.ts';
+import { locate } from './locate.ts';
+import { metacopyOf, openContent } from './metacopy.ts';
+import type { Handle, Node } from './node.ts';
+import { originFor } from './origin-list.ts';
+import { readOrigins, writeOrigins } from './origins.ts';
+import { basePathAt, pathAt } from './place.ts';
+import { publish } from './publish.ts';
+import { type Union, waitFor } from './union.ts';
+import { seenSource } from './version.ts';
+
+/** A descriptor that was opened on the base goes over to the overlay; should that fail, it reads on in the old bytes. */
+export function moveHandle(handle: Handle, fd: number): void {
+  if (fd < 0) return;
+  close(handle.fd);
+  handle.fd = fd;
+  handle.layer = -1;
+}
+
+/** WAIT, or a negative errno. `truncate`: the guest throws the content away, so none is copied. */
+export function complete(union: Union, node: Node, truncate: boolean, callerPid: number): number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const flags = O_RDWR | O_CLOEXEC;
+  const fd = at.name === '' ? reopen(at.dirFd, flags) : openat(at.dirFd, at.name, flags | O_NOFOLLOW);
+  if (fd < 0) return fd;
+  const job = jobFor(union, node, fd, truncate, callerPid);
+  if (typeof job === 'number') {
+    close(fd);
+    return job;
+  }
+  // The job closes its own.
+  const kept = dup(fd);
+  node.busy = union.host.startJob(job, (done) => {
+    node.busy = null;
+    const error = done.result < 0 ? done.result : publishContent(union, node, job, done, kept);
+    if (kept >= 0) close(kept);
+    union.table.release(node);
+    return error;
+  });
+  return waitFor(union, node.busy);
+}
+
+function jobFor(
+  union: Union,
+  node: Node,
+  fd: number,
+  truncate: boolean,
+  callerPid: number,
+): CompleteJob | number {
+  const place = node.names[0];
+  const here = place && metacopyOf(union, node)?.redirect === null;
+  const basePath = here ? basePathAt(place.parent, place.name) : null;
+  const path = place ? pathAt(place.parent, place.name) : null;
+  const source = openContent(union, node);
+  // What is thrown away need not be there.
+  if (typeof source === 'number' && !truncate) return source;
+  const sourceFd = typeof source === 'number' ? -1 : source.fd;
+  const stat = newStat();
+  if (sourceFd >= 0 && fstat(sourceFd, stat) === 0 && !truncate && stat.size > union.config.copyUpLimit) {
+    close(sourceFd);
+    return -E.EFBIG;
+  }
+  const origin = basePath === null ? null : originFor(readOrigins(union, fd, ''), basePath);
+  return {
+    kind: 'complete',
+    fd,
+    sourceFd,
+    layer: typeof source === 'number' ? '' : (union.layers[source.layer]?.identity ?? ''),
+    truncate,
+    seen: truncate && basePath !== null ? seenSource(union, basePath, callerPid) : null,
+    path: path ?? '',
+    basePath,
+    before: origin,
+    sync: !union.config.volatile && !truncate,
+    osTree: union.config.osTree,
+  };
+}
+
+/** The content is there: it counts from now on, and so does the version that it was copied from. */
+function publishContent(union: Union, node: Node, job: CompleteJob, done: JobResult, fd: number): number {
+  if (fd < 0) return fd;
+  const place = node.names[0];
+  const path = place ? pathAt(place.parent, place.name) : null;
+  const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
+  const list = readOrigins(union, fd, '');
+  const own = origin && path === job.path ? origin : null;
+  const notes =
+    own === null ? [] : [{ kind: 'copy-up' as const, path: job.path, time: Date.now(), origin: own }];
+  const error = publish(union, 'complete', notes, () => {
+    const others = list.filter((one) => one.path !== own?.path);
+    const written = own === null ? 0 : writeOrigins(union, fd, '', [...others, own]);
+    if (written < 0) return written;
+    failPoint('complete-between');
+    return removeMetacopy(union.overlay, fd, '');
+  });
+  if (error < 0) return error;
+  // Without the other attribute it says nothing.
+  removeRedirect(union.overlay, fd, '');
+  Object.assign(node, { metacopy: null, origins: null, compared: null, cachedAt: null });
+  union.kernel.changed(node, false);
+  if (node.dataFd >= 0) close(node.dataFd);
+  node.dataFd = -1;
+  for (const handle of node.handles) {
+    if (handle.layer >= 0 && !handle.through) moveHandle(handle, reopen(fd, O_RDONLY | O_CLOEXEC));
+  }
+  return 0;
+}
