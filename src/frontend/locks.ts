@@ -13,7 +13,8 @@ import type { Front } from './front.ts';
 
 export function lockHandlers(front: Front): Handlers {
   return {
-    GETLK: (r) => withLock(front, r, (lock) => getLock(r, lock)),
+    GETLK: (r) =>
+      isControl(r.nodeId) ? answerLock(r, free) : withLock(front, r, (lock) => getLock(r, lock)),
     SETLK: (r) =>
       withLock(front, r, (lock) => {
         const error = setLock(lock.handle.node, lock);
@@ -24,6 +25,10 @@ export function lockHandlers(front: Front): Handlers {
     FLUSH: (r) => flush(front, r),
   };
 }
+
+type Range = Pick<Lock, 'start' | 'end' | 'type' | 'pid'>;
+
+const free: Range = { start: 0, end: 0, type: F_UNLCK, pid: 0 };
 
 function ownerOf(low: number, high: number): string {
   return `${high} ${low}`;
@@ -40,7 +45,10 @@ function withLock(front: Front, r: FuseRequest, work: (lock: Lock) => number): n
 }
 
 function getLock(r: FuseRequest, lock: Lock): number {
-  const { start, end, type, pid } = testLock(lock.handle.node, lock) ?? { ...lock, type: F_UNLCK };
+  return answerLock(r, testLock(lock.handle.node, lock) ?? { ...lock, type: F_UNLCK });
+}
+
+function answerLock(r: FuseRequest, { start, end, type, pid }: Range): number {
   return writers.lk_out(r.replyView, PAYLOAD, { start, end, type, pid });
 }
 
