@@ -50,7 +50,7 @@ export const sizes = {
     packages: 8,
     copyUp: 128,
     guests: 64,
-    known: 10_000,
+    known: 50_000,
     idle: 4,
     updates: 5,
   },

@@ -63,9 +63,10 @@ const memory = {
     const { known } = bench.size;
     const prepare = ({ at }) => make(bench, 'tree', `${at.base}/tree`, known / 100, 100, 0);
     await withCell(bench, peer, place, { prepare }, async (cell) => {
+      // Memory is given back once it is quiet.
+      await sleep(QUIET_MS);
       const before = residentSet(cell);
       await work(cell, 'walk', 'tree');
-      // Memory is given back once it is quiet.
       await sleep(QUIET_MS);
       record('rss', { wall: before });
       record('rss-nodes', { wall: ((residentSet(cell) - before) * 100_000) / known });
@@ -78,7 +79,7 @@ const idle = {
   on: 'tmpfs',
   peers: withDaemon,
   rounds: 1,
-  rows: [{ key: 'pss', name: 'PSS of thirty idle mounts, per mount', unit: 'MiB', value: true }],
+  rows: [{ key: 'pss', name: 'PSS of many idle mounts, per mount', unit: 'MiB', value: true }],
   async measure(bench, peer, place, record) {
     const cells = [];
     try {
@@ -141,7 +142,7 @@ const copyUp = {
   rows: [
     {
       key: 'copy-up',
-      name: 'copy-up of 1 GiB (directory: cp), fdatasync',
+      name: 'copy-up of a big file (dir: cp) and fdatasync',
       unit: 's',
       value: true,
       goals: [{ peer: 'dir', most: 1.1, metric: 'wall' }],
