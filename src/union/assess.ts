@@ -10,9 +10,11 @@ import {
   type Look,
   type TextOutcome,
 } from '../merge/decide.ts';
-import { mergeText } from '../merge/index.ts';
+import { mergeText, type TextMerge } from '../merge/index.ts';
 import { looksBinary, MAX_TEXT, mergeable, policyOf } from '../merge/policy.ts';
 import type { Store } from '../versions/store.ts';
+import { isLong, type MergeThread } from './merge-thread.ts';
+import type { MergeInput } from './merge-worker.ts';
 import { isRacy } from './origin-list.ts';
 import {
   ancestorSide,
@@ -44,6 +46,8 @@ export interface View {
   /** The bytes at origin, where they are at hand and were asked for. */
   ancestorBytes: Buffer | null;
   ancestorXattrs: XattrSet | null;
+  /** The merge of the three contents, once it has been made. */
+  merge: TextMerge | null;
 }
 
 export interface Assessed {
@@ -78,6 +82,7 @@ export async function viewOf(context: AssessContext, path: string, basePath: str
     ancestorContent,
     ancestorBytes: null,
     ancestorXattrs: origin === null ? null : await xattrsAtOrigin(context.store, origin.xattrs),
+    merge: null,
   };
 }
 
@@ -91,6 +96,7 @@ async function xattrsAtOrigin(store: Store, hash: string): Promise<XattrSet | nu
 /** Reads and hashes both contents, and the ancestor's bytes where a line merge may want them. */
 export async function loadContents(context: AssessContext, view: View): Promise<void> {
   const { overlay, base, path } = view;
+  view.merge = null;
   const keep = (size: number) => mergeable(path, context.osTree, size);
   const follows = isMetadataOnly(overlay.object);
   if (overlay.object !== null) {
@@ -127,6 +133,7 @@ export async function assess(
   view: View,
   conditions: Conditions,
   pinned: Look['pinned'],
+  merger: MergeThread,
 ): Promise<Assessed> {
   const merged: { value: Assessed['merged'] } = { value: null };
   if (isMetadataOnly(view.overlay.object) && view.base.object === null) await loadContents(context, view);
@@ -137,9 +144,27 @@ export async function assess(
   if (decision.do === 'pending' && decision.reason === 'hashing') {
     await loadContents(context, view);
     look = lookOf(context, view, conditions, pinned, merged);
+    if (wantsMerge(look)) await mergeAhead(view, merger);
     decision = decide(look);
   }
   return { view, look, decision, merged: merged.value };
+}
+
+/** Whether the decision hangs on the merge of the texts. */
+function wantsMerge(look: Look): boolean {
+  let asked = false;
+  const text = (): TextOutcome => {
+    asked = true;
+    return 'conflict';
+  };
+  decide({ ...look, text });
+  return asked;
+}
+
+/** A long merge is made elsewhere, before it is asked for here. */
+async function mergeAhead(view: View, merger: MergeThread): Promise<void> {
+  const input = textsOf(view);
+  if (typeof input !== 'string' && isLong(input)) view.merge = await merger.merge(input);
 }
 
 export function lookOf(
@@ -183,7 +208,8 @@ function directoryFacts(branches: Branches, view: View): DirectoryFacts {
   };
 }
 
-function textOutcome(view: View, merged: { value: Assessed['merged'] }): TextOutcome {
+/** The three texts, or why there is nothing to merge. */
+function textsOf(view: View): MergeInput | TextOutcome {
   const { overlay, base, ancestorBytes } = view;
   const o = overlay.object;
   const b = base.object;
@@ -193,10 +219,17 @@ function textOutcome(view: View, merged: { value: Assessed['merged'] }): TextOut
   if (looksBinary(o.bytes) || looksBinary(b.bytes)) return 'binary';
   if (ancestorBytes === null) return 'no-ancestor';
   if (looksBinary(ancestorBytes)) return 'binary';
-  const { conflict, out } = mergeText(ancestorBytes, o.bytes, b.bytes);
+  return { ancestor: ancestorBytes, overlay: o.bytes, base: b.bytes };
+}
+
+function textOutcome(view: View, merged: { value: Assessed['merged'] }): TextOutcome {
+  const texts = textsOf(view);
+  if (typeof texts === 'string') return texts;
+  view.merge ??= mergeText(texts.ancestor, texts.overlay, texts.base);
+  const { conflict, out } = view.merge;
   merged.value = { clean: !conflict, bytes: out };
   if (conflict) return 'conflict';
-  return checkMerged(view.path, out, [o.bytes, b.bytes]) === null ? 'clean' : 'check-failed';
+  return checkMerged(view.path, out, [texts.overlay, texts.base]) === null ? 'clean' : 'check-failed';
 }
 
 /** What can be offered as "merged" in a conflict; null where there is nothing sensible. */

@@ -13,6 +13,7 @@ import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, isCurrent, loadContents, type View, viewOf } from './assess.ts';
 import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } from './carry-out.ts';
 import { AGAIN, base64, type CarryContext, type Outcome, record, stepOf } from './carrying.ts';
+import { MergeThread } from './merge-thread.ts';
 import type { Verdict } from './node.ts';
 import { isPinned, originFor, pinOf } from './origin-list.ts';
 import { Settling } from './settling.ts';
@@ -54,6 +55,7 @@ export class Reconciler {
   readonly #parts: ReconcilerParts;
   readonly #log: Log;
   readonly #settling: Settling;
+  readonly #merger: MergeThread;
   /** The last look of each path or set that is under way. */
   readonly #queues = new Map<string, Promise<unknown>>();
   baseState: Conditions['baseState'] = 'accepted';
@@ -66,6 +68,7 @@ export class Reconciler {
     this.#parts = parts;
     this.#log = parts.log;
     this.#settling = new Settling(parts.settleMs);
+    this.#merger = new MergeThread(parts.log);
   }
 
   /** Runs `work` when no other look at the path (or its set) is under way. */
@@ -309,7 +312,7 @@ export class Reconciler {
       locked: false,
     };
     const pinned = options.unpinned === view.path ? null : await this.#pinned(view);
-    return { assessed: await assess(this.#assessContext, view, conditions, pinned), waitMs };
+    return { assessed: await assess(this.#assessContext, view, conditions, pinned, this.#merger), waitMs };
   }
 
   /** The serving thread asks again in the last step; this spares the work. */
