@@ -38,6 +38,9 @@ class Guest {
   #mount: Mount | null = null;
   #agent: Agent | null = null;
   #verbs: Verbs | null = null;
+  #killed = false;
+  /** It dies in the next merge, or in what else is carried out like one. */
+  dies = false;
 
   constructor(layers: Layers, name: string, base: Tree, reached: (row: string) => void) {
     this.#base = layers.base;
@@ -48,6 +51,7 @@ class Guest {
   }
 
   async start(death: string | null): Promise<void> {
+    this.dies = death !== null;
     const env = death === null ? {} : { KASANE_FAIL: death };
     const layers = { base: this.#base, overlay: this.#overlay, mountPoint: this.mnt };
     this.#mount = await startMount({ ...layers, env });
@@ -57,6 +61,7 @@ class Guest {
 
   async stop(how: 'umount' | 'kill'): Promise<void> {
     await this.#agent?.stop();
+    this.#killed ||= how === 'kill';
     if (how === 'kill') await this.#mount?.kill();
     else await this.#mount?.umount();
     this.model.restarted();
@@ -110,6 +115,8 @@ class Guest {
     }
     this.model.readAll();
     const open = (await this.#verbs?.conflicts())?.map(({ path }) => path).sort() ?? [];
+    if (this.#killed) this.model.killed(open);
+    this.#killed = false;
     const conflicts = this.model.conflicts();
     if (open.join() !== conflicts.join()) {
       const odd = [...open, ...conflicts].filter((path) => !open.includes(path) || !conflicts.includes(path));
@@ -153,7 +160,7 @@ async function guestStep(guest: Guest, random: Random, editor: BaseEditor): Prom
   const { files, dirs, all } = placesOf(guest.model.view());
   const kinds = ['in place', 'replace', 'replace', 'create', 'create', 'chmod', 'unlink', 'rename file'];
   const { model } = guest;
-  const conflicts = model.conflicts().filter((path) => model.isShown(path));
+  const conflicts = guest.dies ? [] : model.conflicts().filter((path) => model.isShown(path));
   if (conflicts.length > 0 && random.chance(0.25)) {
     const [path, take] = [random.of(conflicts) as string, random.of(['overlay', 'base'] as const)];
     await guest.resolve(path, take);
