@@ -58,8 +58,7 @@ export function chooseCoherence(
     return check('coherence is check: clients of an exported mount come by handles, not by names');
   }
   const remote = options.bases.map(typeOf).find((type) => type !== null) ?? null;
-  if (wish.mode === 'auto' && remote === null) return check(null);
-  if (remote === null) return notify(null);
+  if (remote === null) return wish.mode === 'auto' ? check(null) : notify(null);
   if (wish.mode === 'auto')
     return check(`coherence is check: the base lies on ${remote}, which tells of no changes`);
   return notify(

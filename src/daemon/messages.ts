@@ -83,7 +83,9 @@ export type ToWorker =
   | { kind: 'fill'; path: string; fingerprint: string; content: string }
   | { kind: 'layer'; layer: BaseLayer }
   | { kind: 'accepted'; accepted: boolean }
-  | { kind: 'nodes'; from: number; to: number };
+  | { kind: 'nodes'; from: number; to: number }
+  /** Nobody tells the kernel of changes any more. */
+  | { kind: 'unheard' };
 
 export type FromWorker =
   /** `negotiated`: null where libfuse has done so. */

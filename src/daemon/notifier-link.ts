@@ -13,6 +13,7 @@ export class NotifierLink {
   readonly #kernel: KernelView;
   readonly #confirming = new Map<number, () => void>();
   #next = 1;
+  #silent = false;
 
   constructor(port: MessagePort | null, kernel: KernelView) {
     this.#port = port;
@@ -27,10 +28,21 @@ export class NotifierLink {
 
   /** `done` is called in a later drain(), when the kernel has been told of the node and of all before. */
   confirm(node: Node, done: () => void): void {
+    if (this.#silent) {
+      done();
+      return;
+    }
     const confirm = this.#next++;
     this.#confirming.set(confirm, done);
     this.#kernel.changed(node, false);
     this.#post({ batch: this.#kernel.take() ?? nothing, confirm });
+  }
+
+  /** Nobody hears us any more: who waits for the kernel to be told waits in vain. */
+  silence(): void {
+    this.#silent = true;
+    for (const done of this.#confirming.values()) done();
+    this.#confirming.clear();
   }
 
   drain(): void {

@@ -18,6 +18,7 @@ const AGAIN_MS = [20, 500];
 function run(start: NotifierStart): void {
   const { deviceFd, wakeFd, port } = start;
   if (unshareDescriptors() === 0) closeOthers(deviceFd);
+  parentPort?.postMessage('ready');
   port.on('message', ({ batch, confirm }: ToNotifier) => {
     const known = writeAll(deviceFd, batch, () => true);
     if (confirm !== 0) {

@@ -4,15 +4,18 @@ import type { Log } from '../lib/log.ts';
 import type { NotifierStart } from './messages.ts';
 
 /** It holds little: a small heap, and a thread whose memory is not to be noticed. */
-const HEAP_MB = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
+const HEAP_MB = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 };
 
 export interface Notifier {
   /** To be given to the serving worker. */
   port: MessagePort;
+  /** It has descriptors of its own by then. */
+  ready: Promise<void>;
+  /** It has ended: asked to, or by a mistake of its own. */
+  gone: Promise<void>;
   stop(): void;
 }
 
-/** Before any descriptor is opened that is not to outlive a killed daemon. */
 export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
   const { port1, port2 } = new MessageChannel();
   const start: NotifierStart = { deviceFd, wakeFd, port: port2 };
@@ -22,9 +25,18 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
     resourceLimits: HEAP_MB,
   });
   worker.on('error', (error) => log.error(`notifier: ${error.stack ?? error.message}`));
+  const gone = new Promise<void>((resolve) => {
+    worker.once('exit', () => resolve());
+  });
+  const first = new Promise<void>((resolve) => {
+    worker.once('message', () => resolve());
+  });
+  const ready = Promise.race([first, gone]);
   worker.unref();
   return {
     port: port1,
+    ready,
+    gone,
     stop: () => worker.postMessage('stop'),
   };
 }

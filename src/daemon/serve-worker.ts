@@ -59,6 +59,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onInterrupt: (token) => interrupted(front, token),
     onDestroy: () => {},
   });
+  serving.onUnheard = () => voice.silence();
   serving.onRotate = () => shrinker.look(union.table.size);
   serving.metrics = () => front.server.metrics();
   let how: string;

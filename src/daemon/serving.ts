@@ -78,6 +78,8 @@ export interface Serving {
   readonly seenLog: SeenLog | null;
   /** The journal has been given away, which happens about once a second while the guest changes something. */
   onRotate: () => void;
+  /** Nobody hears what the kernel is to be told. */
+  onUnheard: () => void;
   /** What has been answered so far. */
   metrics: () => OpcodeCounters[];
 }
@@ -109,7 +111,18 @@ export function openServing(start: ServingStart, send: (message: FromWorker) => 
   const learnt = loadHardLinks(union);
   if (learnt < 0) host.log.error(`links/ cannot be read (${errnoName(learnt)})`);
   if (seenLog !== null) restoreSeen(union, seenLog.take());
-  return { start, host, union, mint, identity, seenLog, onRotate: () => {}, metrics: () => [] };
+  const nothing = () => {};
+  return {
+    start,
+    host,
+    union,
+    mint,
+    identity,
+    seenLog,
+    onRotate: nothing,
+    onUnheard: nothing,
+    metrics: () => [],
+  };
 }
 
 /** The last word to the main thread. */
@@ -185,6 +198,10 @@ function take(serving: Serving, message: ToWorker): void {
       union.baseAccepted = message.accepted;
       union.verdicts.clear();
       expireAll(union);
+      return;
+    case 'unheard':
+      union.kernel.keeping = 'none';
+      serving.onUnheard();
       return;
     case 'nodes':
       mint.add(message);

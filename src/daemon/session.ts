@@ -54,6 +54,7 @@ import type { Notifier } from './notifier.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
 import { openTransport, type Transport } from './transport.ts';
 import { createVerbs } from './verbs.ts';
+import { startWatchdog, type Watchdog } from './watchdog.ts';
 import { WorkerLink } from './worker-link.ts';
 
 const NODE_BLOCK = 1_000_000;
@@ -93,6 +94,7 @@ class Session {
   /** null: the kernel keeps nothing, so it need not be told. */
   readonly #notifier: Notifier | null;
   #coherence: Coherence;
+  #watchdog: Watchdog | null = null;
   readonly #folding: Folding;
   readonly #base: BaseExchange;
   readonly #verbs: Verbs;
@@ -314,6 +316,9 @@ class Session {
       this.#coherence = tooOld(negotiated.kernelMinor);
       this.notes.push(this.#coherence.note ?? '');
     }
+    await this.#notifier?.ready;
+    void this.#notifier?.gone.then(() => this.#link.send({ kind: 'unheard' }));
+    if (this.#notifier !== null) this.#watchdog = startWatchdog(this.#options.mountPoint, this.#log);
     // An open conflict may be over by now: the next access looks.
     for (const { path } of this.#store.conflicts.all())
       this.#link.send({ kind: 'verdict', path, verdict: unseen });
@@ -355,6 +360,7 @@ class Session {
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
     this.#notifier?.stop();
+    this.#watchdog?.dismiss();
     places.stop();
     sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);

@@ -37,7 +37,7 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
     else if (name === '') ofDirectory(union, node, mask);
     else if (name.startsWith('.wh.')) hidingChanged(union, node);
     else if ((mask & COMES_OR_GOES) !== 0) nameChanged(union, node, name);
-    else if (union.table.child(node, name)) expirePlace(union, node, name, true);
+    else expirePlace(union, node, name, true);
   }
 }
 

@@ -78,6 +78,7 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
   const moved = state === IN_BASE && !union.table.shows(node, node.layer, stat);
   if (state !== IN_BASE || type !== node.type || (moved && node.handles.size > 0)) {
     if (wish.byName) return -E.ESTALE;
+    union.kernel.expire(place.parent, place.name);
     union.table.leave(node, place.parent, place.name);
     return copyUpOrphan(union, node);
   }

@@ -54,7 +54,10 @@ export function replaceLayer(union: Union, layer: BaseLayer): void {
   union.fds.clear();
   for (const node of union.table.nodes()) {
     if (node.dir === null) {
-      if (node.layer === layer.index && node.handles.size > 0) union.table.part(node);
+      if (node.layer !== layer.index || node.handles.size === 0) continue;
+      // Its names are not beneath their directories any more.
+      expireNode(union, node, false);
+      union.table.part(node);
       continue;
     }
     for (const part of node.dir.parts) closePart(part);

@@ -63,6 +63,7 @@ export function anyHandle(node: Node): Handle {
 export function leavePlace(union: Union, node: Node): boolean {
   const [first, other] = node.names;
   if (node.dir !== null || !first || !other) return false;
+  union.kernel.expire(first.parent, first.name);
   union.table.leave(node, first.parent, first.name);
   return true;
 }

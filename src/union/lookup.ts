@@ -141,7 +141,8 @@ function fillKept(union: Union, node: Node, parent: Node, name: string): number 
   const fd = node.dir?.parts[0]?.fd ?? -1;
   const looked = fresh && fd >= 0 ? fstat(fd, found.stat) : 0;
   fillEntry(union, node, found.stat);
-  union.entry.keepName = settled;
+  // What a renamed directory of the base shows is found by a look-up of its name alone.
+  union.entry.keepName = settled && !node.dir?.elsewhere;
   union.entry.keepAttributes &&= settled && looked === 0;
   return 0;
 }
@@ -203,7 +204,9 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
 
 function leaveOthers(union: Union, node: Node, parent: Node, name: string): void {
   for (const place of [...node.names]) {
-    if (place.parent !== parent || place.name !== name) union.table.leave(node, place.parent, place.name);
+    if (place.parent === parent && place.name === name) continue;
+    union.kernel.expire(place.parent, place.name);
+    union.table.leave(node, place.parent, place.name);
   }
 }
 

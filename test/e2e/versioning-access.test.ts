@@ -75,45 +75,51 @@ mountTest('a file that the base replaces again and again is never seen torn, nor
 );
 
 mountTest('what the base removes is gone at once, and what it puts there instead is what is seen', () =>
-  withGuest({ files: { 'd/keep': '', 'd/sub/x': 'x\n' } }, async (guest) => {
-    const watcher = startAgent();
-    const storms: Promise<unknown>[] = [];
-    const paths = ['f', 'sub', 'sub/x', 'keep'].map((name) => guest.at(`d/${name}`));
-    const agent = startAgent();
-    const kind = async (name: string) => {
-      try {
-        const { mode, size } = await agent.call<{ mode: number; size: number }>('lstatSync', guest.at(name));
-        return `${(mode & 0o170000) === 0o040000 ? 'dir' : 'file'} ${(mode & 0o170000) === 0o040000 ? '' : size}`.trim();
-      } catch (error) {
-        return (error as { code: string }).code;
-      }
-    };
-    const names = () => agent.call<string[]>('readdirSync', guest.at('d'));
-    await guest.changeBase(async () => {
-      for (let i = 0; i < 60; i++) {
-        // Somebody else keeps all of it in the kernel's caches.
-        if (i % 20 === 0) storms.push(watcher.call('statStormLoose', paths, 300));
-        const file = `${guest.base}/d/f`;
-        fs.writeFileSync(file, 'x'.repeat(i + 1));
-        expect(await kind('d/f')).toBe(`file ${i + 1}`);
-        fs.rmSync(file);
-        expect(await kind('d/f')).toBe('ENOENT');
-        expect(await names()).not.toContain('f');
-        fs.mkdirSync(file);
-        expect(await kind('d/f')).toBe('dir');
-        fs.rmdirSync(file);
-        expect(await kind('d/f')).toBe('ENOENT');
-        fs.renameSync(`${guest.base}/d/sub`, `${guest.base}/d/other`);
-        expect(await kind('d/sub/x')).toBe('ENOENT');
-        expect(await names()).toEqual(['keep', 'other'].sort());
-        fs.renameSync(`${guest.base}/d/other`, `${guest.base}/d/sub`);
-        expect(await kind('d/sub/x')).toBe('file 2');
-      }
-    });
-    await Promise.all(storms);
-    await watcher.stop();
-    await agent.stop();
-  }),
+  withGuest(
+    { files: { 'd/keep': '', 'd/sub/x': 'x\n' }, options: ['--coherence', 'check'] },
+    async (guest) => {
+      const watcher = startAgent();
+      const storms: Promise<unknown>[] = [];
+      const paths = ['f', 'sub', 'sub/x', 'keep'].map((name) => guest.at(`d/${name}`));
+      const agent = startAgent();
+      const kind = async (name: string) => {
+        try {
+          const { mode, size } = await agent.call<{ mode: number; size: number }>(
+            'lstatSync',
+            guest.at(name),
+          );
+          return `${(mode & 0o170000) === 0o040000 ? 'dir' : 'file'} ${(mode & 0o170000) === 0o040000 ? '' : size}`.trim();
+        } catch (error) {
+          return (error as { code: string }).code;
+        }
+      };
+      const names = () => agent.call<string[]>('readdirSync', guest.at('d'));
+      await guest.changeBase(async () => {
+        for (let i = 0; i < 60; i++) {
+          // Somebody else keeps all of it in the kernel's caches.
+          if (i % 20 === 0) storms.push(watcher.call('statStormLoose', paths, 300));
+          const file = `${guest.base}/d/f`;
+          fs.writeFileSync(file, 'x'.repeat(i + 1));
+          expect(await kind('d/f')).toBe(`file ${i + 1}`);
+          fs.rmSync(file);
+          expect(await kind('d/f')).toBe('ENOENT');
+          expect(await names()).not.toContain('f');
+          fs.mkdirSync(file);
+          expect(await kind('d/f')).toBe('dir');
+          fs.rmdirSync(file);
+          expect(await kind('d/f')).toBe('ENOENT');
+          fs.renameSync(`${guest.base}/d/sub`, `${guest.base}/d/other`);
+          expect(await kind('d/sub/x')).toBe('ENOENT');
+          expect(await names()).toEqual(['keep', 'other'].sort());
+          fs.renameSync(`${guest.base}/d/other`, `${guest.base}/d/sub`);
+          expect(await kind('d/sub/x')).toBe('file 2');
+        }
+      });
+      await Promise.all(storms);
+      await watcher.stop();
+      await agent.stop();
+    },
+  ),
 );
 
 mountTest('a look without an open answers at once and starts the merge; an open waits for it', () =>

@@ -2,10 +2,24 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as readline from 'node:readline';
+import { changeStorm } from './base-storm.mjs';
 import { lookAt } from './look.mjs';
 
 const own = {
   lookAt,
+  changeStorm,
+  /** Looks at a tree that changes meanwhile, for that many milliseconds. */
+  lookStorm(path, probes, milliseconds) {
+    const end = performance.now() + milliseconds;
+    while (performance.now() < end) {
+      try {
+        lookAt(path, probes);
+      } catch (error) {
+        if (error.code === undefined) throw error;
+      }
+    }
+    return null;
+  },
   /** All of an open file from its start. */
   readWhole(fd) {
     const chunks = [];

@@ -115,8 +115,13 @@ export function editorTest(name: string, kinds: readonly UpdateKind[]): void {
   mountTest(
     `${name}: an update before, between and after is merged, and is never lost in silence`,
     () =>
-      withGuest({ files: Object.fromEntries(cases.map((one) => [one.name, text()])) }, (guest) =>
-        tryAll(guest, editor, cases),
+      // An update between an editor's look at the file and its write, which it may take for a danger, is one at once.
+      withGuest(
+        {
+          files: Object.fromEntries(cases.map((one) => [one.name, text()])),
+          options: ['--coherence', 'check'],
+        },
+        (guest) => tryAll(guest, editor, cases),
       ),
     { commands: editor.commands ?? [], timeout: 120_000 },
   );

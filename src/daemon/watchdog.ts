@@ -1,0 +1,50 @@
+// A process without threads that aborts the connection when the daemon dies without a word: a thread of the daemon's
+// that waits in the kernel to write a notification cannot be killed before, and as long as it lives clients wait for
+// answers. A shell that reads from a pipe is enough.
+import { spawn } from 'node:child_process';
+import { readMountInfo } from '../control/mountinfo.ts';
+import { errnoName } from '../lib/errno.ts';
+import type { Log } from '../lib/log.ts';
+import { AT_FDCWD, O_WRONLY } from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
+import { detachedFilesystem } from '../sys/mount.ts';
+
+/** The end of the pipe without a line is the daemon's death. Signals to the daemon's group are not for it. */
+const SCRIPT = "trap '' INT TERM HUP; read -r bye || echo 1 >&3";
+
+export interface Watchdog {
+  /** It goes, and does nothing. */
+  dismiss(): void;
+}
+
+/** null, and a line in the log, where the connection cannot be aborted. */
+export function startWatchdog(mountPoint: string, log: Log): Watchdog | null {
+  const minor = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor ?? -1;
+  const fd = openAbort(minor);
+  if (fd < 0) {
+    log.warn(`no watchdog: the connection ${minor} cannot be aborted (${errnoName(fd)})`);
+    return null;
+  }
+  // The descriptor is of this connection alone: the number may be another one's by then.
+  const child = spawn('/bin/sh', ['-c', SCRIPT], {
+    cwd: '/',
+    stdio: ['pipe', 'ignore', 'ignore', fd],
+    detached: true,
+  });
+  close(fd);
+  child.on('error', (error) => log.warn(`no watchdog: ${error.message}`));
+  child.stdin?.on('error', () => log.warn('the watchdog has gone'));
+  child.unref();
+  return { dismiss: () => void child.stdin?.end('bye\n') };
+}
+
+function openAbort(minor: number): number {
+  const known = openat(AT_FDCWD, `/sys/fs/fuse/connections/${minor}/abort`, O_WRONLY);
+  if (known >= 0) return known;
+  // Nobody has mounted fusectl: here it is mounted nowhere, for root.
+  const control = detachedFilesystem('fusectl');
+  if (control < 0) return known;
+  const fd = openat(control, `${minor}/abort`, O_WRONLY);
+  close(control);
+  return fd;
+}

@@ -1,0 +1,122 @@
+// What a change of the base must not do: detach what is mounted inside the union, be lost with the kernel's events,
+// or leave a client waiting when the daemon dies. And the whole base may be another one from one moment to the next.
+import * as fs from 'node:fs';
+import { expect } from 'vitest';
+import { startAgent } from '../lib/agent.ts';
+import { dpkgReplace } from '../lib/base-update.ts';
+import { withLayers, withMount } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { runOk, waitUntil } from '../lib/run.ts';
+
+const options = ['--coherence', 'notify'];
+/** Above the kernel's limit of events that wait. */
+const MANY = Number(fs.readFileSync('/proc/sys/fs/inotify/max_queued_events', 'utf8')) + 1000;
+
+/** More events than the kernel keeps, while the daemon does not read them. */
+function overflow(pid: number, dir: string): void {
+  process.kill(pid, 'SIGSTOP');
+  // Equal events one behind the other are one: so two in turn.
+  for (let i = 0; i < MANY; i++) fs.utimesSync(`${dir}/${i % 2 === 0 ? 'odd' : 'even'}`, i, i);
+}
+
+mountTest('what is mounted in the union stays when the base changes, and when events are lost', () =>
+  withLayers(async (layers) => {
+    const { base, mnt } = layers;
+    fs.mkdirSync(`${base}/dir/deep`, { recursive: true });
+    fs.mkdirSync(`${base}/proc`);
+    for (const name of ['file', 'other', 'odd', 'even', 'dir/x'])
+      fs.writeFileSync(`${base}/${name}`, 'one\n');
+    await withMount({ ...layers, options }, async (mount) => {
+      const agent = startAgent();
+      const read = (name: string) => agent.call<string>('readFileSync', `${mnt}/${name}`, 'utf8');
+      await runOk('mount', ['-t', 'tmpfs', 'kasane-test', `${mnt}/dir`]);
+      fs.writeFileSync(`${layers.dir}/bound`, 'bound\n');
+      await runOk('mount', ['--bind', `${layers.dir}/bound`, `${mnt}/file`]);
+      await runOk('mount', ['-t', 'proc', 'kasane-test', `${mnt}/proc`]);
+      try {
+        fs.writeFileSync(`${mnt}/dir/inside`, 'inside\n');
+        const kept = async () => {
+          expect(await read('dir/inside')).toBe('inside\n');
+          expect(await read('proc/self/comm')).toBe('node\n');
+          expect(await agent.call('readdirSync', `${mnt}/dir`)).toEqual(['inside']);
+          expect(await read('file')).toBe('bound\n');
+        };
+        await dpkgReplace(`${base}/file`, 'two\n');
+        for (const name of ['dir', 'proc']) fs.chmodSync(`${base}/${name}`, 0o711);
+        fs.writeFileSync(`${base}/dir/new`, 'new\n');
+        await dpkgReplace(`${base}/other`, 'three\n');
+        expect(await waitUntil(async () => (await read('other')) === 'three\n')).toBe(true);
+        await kept();
+        overflow(mount.pid, base);
+        await dpkgReplace(`${base}/other`, 'four\n');
+        fs.writeFileSync(`${base}/late`, 'late\n');
+        process.kill(mount.pid, 'SIGCONT');
+        expect(await waitUntil(async () => (await read('other')) === 'four\n')).toBe(true);
+        expect(await waitUntil(() => agent.call<boolean>('existsSync', `${mnt}/late`))).toBe(true);
+        await kept();
+      } finally {
+        await agent.stop();
+        for (const name of ['proc', 'file', 'dir']) await runOk('umount', ['-l', `${mnt}/${name}`]);
+      }
+    });
+  }),
+);
+
+mountTest('another tree in the base’s place shows, also to who asks nothing of the daemon', () =>
+  withLayers(async (layers) => {
+    const { base, mnt, dir } = layers;
+    const fill = (root: string, word: string) => {
+      fs.mkdirSync(`${root}/dir/deep`, { recursive: true });
+      for (const name of ['a', 'dir/deep/b', word]) fs.writeFileSync(`${root}/${name}`, `${word}\n`);
+    };
+    fill(base, 'old');
+    fill(`${dir}/next`, 'new');
+    await withMount({ ...layers, options }, async () => {
+      const agent = startAgent();
+      const see = async () => [
+        await agent.call<string>('readFileSync', `${mnt}/dir/deep/b`, 'utf8'),
+        ...(await agent.call<string[]>('readdirSync', mnt)).sort(),
+        await agent.call<boolean>('existsSync', `${mnt}/old`),
+        await agent.call<boolean>('existsSync', `${mnt}/new`),
+      ];
+      expect(await see()).toEqual(['old\n', 'a', 'dir', 'old', true, false]);
+      fs.renameSync(base, `${dir}/before`);
+      fs.renameSync(`${dir}/next`, base);
+      const now = ['new\n', 'a', 'dir', 'new', false, true];
+      let seen: unknown[] = [];
+      const right = async () => {
+        seen = await see();
+        return JSON.stringify(seen) === JSON.stringify(now);
+      };
+      await waitUntil(right);
+      expect(seen).toEqual(now);
+      await agent.stop();
+    });
+  }),
+);
+
+mountTest('a daemon that is killed amidst changes of its base leaves no client waiting', () =>
+  withLayers(async (layers) => {
+    const { base, mnt } = layers;
+    const names = Array.from({ length: 50 }, (_, i) => `f${i}`);
+    for (const name of names) fs.writeFileSync(`${base}/${name}`, 'one\n');
+    await withMount({ ...layers, options }, async (mount) => {
+      const agents = [startAgent(), startAgent()];
+      const paths = names.map((name) => `${mnt}/${name}`);
+      const storms = agents.map((agent) => agent.call('statStormLoose', [...paths, `${mnt}/none`], 1000));
+      const end = performance.now() + 500;
+      for (let i = 0; performance.now() < end; i++) {
+        await dpkgReplace(`${base}/${names[i % names.length]}`, `${i}\n`);
+      }
+      process.kill(mount.pid, 'SIGKILL');
+      await Promise.all(storms);
+      // Not ETIMEDOUT: it was answered. A name that nobody has asked for, which the kernel cannot know.
+      for (const agent of agents) {
+        await expect(agent.call('statSync', `${mnt}/unknown`)).rejects.toMatchObject({ code: 'ENOTCONN' });
+        await agent.stop();
+      }
+    });
+    const left = await runOk('sh', ['-c', 'ps -eo args | grep -c "[r]ead -r bye .* echo 1" || true']);
+    expect(left.trim()).toMatch(/^\d+$/);
+  }),
+);

@@ -1,0 +1,69 @@
+// A random mixture of changes of a base, as fast as they can be made; the same for the same seed. For a child process.
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs';
+
+function generator(seed) {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+/** A content whose first line says how long it is and what the rest hashes to (agent-child.mjs, readVersions). */
+export function version(word) {
+  const rest = `${word}\n`.repeat(1 + (word.length % 7) * 40);
+  const hash = createHash('md5').update(rest).digest('hex');
+  for (let size = rest.length + hash.length + 3; ; size++) {
+    const whole = `${size} ${hash}\n${rest}`;
+    if (whole.length === size) return whole;
+  }
+}
+
+const rename = (from, to) => fs.renameSync(from, to);
+
+/** Each gets the tree's root and two paths in it, either of which may be anything or nothing. */
+const kinds = [
+  (a, _, i) => fs.writeFileSync(a, `in place ${i}\n`),
+  (a, _, i) => fs.appendFileSync(a, `more ${i}\n`),
+  (a, _, i, root) => {
+    fs.writeFileSync(`${root}/.next`, `by rename ${i}\n`.repeat(1 + (i % 400)));
+    rename(`${root}/.next`, a);
+  },
+  (a) => fs.truncateSync(a, 3),
+  (a) => fs.rmSync(a),
+  (a) => fs.rmSync(a, { recursive: true }),
+  (a) => fs.mkdirSync(`${a}/deep/er`, { recursive: true }),
+  (a, b) => rename(a, b),
+  (a, b) => rename(a, b),
+  (a, b) => fs.linkSync(a, b),
+  (a, _, i) => fs.symlinkSync(`target${i}`, a),
+  (a, _, i) => fs.chmodSync(a, 0o700 | (i & 0o77)),
+  (a, _, i) => fs.utimesSync(a, i, i + 1),
+];
+
+/** How many of so many changes could be made. `root`/replaced is replaced by rename now and then, and never else. */
+export function changeStorm(root, seed, count) {
+  const random = generator(seed);
+  const place = () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+    const path = Array.from({ length: 1 + random(3) }, () => names[random(names.length)]);
+    return `${root}/tree/${path.join('/')}`;
+  };
+  let made = 0;
+  for (let i = 0; i < count; i++) {
+    if (random(20) === 0) {
+      fs.writeFileSync(`${root}/.next`, version(`version ${seed} ${i}${'x'.repeat(random(30))}`));
+      rename(`${root}/.next`, `${root}/replaced`);
+      made += 1;
+      continue;
+    }
+    try {
+      kinds[random(kinds.length)](place(), place(), i, root);
+      made += 1;
+    } catch (error) {
+      if (error.code === undefined) throw error;
+    }
+  }
+  return made;
+}
