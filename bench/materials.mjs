@@ -132,7 +132,13 @@ export const defaultChroot = () =>
 export async function makeChroot(bench, file) {
   const apt = (...args) => ['--customize-hook', `chroot "$1" apt-get ${args.join(' ')}`];
   fs.mkdirSync(path.dirname(file), { recursive: true });
-  const argv = ['mmdebstrap', '--variant=apt', '--skip=cleanup/apt', '--aptopt=APT::Sandbox::User "root"'];
+  const argv = [
+    'mmdebstrap',
+    '--format=tar',
+    '--variant=apt',
+    '--skip=cleanup/apt',
+    '--aptopt=APT::Sandbox::User "root"',
+  ];
   const hooks = apt(
     'install',
     '-y',
