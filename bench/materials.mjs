@@ -120,7 +120,15 @@ export function bigFile(bench, place, mebibytes, name = 'big') {
 }
 
 const APT_PACKAGES = ['less', 'nano', 'bc', 'tree', 'unzip'];
-export const aptInstall = ['apt-get', 'install', '-y', '-qq', '--no-download', ...APT_PACKAGES];
+export const aptInstall = [
+  'apt-get',
+  'install',
+  '-y',
+  '-qq',
+  '--no-download',
+  '--no-install-recommends',
+  ...APT_PACKAGES,
+];
 
 export const defaultChroot = () =>
   path.join(
