@@ -55,6 +55,8 @@ describe('status', () => {
           kept: 0,
           conflicts: 0,
           undone: 0,
+          metadataOnly: 0,
+          withoutContent: 0,
         };
         expect(status.counts).toEqual(none);
         // A base that is younger than a copy by less than a second is looked at once more.

@@ -54,7 +54,7 @@ class Guest {
     this.dies = death !== null;
     const env = death === null ? {} : { KASANE_FAIL: death };
     const layers = { base: this.#base, overlay: this.#overlay, mountPoint: this.mnt };
-    this.#mount = await startMount({ ...layers, env });
+    this.#mount = await startMount({ ...layers, env, options: ['--metacopy', 'off'] });
     this.#agent = startAgent();
     this.#verbs = connectVerbs(runtimePaths(this.mnt).socket, { timeoutMs: 20_000 });
   }

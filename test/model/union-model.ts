@@ -1,6 +1,7 @@
 // What a union must be while guest and base both change, by the rules of native-notes/versioning.md: a second, small
 // implementation, in memory, of objects and not of files. It knows nothing of src/, but for the merge of text.
-// It covers a base that is no OS tree, text files, directories and symlinks, and a guest that reads what it replaces.
+// It covers a base that is no OS tree, text files, directories and symlinks, and a guest that reads what it replaces;
+// copies are whole, for a copy of metadata alone goes with what the base deletes (test/e2e/metacopy.test.ts).
 import { mergeText } from '../../src/merge/index.ts';
 
 export type Obj =
