@@ -25,6 +25,13 @@ export function metacopyAt(overlay: Overlay, dirFd: number, name: string): Metac
   return { redirect: none ? null : redirect.toString('latin1'), damaged };
 }
 
+/** Whether a file says of itself that it is such a copy, whoever's overlay it was made in. */
+export function isMarkedMetacopy(dirFd: number, name: string): boolean {
+  return ['trusted', 'user'].some(
+    (kind) => typeof getxattr(dirFd, name, `${kind}.overlay.metacopy`) !== 'number',
+  );
+}
+
 /** Without a digest, so that the content may be any. */
 export function setMetacopy(overlay: Overlay, dirFd: number, name: string): number {
   return setxattr(dirFd, name, overlay.metacopy, Buffer.alloc(0), 0);

@@ -30,7 +30,7 @@ import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
-import { hasOutlived, metacopyOf } from './metacopy.ts';
+import { hasOutlived, lacksContent, metacopyOf } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
@@ -202,6 +202,7 @@ function copyUpFile(
     return error < 0 ? error : showOverlay(union, node, place, parentFd);
   }
   if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
+  if (!truncate && lacksContent(union, at.dirFd, at.name, stat)) return -E.EIO;
   const others = withSet(union, place, callerPid);
   if (others < 0) return others;
   const source = locate(union, node);

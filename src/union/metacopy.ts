@@ -1,7 +1,7 @@
 // Copies of metadata alone: a file of the overlay whose content is the base's, as long as nobody writes to it.
 // Here is where a content lies, for all who read one: `openContent`. For any other file that is where it lies itself.
 import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
-import { type Metacopy, metacopyAt } from '../branch/metacopy.ts';
+import { isMarkedMetacopy, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { isNamedAway, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, parentPath } from '../lib/names.ts';
@@ -24,6 +24,19 @@ export function metacopyOf(union: Union, node: Node): Metacopy | null {
   if (typeof at === 'number') return null;
   node.metacopy = metacopyAt(union.overlay, at.dirFd, at.name);
   return node.metacopy;
+}
+
+/** 512-byte blocks that attributes alone may take up. */
+const ATTRIBUTES = 16;
+
+/**
+ * Whether a file of the base is itself a copy of metadata alone, made where its layer was an overlay: what it holds
+ * are holes, and nobody says of which layers it was made. It is asked where that may be: of what takes up nothing,
+ * and in a base of several layers of what takes up little.
+ */
+export function lacksContent(union: Union, dirFd: number, name: string, { size, blocks }: Stat): boolean {
+  const little = union.layers.length > 1 ? ATTRIBUTES : 0;
+  return size > 0 && blocks <= little && isMarkedMetacopy(dirFd, name);
 }
 
 /** One for each answer of `findContent`: used up before the next call. */

@@ -25,7 +25,7 @@ import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
-import { metacopyOf, openContent } from './metacopy.ts';
+import { lacksContent, metacopyOf, openContent } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, livingNode, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, fingerprintOfNode, originsOf } from './origins.ts';
@@ -110,6 +110,10 @@ function openData(union: Union, node: Node, flags: number): Opened | number {
   const overlay = layer < 0 && goesThrough(union, node, layer, 0);
   const fd = openShown(union, node, overlay ? flags & ~O_ACCMODE : flags & ~O_DIRECT);
   if (fd < 0) return fd;
+  if (layer >= 0 && lacksContent(union, fd, '', union.stat)) {
+    close(fd);
+    return -E.EIO;
+  }
   if ((flags & O_TRUNC) === 0 && union.kernel.mustConfirm(node)) {
     close(fd);
     return waitFor(union, union.host.confirm(node));
@@ -125,9 +129,9 @@ function openInBase(union: Union, node: Node, direct: boolean): Opened | number 
   const found = openContent(union, node);
   if (typeof found === 'number') return found;
   const error = fstat(found.fd, union.stat);
-  if (error < 0) {
+  if (error < 0 || lacksContent(union, found.fd, '', union.stat)) {
     close(found.fd);
-    return error;
+    return error < 0 ? error : -E.EIO;
   }
   if (union.kernel.mustConfirm(node)) {
     close(found.fd);
