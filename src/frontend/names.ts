@@ -5,7 +5,6 @@ import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
-import { O_EXCL } from '../sys/constants.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getattr } from '../union/attributes.ts';
 import { createFile, createUnnamed, link, makeObject, type NewObject } from '../union/create.ts';
@@ -156,7 +155,7 @@ function create(front: Front, r: FuseRequest, unnamed: boolean): number {
     stat,
     ino,
     handle.id,
-    openFlagsOf(handle, (flags & O_EXCL) !== 0),
+    openFlagsOf(handle),
     backingOf(handle),
   );
 }

@@ -130,10 +130,6 @@ function drop(union: Union, node: Node, goes: (lock: Lock) => boolean): void {
   grantWaiting(union, node);
 }
 
-export function hasRanges(node: Node): boolean {
-  return livingNode(node).locks?.held.some((lock) => !lock.flock) ?? false;
-}
-
 export function isLocked(node: Node): boolean {
   return (livingNode(node).locks?.held.length ?? 0) > 0;
 }

@@ -34,13 +34,15 @@ interface RunReply {
   log: string[];
 }
 
+// No file of the base above 64 KiB: who has one open for reading keeps its old bytes when another writes to it
+// (test/e2e/passthrough.test.ts), as with overlayfs.
 const population = `
     mkdir -p a/b/c d/e a/f h 'x y'
     for i in 1 2 3 4 5 6; do
       for at in . a a/b a/b/c d d/e h; do head -c $((i * i * 700)) /dev/zero | tr '\\0' "$i" > $at/base$i; done
     done
     : > d/b; echo lines > a/a; echo more > h/c; printf x > $'a/caf\\xe9'
-    dd if=/dev/urandom of=big bs=1k count=1 seek=300 status=none
+    dd if=/dev/urandom of=big bs=1k count=1 seek=60 status=none
     ln -s base1 link; ln -s a/b b; ln -s ../nowhere a/d; mkfifo a/g
     chmod 4755 base2; chmod 2775 d; chmod 1777 h; chmod 600 a/base3; chmod 000 d/base4; chown 1000:1000 a/b/base* d/e
     setfattr -n user.one -v base a/base1; setfattr -n user.two -v base d; setfattr -n trusted.mine -v base base3

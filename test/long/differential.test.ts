@@ -1,5 +1,6 @@
 // 200,000 random operations and more on unions and on plain copies of their bases (see test/differential), by two
-// clients at once, with remounts and deaths of the daemon. The mix of all is printed at the end.
+// clients at once, with remounts and deaths of the daemon. The mix of all is printed at the end. KASANE_SEED takes
+// other seeds than these, which are the same in each run.
 import { afterAll, expect } from 'vitest';
 import { differential } from '../differential/differential.ts';
 import { newTotal, summary, sumUp } from '../differential/operations.ts';
@@ -13,8 +14,7 @@ const variants: { seed: number; where: Where; options?: string[]; hardLinks?: bo
   { seed: 102, where: 'memory', options: ['--volatile'] },
   { seed: 103, where: 'disk', options: ['--redirect-dir', 'off', '--metacopy', 'off'] },
   { seed: 104, where: 'memory', hardLinks: true },
-  // Another one in each run; it is printed.
-  { seed: Date.now() % 1_000_000, where: 'disk', hardLinks: true },
+  { seed: 105, where: 'disk', hardLinks: true },
 ];
 
 const all = newTotal();
@@ -38,7 +38,7 @@ for (const [i, { seed, ...more }] of variants.entries()) {
   );
 }
 
-for (const seed of [111, Date.now() % 1_000_000]) {
+for (const seed of [111, 112]) {
   mountTest(
     'whenever the daemon dies, each operation has happened or has not, and nothing else is lost',
     async () => {
