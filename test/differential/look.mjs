@@ -54,7 +54,8 @@ export function describeStat(world, s) {
     ...(plain ? { size: s.size } : {}),
     ...(plain && world.countsLinks ? { nlink: s.nlink } : {}),
     ...(type === 'char' || type === 'block' ? { rdev: `${s.rdevMajor}:${s.rdevMinor}` } : {}),
-    mtime: s.mtimeSec < OLD ? `${s.mtimeSec}.${s.mtimeNsec}` : 'now',
+    // What goes through a FIFO is between the kernel and its users: the file system hears nothing of it.
+    ...(type === 'fifo' ? {} : { mtime: s.mtimeSec < OLD ? `${s.mtimeSec}.${s.mtimeNsec}` : 'now' }),
   };
 }
 
