@@ -3,6 +3,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { describe, expect } from 'vitest';
+import { ripen } from '../lib/base-update.ts';
 import {
   kasane,
   type Layers,
@@ -116,6 +117,7 @@ describe('an update of the base', () => {
 
   mountTest('is merged with what the guest has', () =>
     withFile(async (guest) => {
+      await ripen(`${guest.base}/${FILE}`);
       await guest.mount.write(FILE, text({ 15: 'guest' }));
       await guest.update(FILE, text({ 3: 'base' }));
       expect(await guest.read(FILE)).toBe(text({ 3: 'base', 15: 'guest' }));

@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
-import { dpkgReplace } from '../lib/base-update.ts';
+import { dpkgReplace, ripen } from '../lib/base-update.ts';
 import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
@@ -47,6 +47,7 @@ mountTest('a listing starts no merge of what lies in it; an open of one file mer
     const names = ['one', 'two'];
     for (const name of names) fs.writeFileSync(`${layers.base}/${name}`, `${lines('a')}end\n`);
     await withMount({ ...layers, options }, async (mount) => {
+      await ripen(`${layers.base}/two`);
       for (const name of names) await mount.write(name, `${lines('guest')}end\n`);
       for (const name of names) await dpkgReplace(`${layers.base}/${name}`, `${lines('a')}base\n`);
       expect(fs.readdirSync(mount.dir).sort()).toEqual(names);

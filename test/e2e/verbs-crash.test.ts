@@ -2,6 +2,7 @@
 // not has never been, and nothing is lost.
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
+import { ripen } from '../lib/base-update.ts';
 import { kasane, type Layers, startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
@@ -30,6 +31,8 @@ async function dying(
   const { base, overlay, mnt } = layers;
   const mount = await startMount({ base, overlay, mountPoint: mnt, env: { KASANE_FAIL: fail } });
   try {
+    // Else the daemon may die at that point in a look of its own accord.
+    await ripen(`${base}/etc/a`);
     await mount.write('etc/a', guestText);
     await updateFile(`${base}/etc/a`, baseText, 'replace');
     await say(1, 'reconcile', mnt);

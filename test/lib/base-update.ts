@@ -1,6 +1,6 @@
 // Updates of a base as the real tools make them. They write to the base's own directory, never through a mount.
 import * as fs from 'node:fs/promises';
-import { runOk } from './run.ts';
+import { runOk, sleep } from './run.ts';
 
 /**
  * Puts a new file over `file` as dpkg does: written beside it under NAME.dpkg-new, owner, mode and times set,
@@ -26,6 +26,16 @@ export async function dpkgReplace(
     await handle.close();
   }
   await fs.rename(temporary, file);
+}
+
+/**
+ * Waits until a copy of this file says of itself when it was made: of one that is made within the second of the
+ * base's last change it cannot be known that it is of that version, so it is looked at once more, whenever that is.
+ */
+export async function ripen(file: string): Promise<void> {
+  const { ctimeMs } = await fs.stat(file);
+  const isRipe = () => Math.floor(Date.now() / 1000) * 1000 > ctimeMs + 100;
+  while (!isRipe()) await sleep(20);
 }
 
 /** As an editor with backupcopy=yes does: the same inode, truncated and written. */
