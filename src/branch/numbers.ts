@@ -2,7 +2,7 @@
 // unites) numbers each of them anew, and only st_dev tells equal numbers apart. A guest sees one file system, so
 // those of all parts but the root's are moved to where no other part's are likely to be.
 import { newStat, type Stat } from '../lib/stat.ts';
-import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { AT_SYMLINK_NOFOLLOW, DT_DIR } from '../sys/constants.ts';
 import { fstatfs, newStatfs } from '../sys/file.ts';
 import { fstat, statx } from '../sys/stat.ts';
 
@@ -50,7 +50,6 @@ function shiftOf(layer: Numbering, stat: Stat): number {
 
 const dirStat = newStat();
 const entryStat = newStat();
-const DT_DIR = 4;
 
 /** The numbers of what a listing of an open directory tells of, as a look-up would find them. */
 export function listedInos(

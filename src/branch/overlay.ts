@@ -9,7 +9,7 @@ import { mknodat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { newOriginStore, type OriginStore } from './origin-store.ts';
-import { removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
+import { isLetter, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
 export interface Overlay {
@@ -99,8 +99,7 @@ export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): nu
 
 /** Sets opaque on a directory ('' as name: the descriptor's own). */
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
-  const value = getxattr(dirFd, name, overlay.opaque);
-  const announces = typeof value !== 'number' && value.length === 1 && value[0] === 0x78;
+  const announces = isLetter(dirFd, name, overlay.opaque, 'x');
   const kept = announces ? setOwnAttribute(dirFd, name, overlay.marks.announced, Buffer.from('y')) : 0;
   return kept < 0 ? kept : setOwnAttribute(dirFd, name, overlay.opaque, Buffer.from('y'));
 }
@@ -110,8 +109,7 @@ export function setOpaque(overlay: Overlay, dirFd: number, name: string): number
  * such directory: what was copied up has been renamed or linked to there. Overlayfs's own mark for the same.
  */
 export function isImpure(overlay: Overlay, dirFd: number): boolean {
-  const value = getxattr(dirFd, '', overlay.impure);
-  return typeof value !== 'number' && value.length === 1 && value[0] === 0x79;
+  return isLetter(dirFd, '', overlay.impure, 'y');
 }
 
 /**

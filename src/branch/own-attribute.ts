@@ -4,7 +4,7 @@ import { E } from '../lib/errno.ts';
 import { newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { fchmodat, statx } from '../sys/stat.ts';
-import { removexattr, setxattr } from '../sys/xattr.ts';
+import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 
 const scratch = newStat();
 
@@ -16,6 +16,12 @@ export function setOwnAttribute(dirFd: number, name: string, attr: string, value
 /** 0 or a negative errno; ENODATA: it had none. */
 export function removeOwnAttribute(dirFd: number, name: string, attr: string): number {
   return writable(dirFd, name, () => removexattr(dirFd, name, attr));
+}
+
+/** Whether an attribute is this one letter, as overlayfs writes its marks: nothing else counts. */
+export function isLetter(dirFd: number, name: string, attr: string, letter: 'x' | 'y'): boolean {
+  const value = getxattr(dirFd, name, attr);
+  return typeof value !== 'number' && value.length === 1 && value[0] === letter.charCodeAt(0);
 }
 
 /** Does it, where need be with the owner's right to write added meanwhile. */

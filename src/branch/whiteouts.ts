@@ -3,9 +3,10 @@
 // `check` agree. The rules, and who writes which form, are in native-notes/overlay-format.md.
 import { joinPath } from '../lib/names.ts';
 import { isRegular, isWhiteoutDevice, newStat, type Stat } from '../lib/stat.ts';
-import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { AT_SYMLINK_NOFOLLOW, DT_CHR, DT_REG, DT_UNKNOWN } from '../sys/constants.ts';
 import { statx } from '../sys/stat.ts';
 import { getxattr } from '../sys/xattr.ts';
+import { isLetter } from './own-attribute.ts';
 
 /** Whose whiteouts count in the layers of the base: those of overlayfs always, files named .wh.NAME if asked for. */
 export type WhiteoutForm = 'overlayfs' | 'oci';
@@ -65,7 +66,7 @@ export function isWhiteout(marks: Marks, dirFd: number, name: string, stat: Stat
 
 /** Whether a file without content in this open directory may be a whiteout. */
 export function announcesFiles(marks: Marks, dirFd: number): boolean {
-  return hasMark(marks, dirFd, '', 0x78) || typeof getxattr(dirFd, '', marks.announced) !== 'number';
+  return hasMark(marks, dirFd, '', 'x') || typeof getxattr(dirFd, '', marks.announced) !== 'number';
 }
 
 /** Whether a whiteout that lies beside the name, and not under it, hides what the layers beneath have there. */
@@ -80,7 +81,7 @@ export function takenName(marks: Marks, name: string): string | null {
 
 /** Whether a directory is opaque by itself. '' as name: the descriptor's own. */
 export function isOpaque(marks: Marks, dirFd: number, name: string): boolean {
-  if (hasMark(marks, dirFd, name, 0x79)) return true;
+  if (hasMark(marks, dirFd, name, 'y')) return true;
   const error = statx(dirFd, joinPath(name, OPAQUE_MARK), AT_SYMLINK_NOFOLLOW, markStat);
   return error === 0 && isRegular(markStat.mode) && (marks.named || markStat.size === 0);
 }
@@ -90,11 +91,8 @@ export function hidesBeneath(marks: Marks, dirFd: number, name: string): boolean
   return isOpaque(marks, dirFd, name) || isNamedAway(marks, dirFd, name);
 }
 
-function hasMark(marks: Marks, dirFd: number, name: string, byte: number): boolean {
-  return marks.opaque.some((attr) => {
-    const value = getxattr(dirFd, name, attr);
-    return typeof value !== 'number' && value.length === 1 && value[0] === byte;
-  });
+function hasMark(marks: Marks, dirFd: number, name: string, letter: 'x' | 'y'): boolean {
+  return marks.opaque.some((attr) => isLetter(dirFd, name, attr, letter));
 }
 
 /** For listings, which know a name and its d_type alone: whether an entry stands for none. */
@@ -108,7 +106,4 @@ export function listsWhiteouts(marks: Marks, dirFd: number): (name: string, type
   };
 }
 
-const DT_UNKNOWN = 0;
-const DT_CHR = 2;
-const DT_REG = 8;
 const listStat = newStat();

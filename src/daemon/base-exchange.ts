@@ -6,7 +6,7 @@ import type { Log } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
-import { baseDoubt, baseRecords, isNewTree, type OpenBranches } from './branches.ts';
+import { baseDoubt, baseRecords, doubtNote, isNewTree, type OpenBranches } from './branches.ts';
 import type { WorkerLink } from './worker-link.ts';
 
 /** How often where the base's paths lead is looked at: who works from the kernel's caches makes no request. */
@@ -40,9 +40,7 @@ export class BaseExchange {
     this.doubt = baseDoubt(known, branches.layers);
     this.isNewTree = this.doubt === null && isNewTree(known, branches.layers);
     if (this.doubt !== null) {
-      notes.push(
-        `the base is not accepted: ${this.doubt}; nothing is merged until kasane reconcile --accept-base`,
-      );
+      notes.push(doubtNote(this.doubt));
       store.events.add({ kind: 'unaccepted', path: '', detail: this.doubt });
       return;
     }

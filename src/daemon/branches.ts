@@ -180,6 +180,11 @@ export function baseRecords(layers: readonly BaseLayer[]): BaseRecord[] {
   });
 }
 
+/** For whoever mounts, and for status: what a doubt means. */
+export function doubtNote(doubt: string): string {
+  return `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
+}
+
 /** Why a base may not be the one that the overlay's origins speak of; null: it is, or a new tree of the same release. */
 export function baseDoubt(known: readonly BaseRecord[], layers: readonly BaseLayer[]): string | null {
   if (known.length === 0) return null;

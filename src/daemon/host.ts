@@ -3,6 +3,7 @@
 import { baseMoved } from '../branch/base.ts';
 import type { AskControl, ControlReply } from '../frontend/front.ts';
 import { E } from '../lib/errno.ts';
+import { stackOf } from '../lib/errors.ts';
 import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
 import type { Node, PendingWork } from '../union/node.ts';
@@ -118,8 +119,7 @@ export class Host implements UnionHost {
     try {
       return work();
     } catch (error) {
-      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      this.log.error(`${what}: ${detail.replace(/\s*\n\s*/g, ' | ')}`);
+      this.log.error(`${what}: ${stackOf(error)}`);
       return -E.EIO;
     }
   }

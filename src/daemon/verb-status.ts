@@ -5,6 +5,7 @@ import type { Gauge, MetricsReport, StatusCounts, StatusReport } from '../contro
 import { packageVersion } from '../lib/version.ts';
 import { readIfThere } from '../versions/files.ts';
 import type { PathState } from '../versions/types.ts';
+import { doubtNote } from './branches.ts';
 import { type Coherence, chooseCoherence } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import type { WorkerCounts } from './messages.ts';
@@ -49,10 +50,13 @@ export function statusVerbs(context: MountContext): StatusVerbs {
       const counts = countsOf(survey, await countStates(), store.conflicts.all().length);
       return report(context, survey, counts, await sizesNow(), await context.counts());
     },
-    metrics: async () => ({
-      opcodes: (await context.counts())?.opcodes ?? [],
-      gauges: await gauges(context, await countStates(), await sizesNow()),
-    }),
+    metrics: async () => {
+      const counts = await context.counts();
+      return {
+        opcodes: counts?.opcodes ?? [],
+        gauges: gauges(context, counts, await countStates(), await sizesNow()),
+      };
+    },
   };
 }
 
@@ -90,8 +94,7 @@ function report(
   const { options, branches, store, mounted, doubt } = context;
   const coherence = context.coherence?.() ?? chooseCoherence(options);
   const notes = [...context.notes];
-  const doubted = `the base is not accepted: ${doubt}; nothing is merged until kasane reconcile --accept-base`;
-  if (doubt !== null && !notes.includes(doubted)) notes.push(doubted);
+  if (doubt !== null && !notes.includes(doubtNote(doubt))) notes.push(doubtNote(doubt));
   if (serving !== null && serving.watchesRefused > 0) notes.push(limitNote());
   return {
     version: packageVersion(),
@@ -158,13 +161,12 @@ function optionsByName(options: MountOptions, coherence: Coherence): Record<stri
   };
 }
 
-async function gauges(
-  context: MountContext,
+function gauges(
+  { store }: MountContext,
+  counts: WorkerCounts | null,
   states: Record<PathState, number>,
   sizes: Sizes,
-): Promise<Gauge[]> {
-  const { store } = context;
-  const counts = await context.counts();
+): Gauge[] {
   const gauge = (name: string, help: string, value: number): Gauge => ({ name, help, type: 'gauge', value });
   return [
     gauge('nodes', 'Objects that the kernel knows by a nodeid.', counts?.nodes ?? 0),

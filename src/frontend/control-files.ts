@@ -11,12 +11,12 @@ import { PAYLOAD } from '../fuse/protocol.ts';
 import type { FuseRequest } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath, parentPath } from '../lib/names.ts';
-import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
+import { DT_DIR, DT_REG, O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
 import { getattr } from '../union/attributes.ts';
 import { type ListEntry, nameOffset } from '../union/listing.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
-import { controlIno, controlStatOf, DT_DIR, DT_REG, FIRST_CONTROL } from './control-stat.ts';
+import { controlIno, controlStatOf, FIRST_CONTROL } from './control-stat.ts';
 import { type Front, parkForControl, replyEntry } from './front.ts';
 
 export function isControl(nodeId: number): boolean {

@@ -4,8 +4,6 @@ import { newStat, S_IFDIR, S_IFREG, type Stat } from '../lib/stat.ts';
 
 /** Nodeids and inode numbers of the control directory lie above all others. */
 export const FIRST_CONTROL = 2 ** 52;
-export const DT_DIR = 4;
-export const DT_REG = 8;
 
 export function controlIno(ino: number): number {
   return FIRST_CONTROL + ino;

@@ -7,9 +7,9 @@ import { addDirent, addDirentPlus, addNameOnly, direntSize } from '../fuse/diren
 import { HEADER } from '../fuse/protocol.ts';
 import type { FuseRequest, Handlers } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { objectIno } from '../union/identity.ts';
+import { DT_DIR } from '../sys/constants.ts';
+import { listedIno } from '../union/identity.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
-import { statNode } from '../union/locate.ts';
 import { lookupListed } from '../union/lookup.ts';
 import { type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
 import { fsyncDirectory } from '../union/open.ts';
@@ -56,8 +56,6 @@ function releaseDirectory(front: Front, r: FuseRequest): number {
   return 0;
 }
 
-const DT_DIR = 4;
-
 function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
   const { fh, offset, size } = readers.read_in(r.view, HEADER);
   if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size, plus);
@@ -101,10 +99,7 @@ function addDots(page: Page, offset: number): void {
     ['..', 2, parent],
   ] as const) {
     if (offset >= at || !fits(page, direntSize(name, plus))) continue;
-    const { stat } = front.union;
-    const error = statNode(front.union, which, stat);
-    const ino = error < 0 ? 1 : objectIno(front.union, which, stat);
-    addName(page, name, ino, DT_DIR, at);
+    addName(page, name, listedIno(front.union, which), DT_DIR, at);
   }
 }
 

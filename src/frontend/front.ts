@@ -115,7 +115,8 @@ export function parkForResult(front: Front, payload: (result: number) => Buffer 
   return PARK;
 }
 
-function onResult(work: PendingWork, then: (result: number) => void): void {
+/** Calls `then` with what comes of the work, at once where that is known. */
+export function onResult(work: PendingWork, then: (result: number) => void): void {
   if (work.result === undefined) work.waiting.push(then);
   else then(work.result);
 }

@@ -7,7 +7,7 @@ import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getattr } from '../union/attributes.ts';
-import { createFile, createUnnamed, link, makeObject, type NewObject } from '../union/create.ts';
+import { createFile, createUnnamed, link, makeObject, type NewObject, newObject } from '../union/create.ts';
 import { locate } from '../union/locate.ts';
 import { lookup } from '../union/lookup.ts';
 import { ROOT_ID } from '../union/node.ts';
@@ -94,10 +94,6 @@ function readlink(front: Front, r: FuseRequest): number {
   if (typeof at === 'number') return at;
   const target = readlinkat(at.dirFd, at.name);
   return typeof target === 'number' ? target : r.reply.write(target, PAYLOAD, 'latin1');
-}
-
-function newObject(mode: number, more: Partial<NewObject> = {}): NewObject {
-  return { mode, rdevMajor: 0, rdevMinor: 0, target: '', flags: 0, ...more };
 }
 
 function make(front: Front, r: FuseRequest, name: string, object: NewObject, umask: number): number {

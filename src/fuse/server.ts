@@ -2,11 +2,12 @@
 // a time, and nothing that waits but the device itself and the eventfd by which other threads wake it. Every
 // request is answered, whatever its handler does: a client without an answer cannot even be killed.
 import { E, errnoName } from '../lib/errno.ts';
-import { FsError, messageOf } from '../lib/errors.ts';
+import { FsError, stackOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { read, write } from '../sys/file.ts';
 import { eventfdClear, poll3 } from '../sys/poll.ts';
 import { readers, sizeOf, writers } from './codec.ts';
+import { Complaints, MAX_ERRNO } from './complaints.ts';
 import { Counters, type OpcodeCounters } from './counters.ts';
 import { type InitWishes, MAX_IO, type Negotiated, negotiate } from './init.ts';
 import { hasUnique, newParked, type Parked, viewOf } from './parked.ts';
@@ -24,9 +25,6 @@ const EVENTS = 4;
 const LISTEN_EVERY = 1;
 /** Nobody has asked for anything for so many milliseconds: idle. */
 const IDLE_AFTER = 1000;
-/** The kernel refuses an error beyond this one, and would leave its client waiting. */
-const MAX_ERRNO = 511;
-const COMPLAINTS_PER_SECOND = 20;
 
 export interface ServerOptions {
   /** O_NONBLOCK. The server does not close it. */
@@ -88,6 +86,7 @@ class Server implements FuseServer {
   /** By opcode. */
   readonly #handlers: readonly (Handler | undefined)[];
   readonly #counters: Counters;
+  readonly #complaints: Complaints;
   readonly #spin: Spin;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly #view = viewOf(this.#buffer);
@@ -104,13 +103,12 @@ class Server implements FuseServer {
   /** When the request in hand was read. */
   #started = 0;
   #listened = 0;
-  #complaintsSince = 0;
-  #complaints = 0;
 
   constructor(options: ServerOptions) {
     const reply = Buffer.allocUnsafeSlow(BUFFER_SIZE);
     this.#options = options;
     this.#counters = new Counters(options.buckets);
+    this.#complaints = new Complaints(options.log);
     this.#spin = new Spin(options.spinMicroseconds);
     const handlers: (Handler | undefined)[] = [];
     for (const [name, handler] of Object.entries(options.handlers)) {
@@ -170,7 +168,7 @@ class Server implements FuseServer {
     const size = result < 0 ? 0 : (payload?.length ?? 0);
     let answer = result < 0 ? result : size;
     if (!this.#sendable(answer)) {
-      this.#complain(`${describe(request)}: answered with ${result} and ${size} bytes`);
+      this.#complaints.add(`${describe(request)}: answered with ${result} and ${size} bytes`);
       answer = -E.EIO;
     }
     // The common reply buffer may be half filled by the handler that calls us, so this takes its own.
@@ -240,7 +238,7 @@ class Server implements FuseServer {
     try {
       callback();
     } catch (error) {
-      this.#complain(`${what}: ${stackOf(error)}`);
+      this.#complaints.add(`${what}: ${stackOf(error)}`);
     }
   }
 
@@ -296,7 +294,7 @@ class Server implements FuseServer {
     if (parked !== null && parked !== this.#rerunning) this.#close(parked);
     if (result === NO_REPLY && opcodeRow(this.#r.opcode)?.silent) return 0;
     if (this.#sendable(result)) return result;
-    this.#complain(`${describe(this.#r)}: the handler returned ${result}`);
+    this.#complaints.add(`${describe(this.#r)}: the handler returned ${result}`);
     return -E.EIO;
   }
 
@@ -306,16 +304,10 @@ class Server implements FuseServer {
     try {
       return handler(this.#r);
     } catch (error) {
-      return this.#thrown(error);
+      return this.#complaints.thrown(describe(this.#r), error);
     } finally {
       this.#inHandler = false;
     }
-  }
-
-  #thrown(error: unknown): number {
-    const known = error instanceof FsError && this.#sendable(-error.errno) && error.errno > 0;
-    this.#complain(`${describe(this.#r)}: ${known ? messageOf(error) : stackOf(error)}`);
-    return known ? -error.errno : -E.EIO;
   }
 
   #sendable(result: number): boolean {
@@ -346,7 +338,7 @@ class Server implements FuseServer {
     const written = write(this.#options.deviceFd, reply, 0, length);
     // ENOENT: the client is gone, or the connection was aborted.
     if (written < 0 && written !== -E.ENOENT) {
-      this.#complain(
+      this.#complaints.add(
         `the reply to ${opcodeName(opcode)}, ${length} bytes, was refused: ${errnoName(written)}`,
       );
     }
@@ -380,27 +372,8 @@ class Server implements FuseServer {
       break;
     }
   }
-
-  /** Logs an error, some per second at most: a handler that fails does so thousands of times. */
-  #complain(message: string): void {
-    const now = performance.now();
-    if (now - this.#complaintsSince > 1000) {
-      const unsaid = this.#complaints - COMPLAINTS_PER_SECOND;
-      if (unsaid > 0) this.#options.log.error(`${unsaid} more errors like these`);
-      this.#complaintsSince = now;
-      this.#complaints = 0;
-    }
-    this.#complaints++;
-    if (this.#complaints <= COMPLAINTS_PER_SECOND) this.#options.log.error(message);
-  }
 }
 
 function describe(request: { opcode: number; nodeId: number }): string {
   return `${opcodeName(request.opcode)} of node ${request.nodeId}`;
-}
-
-/** One line. */
-function stackOf(error: unknown): string {
-  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return text.replace(/\s*\n\s*/g, ' | ');
 }

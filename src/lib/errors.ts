@@ -12,6 +12,12 @@ export class FsError extends Error {
   }
 }
 
+/** Where anything that was thrown comes from, in one line. */
+export function stackOf(error: unknown): string {
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return text.replace(/\s*\n\s*/g, ' | ');
+}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -86,6 +86,11 @@ export function copyStat(from: Stat, to: Stat): void {
   to.btimeNsec = from.btimeNsec;
 }
 
+/** Of two times, each in seconds and nanoseconds. */
+export function isLater(sec: number, nsec: number, thanSec: number, thanNsec: number): boolean {
+  return sec > thanSec || (sec === thanSec && nsec > thanNsec);
+}
+
 export const S_IFMT = 0o170000;
 export const S_IFSOCK = 0o140000;
 export const S_IFLNK = 0o120000;

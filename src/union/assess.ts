@@ -202,7 +202,7 @@ function directoryFacts(branches: Branches, view: View): DirectoryFacts {
   const target = linkedDirectory(branches, view);
   const link = view.base.object?.target ?? null;
   return {
-    opaque: isOpaqueAt(branches, view.path),
+    opaque: isOpaqueAt(branches.overlay, view.path),
     empty: false,
     baseLink: link === null ? null : target === null ? 'other' : 'directory',
   };

@@ -27,7 +27,8 @@ export function getattr(union: Union, node: Node): number {
     if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {
       if (union.found.stat.ino === node.ino) {
         noticeIfStale(union, node, place.parent, place.name);
-        settled = isSettled(union, node, place.parent, place.name);
+        // Where the kernel keeps nothing there is nothing to be settled.
+        settled = !union.kernel.keeps || isSettled(union, node, place.parent, place.name);
       }
     }
   }

@@ -2,17 +2,14 @@
 // is told only when all of it is durable. The intent that is written before the rename lets a restart finish
 // the record of a merge that a crash cut off.
 import type { ReconcileOutcome } from '../control/verbs.ts';
-import { E, errnoName } from '../lib/errno.ts';
-import { FsError } from '../lib/errors.ts';
+import { E } from '../lib/errno.ts';
 import { parentPath } from '../lib/names.ts';
-import { isRegular, S_IFMT } from '../lib/stat.ts';
 import type { Decision } from '../merge/decide.ts';
 import type { MergedMetadata } from '../merge/metadata.ts';
-import { close } from '../sys/file.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import type { NewEvent, PathState, UndoInfo } from '../versions/types.ts';
 import { type Assessed, isCurrent, loadContents, proposal, type View } from './assess.ts';
-import { type Blueprint, build, discard, linkBuilt, syncNames } from './build.ts';
+import { build, discard, linkBuilt, syncNames } from './build.ts';
 import {
   AGAIN,
   base64,
@@ -31,9 +28,10 @@ import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
 import { newOrigin } from './origin-list.ts';
-import { type Found, isMetadataOnly, openBase, openOverlayFile, sizeOf } from './sides.ts';
+import { blueprint, buildFrom, leavesContent, leftContent, type Source } from './plan.ts';
+import { type Found, isMetadataOnly } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
-import { hashXattrs, type XattrSet } from './xattr-set.ts';
+import { hashXattrs } from './xattr-set.ts';
 
 /** A decision, and for how long it is to wait if it has to. */
 export interface Decided {
@@ -345,8 +343,6 @@ function finishEvent(context: CarryContext, view: View, event: NewEvent, state: 
   context.store.intents.drop(view.path);
 }
 
-type Source = 'overlay' | 'base' | 'merged';
-
 /** The copy gets other bytes or metadata, by a file that is whole and synced before it takes the name. */
 async function replace(
   context: CarryContext,
@@ -406,85 +402,6 @@ async function replace(
       return failed(context, view, result);
     },
   };
-}
-
-/** Whether the copy shows the base's content without having it. */
-function leavesContent(
-  { shop }: CarryContext,
-  { view, decision }: Assessed,
-  { xattrs }: MergedMetadata,
-  source: Source,
-): boolean {
-  const base = view.base.object?.stat;
-  if (!base || !isRegular(base.mode)) return false;
-  if (source === 'overlay') return isMetadataOnly(view.overlay.object);
-  const wanted = decision.do === 'take-base' && decision.as === 'metadata-only';
-  return wanted && shop.metacopy && base.nlink === 1 && xattrs?.has('security.capability') !== true;
-}
-
-/** Of a copy that follows another version from now on the mtime is not older than that. */
-function leftContent(
-  { base, overlay }: View,
-  source: Source,
-): Partial<Blueprint> & { content: { leftOfSize: number } } {
-  const stat = (base.object as Found).stat;
-  const content = { leftOfSize: stat.size };
-  const own = overlay.object?.stat;
-  const moved = source === 'overlay' && base.fingerprint !== overlay.origin?.fingerprint;
-  const later =
-    own !== undefined &&
-    (stat.mtimeSec > own.mtimeSec || (stat.mtimeSec === own.mtimeSec && stat.mtimeNsec > own.mtimeNsec));
-  return moved && later ? { content, mtimeSec: stat.mtimeSec, mtimeNsec: stat.mtimeNsec } : { content };
-}
-
-const none: XattrSet = new Map();
-
-export function blueprint(
-  from: Found,
-  metadata: Pick<MergedMetadata, 'mode' | 'uid' | 'gid' | 'xattrs'>,
-  bytes: Buffer | null,
-  origins: Origin[],
-  source: Source,
-): Blueprint {
-  const now = Date.now();
-  const fresh = source === 'merged';
-  const times = fresh
-    ? { mtimeSec: Math.floor(now / 1000), mtimeNsec: (now % 1000) * 1_000_000 }
-    : { mtimeSec: from.stat.mtimeSec, mtimeNsec: from.stat.mtimeNsec };
-  return {
-    mode: (from.stat.mode & S_IFMT) | (metadata.mode & 0o7777),
-    uid: metadata.uid,
-    gid: metadata.gid,
-    xattrs: metadata.xattrs ?? none,
-    ...times,
-    content: bytes,
-    target: from.target ?? '',
-    rdevMajor: from.stat.rdevMajor,
-    rdevMinor: from.stat.rdevMinor,
-    origins,
-  };
-}
-
-/** Builds; a large file is copied from its branch. */
-export async function buildFrom(
-  context: CarryContext,
-  view: View,
-  temp: string,
-  plan: Blueprint,
-  from: Found,
-  source: Source,
-): Promise<void> {
-  if (plan.content !== null || !isRegular(plan.mode)) return build(context.shop, temp, plan);
-  const fd =
-    source === 'base'
-      ? openBase(context.branches, view.basePath)
-      : openOverlayFile(context.branches, view.path);
-  if (fd < 0) throw new FsError(-fd, `${view.path}: cannot be read (${errnoName(fd)})`);
-  try {
-    await build(context.shop, temp, { ...plan, content: { fd, size: sizeOf(from) } });
-  } finally {
-    close(fd);
-  }
 }
 
 /** Nothing changes but the record: the overlay's file stays as it is, and a person is asked. */

@@ -4,7 +4,7 @@
 import { metacopyAt, setMetacopy } from '../branch/metacopy.ts';
 import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
-import { isRegular, type Stat } from '../lib/stat.ts';
+import { isLater, isRegular, type Stat } from '../lib/stat.ts';
 import {
   F_RDLCK,
   F_UNLCK,
@@ -261,8 +261,7 @@ function followContent(
   const now = originFor(origins, basePath);
   if (before === null || now === null || before.fingerprint === now.fingerprint) return 0;
   const { mtimeSec, mtimeNsec } = stat;
-  const later =
-    baseStat.mtimeSec > mtimeSec || (baseStat.mtimeSec === mtimeSec && baseStat.mtimeNsec > mtimeNsec);
+  const later = isLater(baseStat.mtimeSec, baseStat.mtimeNsec, mtimeSec, mtimeNsec);
   const times = later ? baseStat : stat;
   const fd = openat(dirFd, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return fd;

@@ -25,6 +25,7 @@ import { decodeOrigins } from '../versions/origin.ts';
 import { complete, moveHandle } from './complete.ts';
 import { copyUpMetadata, mayLeaveContent } from './copy-metadata.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { showOther } from './expiry.ts';
 import { hasHardLink, keepHardLink } from './hard-links.ts';
 import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
@@ -82,10 +83,7 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     union.table.leave(node, place.parent, place.name);
     return copyUpOrphan(union, node);
   }
-  if (moved) {
-    union.table.show(node, node.layer, stat);
-    union.kernel.switched(node);
-  }
+  if (moved) showOther(union, node, node.layer, stat);
   if (!isRegular(stat.mode)) return copyUpSpecial(union, node, place, { ...stat });
   return copyUpFile(union, node, place, { ...stat }, wish, callerPid);
 }

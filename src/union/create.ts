@@ -64,6 +64,10 @@ export interface NewObject {
   flags: number;
 }
 
+export function newObject(mode: number, more: Partial<NewObject> = {}): NewObject {
+  return { mode, rdevMajor: 0, rdevMinor: 0, target: '', flags: 0, ...more };
+}
+
 /** Checks and prepares a place for something new; 0, WAIT, or a negative errno (EEXIST, EROFS …). */
 export function preparePlace(
   union: Union,

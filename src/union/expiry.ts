@@ -1,8 +1,15 @@
 // Taking back what the kernel was told to keep: of a place, of everything beneath a directory, of everything.
 import type { BaseLayer } from '../branch/base.ts';
+import type { Stat } from '../lib/stat.ts';
 import { closePart } from './fd-cache.ts';
 import type { Node } from './node.ts';
 import type { Union } from './union.ts';
+
+/** The name of a node that nobody has open leads to another object: the node goes over to it, and the kernel is told. */
+export function showOther(union: Union, node: Node, layer: number, stat: Stat): void {
+  union.table.show(node, layer, stat);
+  union.kernel.switched(node);
+}
 
 /** A name in a directory leads, or may lead, to something else; what it led to may have changed. */
 export function expirePlace(union: Union, parent: Node, name: string, content: boolean): void {

@@ -3,6 +3,7 @@
 // numbers of two file systems never meet.
 import { branchIno, NUMBERS } from '../branch/numbers.ts';
 import type { Stat } from '../lib/stat.ts';
+import { statNode } from './locate.ts';
 import type { Node } from './node.ts';
 import { originsOf } from './origins.ts';
 import type { Union } from './union.ts';
@@ -13,6 +14,12 @@ export function baseIno(layer: number, ino: number): number {
 
 export function overlayIno(ino: number): number {
   return ino % NUMBERS;
+}
+
+/** st_ino of a node as a listing tells it of `.` and `..`: any, where there is no way to the object. */
+export function listedIno(union: Union, node: Node): number {
+  const { stat } = union;
+  return statNode(union, node, stat) < 0 ? 1 : objectIno(union, node, stat);
 }
 
 /** st_ino of a node whose object has the given stat. */

@@ -9,7 +9,7 @@ import { listedInos } from '../branch/numbers.ts';
 import { isImpure, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, listsWhiteouts, takenName } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { DT_DIR, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { baseIno, overlayIno } from './identity.ts';
@@ -29,7 +29,6 @@ export interface ListEntry {
   offset: number;
 }
 
-const DT_DIR = 4;
 /** Offsets 1 and 2 are those of `.` and `..`. */
 const FIRST_OFFSET = 3;
 

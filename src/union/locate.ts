@@ -1,12 +1,12 @@
 // How a node's object is reached: by a directory's descriptor and a name, or by a descriptor alone once it has
 // no name any more.
-
 import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
 import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { showOther } from './expiry.ts';
 import type { Handle, Node } from './node.ts';
 import type { Union } from './union.ts';
 
@@ -87,7 +87,6 @@ export function statNode(union: Union, node: Node, out: Stat): number {
   if ((out.mode & S_IFMT) !== node.type) return -E.ENOENT;
   // The kernel keeps the target of a symlink with its node: another symlink is another node.
   if (node.type === S_IFLNK) return -E.ESTALE;
-  union.table.show(node, where.layer, out);
-  union.kernel.switched(node);
+  showOther(union, node, where.layer, out);
   return 0;
 }

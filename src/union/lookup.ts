@@ -6,12 +6,12 @@ import { redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
-import { copyStat, isDirectory, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
+import { copyStat, isDirectory, isLater, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
-import { expireBeneath } from './expiry.ts';
+import { expireBeneath, showOther } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
@@ -192,8 +192,7 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
   // symlink is never open, and the kernel keeps its target.
   const stays = known && known.type === type && type !== S_IFLNK && known.handles.size === 0;
   if (stays && known.names.length === 1 && !known.busy) {
-    union.table.show(known, layer, found.stat);
-    union.kernel.switched(known);
+    showOther(union, known, layer, found.stat);
     return known;
   }
   const node = union.table.draft(type);
@@ -357,7 +356,7 @@ function newestChange(union: Union, node: Node, stat: Stat): void {
     const fd = partFd(union, node, part);
     if (fd < 0 || fstat(fd, lowerStat) < 0) continue;
     const { ctimeSec, ctimeNsec } = lowerStat;
-    if (ctimeSec < stat.ctimeSec || (ctimeSec === stat.ctimeSec && ctimeNsec <= stat.ctimeNsec)) continue;
+    if (!isLater(ctimeSec, ctimeNsec, stat.ctimeSec, stat.ctimeNsec)) continue;
     stat.ctimeSec = ctimeSec;
     stat.ctimeNsec = ctimeNsec;
   }

@@ -5,7 +5,7 @@ import { isMarkedMetacopy, type Metacopy, metacopyAt } from '../branch/metacopy.
 import { isNamedAway, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, parentPath } from '../lib/names.ts';
-import { isRegular, newStat, S_IFREG, type Stat } from '../lib/stat.ts';
+import { isLater, isRegular, newStat, S_IFREG, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
@@ -164,10 +164,6 @@ function statContent(union: Union, node: Node, copied: Metacopy): number {
   const error = findContent(union, node, copied);
   if (error === 0 && content.mine) close(content.dirFd);
   return error;
-}
-
-function isLater(sec: number, nsec: number, thanSec: number, thanNsec: number): boolean {
-  return sec > thanSec || (sec === thanSec && nsec > thanNsec);
 }
 
 /**

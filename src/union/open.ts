@@ -23,6 +23,7 @@ import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
+import { showOther } from './expiry.ts';
 import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { lacksContent, metacopyOf, openContent } from './metacopy.ts';
@@ -175,8 +176,7 @@ function openShown(union: Union, node: Node, flags: number): number {
   if (error === 0 && union.table.shows(node, node.layer, stat)) return fd;
   const [other] = node.handles;
   if (error === 0 && other === undefined) {
-    union.table.show(node, node.layer, stat);
-    union.kernel.switched(node);
+    showOther(union, node, node.layer, stat);
     return fd;
   }
   close(fd);

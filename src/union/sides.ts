@@ -3,7 +3,7 @@
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { readNames } from '../branch/listing.ts';
-import { contentPath, metacopyAt } from '../branch/metacopy.ts';
+import { contentPath, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
@@ -12,7 +12,16 @@ import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import { baseName, parentPath } from '../lib/names.ts';
-import { isDirectory, isRegular, isSymlink, newStat, S_IFCHR, S_IFMT, type Stat } from '../lib/stat.ts';
+import {
+  isDirectory,
+  isRegular,
+  isSymlink,
+  newStat,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFMT,
+  type Stat,
+} from '../lib/stat.ts';
 import type { Side } from '../merge/facts.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
@@ -130,8 +139,8 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
     side.object = describe(dirFd, name, stat);
     const metacopy = isRegular(stat.mode) ? metacopyAt(overlay, dirFd, name) : null;
     if (metacopy !== null) {
-      const hidden = metacopy.damaged || (metacopy.redirect === null && side.underOpaque);
-      const found = hidden ? null : readBase(branches, contentPath(metacopy, basePath)).object;
+      const at = contentAt(metacopy, basePath, side.underOpaque);
+      const found = at === null ? null : readBase(branches, at).object;
       const there = found !== null && isRegular(found.stat.mode) ? found.stat : null;
       side.object.copied = { follows: metacopy.redirect === null, stat: there };
     }
@@ -139,6 +148,12 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
   } finally {
     close(dirFd);
   }
+}
+
+/** The base's path of the content of a copy of metadata alone; null: there is none that it may show. */
+function contentAt(metacopy: Metacopy, basePath: string, underOpaque: boolean): string | null {
+  const hidden = metacopy.damaged || (metacopy.redirect === null && underOpaque);
+  return hidden ? null : contentPath(metacopy, basePath);
 }
 
 /** A directory that was renamed comes from elsewhere, and '' marks one of ours that holds whiteouts. */
@@ -150,14 +165,7 @@ function isForeignCopy(overlay: Overlay, dirFd: number, name: string, stat: Stat
 
 function isUnderOpaque(overlay: Overlay, path: string): boolean {
   const parts = path.split('/').slice(0, -1);
-  for (let depth = 1; depth <= parts.length; depth++) {
-    const fd = openDirectoryBeneath(overlay.rootFd, parts.slice(0, depth).join('/'));
-    if (fd < 0) return false;
-    const opaque = isOpaque(overlay.marks, fd, '');
-    close(fd);
-    if (opaque) return true;
-  }
-  return false;
+  return parts.some((_, depth) => isOpaqueAt(overlay, parts.slice(0, depth + 1).join('/')));
 }
 
 /** Whether the path, as a directory, or one above it is opaque, whited out or no directory in a layer. */
@@ -232,10 +240,10 @@ export function isGone(layer: BaseLayer): boolean {
 }
 
 /** Whether the overlay's directory at a path is opaque. */
-export function isOpaqueAt(branches: Branches, path: string): boolean {
-  const fd = openDirectoryBeneath(branches.overlay.rootFd, path);
+export function isOpaqueAt(overlay: Overlay, path: string): boolean {
+  const fd = openDirectoryBeneath(overlay.rootFd, path);
   if (fd < 0) return false;
-  const opaque = isOpaque(branches.overlay.marks, fd, '');
+  const opaque = isOpaque(overlay.marks, fd, '');
   close(fd);
   return opaque;
 }
@@ -316,8 +324,8 @@ export function openOverlayFile(branches: Branches, path: string): number {
   if (metacopy === null) return fd;
   close(fd);
   const basePath = basePathOf(branches.overlay, path);
-  const hidden = metacopy.damaged || (metacopy.redirect === null && isUnderOpaque(branches.overlay, path));
-  const found = hidden ? -E.EIO : openBase(branches, contentPath(metacopy, basePath));
+  const at = contentAt(metacopy, basePath, isUnderOpaque(branches.overlay, path));
+  const found = at === null ? -E.EIO : openBase(branches, at);
   return found === -E.ENOENT ? -E.EIO : found;
 }
 
@@ -325,7 +333,7 @@ export function openOverlayFile(branches: Branches, path: string): number {
 export function sideOf(found: Found): Side {
   const { stat } = found;
   const type = stat.mode & S_IFMT;
-  const device = type === S_IFCHR || type === (0o060000 as number);
+  const device = type === S_IFCHR || type === S_IFBLK;
   return {
     type,
     mode: stat.mode & 0o7777,

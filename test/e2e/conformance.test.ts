@@ -3,9 +3,9 @@
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { conformance, copyUpAll, populate } from '../conformance/conformance.ts';
-import { tracked } from '../lib/cleanup.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
+import { makeTemp } from '../lib/temp.ts';
 import { hashTree } from '../lib/tree.ts';
 
 const needs = { root: true, fuse: true };
@@ -61,9 +61,7 @@ describe('on a mount', () => {
 
   beforeAll(async () => {
     if (missing(needs) !== null) return;
-    dir = fs.mkdtempSync('/var/tmp/kasane-test-');
-    tracked(() => fs.promises.rm(dir, { recursive: true, force: true }));
-    fs.chmodSync(dir, 0o755);
+    dir = (await makeTemp('disk')).dir;
     for (const name of ['base', 'overlay', 'mnt']) fs.mkdirSync(`${dir}/${name}`);
     for (const state of states) {
       if (state.absent) continue;

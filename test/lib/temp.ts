@@ -8,8 +8,8 @@ export type Where = 'disk' | 'memory';
 
 const parents: Record<Where, string> = { disk: '/var/tmp', memory: '/dev/shm' };
 
-/** Gone afterwards, with whatever is still mounted beneath it. */
-export async function withTemp<T>(where: Where, body: (dir: string) => Promise<T>): Promise<T> {
+/** A directory, and what takes it away with whatever is still mounted beneath it: at the end of the file at last. */
+export async function makeTemp(where: Where): Promise<{ dir: string; remove: () => Promise<void> }> {
   const dir = await fs.mkdtemp(path.join(parents[where], 'kasane-test-'));
   await fs.chmod(dir, 0o755);
   const remove = tracked(async () => {
@@ -17,6 +17,12 @@ export async function withTemp<T>(where: Where, body: (dir: string) => Promise<T
     if (mountsBeneath(dir).length > 0) throw new Error(`still mounted beneath ${dir}, so it stays`);
     await fs.rm(dir, { recursive: true, force: true });
   });
+  return { dir, remove };
+}
+
+/** Gone afterwards. */
+export async function withTemp<T>(where: Where, body: (dir: string) => Promise<T>): Promise<T> {
+  const { dir, remove } = await makeTemp(where);
   try {
     return await body(dir);
   } finally {

@@ -3,9 +3,9 @@
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { conformance, populate } from '../conformance/conformance.ts';
-import { tracked } from '../lib/cleanup.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
+import { makeTemp } from '../lib/temp.ts';
 import { hashTree } from '../lib/tree.ts';
 
 const needs = { root: true, fuse: true };
@@ -17,8 +17,7 @@ describe('much, on a mount', () => {
 
   beforeAll(async () => {
     if (missing(needs) !== null) return;
-    dir = fs.mkdtempSync('/var/tmp/kasane-test-');
-    tracked(() => fs.promises.rm(dir, { recursive: true, force: true }));
+    dir = (await makeTemp('disk')).dir;
     for (const name of ['base', 'overlay', 'mnt', 'base/born']) fs.mkdirSync(`${dir}/${name}`);
     await populate(`${dir}/base/born`, 'long');
     before = await hashTree(`${dir}/base`);

@@ -3,8 +3,8 @@ import type { ControlEntry, ControlStat } from '../../control/tree.ts';
 import type { Answer, Listing } from '../../fuse/native/handlers.ts';
 import { entryWords, putStat } from '../../fuse/native/words.ts';
 import { E } from '../../lib/errno.ts';
-import { O_ACCMODE, O_RDONLY } from '../../sys/constants.ts';
-import { controlIno, controlStatOf, DT_DIR, DT_REG } from '../control-stat.ts';
+import { DT_DIR, DT_REG, O_ACCMODE, O_RDONLY } from '../../sys/constants.ts';
+import { controlIno, controlStatOf } from '../control-stat.ts';
 import type { ControlReply, ControlRequest } from '../front.ts';
 import type { NativeFront } from './front.ts';
 

@@ -3,9 +3,10 @@ import type { Answer, NativeHandlers } from '../../fuse/native/handlers.ts';
 import { E } from '../../lib/errno.ts';
 import { S_IFREG } from '../../lib/stat.ts';
 import { O_RDWR, O_TRUNC } from '../../sys/constants.ts';
-import { createFile } from '../../union/create.ts';
+import { createFile, newObject } from '../../union/create.ts';
 import type { Handle } from '../../union/node.ts';
 import { fsync, fsyncDirectory, isSynchronous, open, read, write } from '../../union/open.ts';
+import { closeHandle } from '../../union/passthrough.ts';
 import { noLongerWritten } from '../../union/stale.ts';
 import { closeControl, openControl, readControl, writeControl } from './control-files.ts';
 import {
@@ -41,13 +42,7 @@ export function fileHandlers(front: NativeFront): FileHandlers {
     create: (path, mode) => {
       if (controlPath(path) !== null) return -E.EPERM;
       // With what flags is not told; the kernel holds the file to them.
-      const object = {
-        mode: S_IFREG | (mode & 0o7777),
-        rdevMajor: 0,
-        rdevMinor: 0,
-        target: '',
-        flags: O_RDWR,
-      };
+      const object = newObject(S_IFREG | (mode & 0o7777), { flags: O_RDWR });
       return rerunning(front, () =>
         atParent(front, path, (parent, name) =>
           asOwner(front, (caller) => opened(front, createFile(union, parent, name, object, caller))),
@@ -72,7 +67,7 @@ export function fileHandlers(front: NativeFront): FileHandlers {
       if (file === null) return 0;
       if (!('node' in file)) return closeControl(front, file.control);
       noLongerWritten(union, file);
-      union.table.removeHandle(file);
+      closeHandle(union, file);
       return 0;
     },
     fsync: (at, dataOnly) => {

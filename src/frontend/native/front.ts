@@ -11,7 +11,7 @@ import { lookup } from '../../union/lookup.ts';
 import type { Handle, Node, PendingWork } from '../../union/node.ts';
 import { CONTROL_NAME } from '../../union/place.ts';
 import { type Union, WAIT } from '../../union/union.ts';
-import type { AskControl } from '../front.ts';
+import { type AskControl, onResult } from '../front.ts';
 
 export interface NativeFront {
   union: Union;
@@ -148,8 +148,5 @@ export function resulting(front: NativeFront, operation: () => number): Answer {
 }
 
 function resultOf(work: PendingWork): Promise<number> {
-  return new Promise((resolve) => {
-    if (work.result === undefined) work.waiting.push(resolve);
-    else resolve(work.result);
-  });
+  return new Promise((resolve) => onResult(work, resolve));
 }

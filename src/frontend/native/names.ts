@@ -4,12 +4,12 @@ import type { NativeHandlers } from '../../fuse/native/handlers.ts';
 import { entryWords } from '../../fuse/native/words.ts';
 import { E } from '../../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../lib/stat.ts';
+import { DT_DIR } from '../../sys/constants.ts';
 import { readlinkat } from '../../sys/names.ts';
-import { link, makeObject, type NewObject } from '../../union/create.ts';
-import { objectIno } from '../../union/identity.ts';
+import { link, makeObject, type NewObject, newObject } from '../../union/create.ts';
+import { listedIno } from '../../union/identity.ts';
 import { listDirectory } from '../../union/listing.ts';
-import { locate, statNode } from '../../union/locate.ts';
-import type { Node } from '../../union/node.ts';
+import { locate } from '../../union/locate.ts';
 import { rmdir, unlink } from '../../union/remove.ts';
 import { rename } from '../../union/rename.ts';
 import { listControl } from './control-files.ts';
@@ -28,8 +28,6 @@ type NameHandlers = Pick<
   NativeHandlers,
   'readlink' | 'readdir' | 'mknod' | 'mkdir' | 'symlink' | 'link' | 'rename' | 'unlink' | 'rmdir'
 >;
-
-const DT_DIR = 4;
 
 export function nameHandlers(front: NativeFront): NameHandlers {
   return {
@@ -52,18 +50,22 @@ export function nameHandlers(front: NativeFront): NameHandlers {
           out.names.push(name);
           out.entries.push(entryWords(front.inodes.of(ino), type));
         };
-        add('.', numberOf(front, node), DT_DIR);
-        add('..', numberOf(front, node.names[0]?.parent ?? node), DT_DIR);
+        add('.', listedIno(front.union, node), DT_DIR);
+        add('..', listedIno(front.union, node.names[0]?.parent ?? node), DT_DIR);
         for (const { name, ino, type } of entries) add(name, ino, type);
         return 0;
       });
     },
     mknod: (path, mode, rdev) => {
       const type = (mode & S_IFMT) === 0 ? S_IFREG : 0;
-      return make(front, path, { mode: mode | type, rdevMajor: devMajor(rdev), rdevMinor: devMinor(rdev) });
+      return make(
+        front,
+        path,
+        newObject(mode | type, { rdevMajor: devMajor(rdev), rdevMinor: devMinor(rdev) }),
+      );
     },
-    mkdir: (path, mode) => make(front, path, { mode: S_IFDIR | (mode & 0o7777) }),
-    symlink: (target, path) => make(front, path, { mode: S_IFLNK | 0o777, target }),
+    mkdir: (path, mode) => make(front, path, newObject(S_IFDIR | (mode & 0o7777))),
+    symlink: (target, path) => make(front, path, newObject(S_IFLNK | 0o777, { target })),
     link: (from, to) => doLink(front, from, to),
     rename: (from, to) => doRename(front, from, to),
     unlink: (path) => remove(front, path, unlink),
@@ -71,14 +73,8 @@ export function nameHandlers(front: NativeFront): NameHandlers {
   };
 }
 
-function numberOf(front: NativeFront, node: Node): number {
-  const { stat } = front.union;
-  return statNode(front.union, node, stat) < 0 ? 1 : objectIno(front.union, node, stat);
-}
-
-function make(front: NativeFront, path: string, more: Partial<NewObject> & { mode: number }) {
+function make(front: NativeFront, path: string, object: NewObject) {
   if (controlPath(path) !== null) return -E.EPERM;
-  const object: NewObject = { rdevMajor: 0, rdevMinor: 0, target: '', flags: 0, ...more };
   return rerunning(front, () =>
     atParent(front, path, (parent, name) =>
       asOwner(front, (caller) => makeObject(front.union, parent, name, object, caller)),

@@ -2,11 +2,12 @@
 // as a signal, at once or later. Every request is answered whatever its handler does, and nothing is ever thrown into
 // the addon, which would end the process. Knows nothing of unions.
 import { E, errnoName } from '../../lib/errno.ts';
-import { FsError, messageOf } from '../../lib/errors.ts';
+import { FsError } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
 import { toDisplay } from '../../lib/names.ts';
 import { close, dup } from '../../sys/file.ts';
 import { hasHungUp } from '../../sys/poll.ts';
+import { Complaints, MAX_ERRNO } from '../complaints.ts';
 import { Counters, type OpcodeCounters } from '../counters.ts';
 import type { DeviceOptions } from '../device.ts';
 import { type OpcodeName, opcodes } from '../protocol.ts';
@@ -55,8 +56,6 @@ const opcodeOf: Partial<Record<Operation, OpcodeName>> = {
   removexattr: 'REMOVEXATTR',
 };
 
-const MAX_ERRNO = 511;
-const COMPLAINTS_PER_SECOND = 20;
 /** Between two looks at whether the mount is over. */
 const ENDED_MS = 100;
 /** A file system that is mounted and is served once `serve` has been called, before this thread does anything else. */
@@ -64,6 +63,7 @@ export class NativeServer {
   readonly #addon: Addon;
   readonly #options: NativeOptions;
   readonly #counters: Counters;
+  readonly #complaints: Complaints;
   /** Memory that the addon keeps pointers to. */
   readonly #kept = new Set<Buffer>();
   readonly #deviceFd: number;
@@ -72,14 +72,13 @@ export class NativeServer {
   #onEnd: () => void = () => {};
   #timer: NodeJS.Timeout | undefined;
   #over = false;
-  #complaintsSince = 0;
-  #complaints = 0;
 
   /** Mounts. Throws FsError. */
   constructor(addon: Addon, options: NativeOptions) {
     this.#addon = addon;
     this.#options = options;
     this.#counters = new Counters(options.buckets);
+    this.#complaints = new Complaints(options.log);
     const { device } = options;
     const before = new Set(deviceDescriptors());
     const callbacks: Callbacks = {
@@ -175,37 +174,20 @@ export class NativeServer {
     const later = (result: number) => {
       if (!this.#isOver()) done(result);
     };
-    void answer.catch((error: unknown) => this.#thrown(operation, error)).then(later);
+    void answer.catch((error: unknown) => this.#complaints.thrown(operation, error)).then(later);
   }
 
   #attempt(operation: Operation, work: (handlers: NativeHandlers) => Answer): Answer {
     try {
       return this.#handlers === null ? -E.EAGAIN : work(this.#handlers);
     } catch (error) {
-      return this.#thrown(operation, error);
+      return this.#complaints.thrown(operation, error);
     }
-  }
-
-  #thrown(operation: Operation, error: unknown): number {
-    const known = error instanceof FsError && error.errno > 0 && error.errno <= MAX_ERRNO;
-    const text = known || !(error instanceof Error) ? messageOf(error) : (error.stack ?? error.message);
-    this.#complain(`${operation}: ${text.replace(/\s*\n\s*/g, ' | ')}`);
-    return known ? -error.errno : -E.EIO;
   }
 
   #sendable(operation: Operation, result: number): number {
     if (Number.isInteger(result) && result >= -MAX_ERRNO && result < 2 ** 31) return result;
-    this.#complain(`${operation}: the handler returned ${result}`);
+    this.#complaints.add(`${operation}: the handler returned ${result}`);
     return -E.EIO;
-  }
-
-  #complain(message: string): void {
-    const now = performance.now();
-    if (now - this.#complaintsSince > 1000) {
-      this.#complaintsSince = now;
-      this.#complaints = 0;
-    }
-    this.#complaints += 1;
-    if (this.#complaints <= COMPLAINTS_PER_SECOND) this.#options.log.error(message);
   }
 }
