@@ -17,7 +17,17 @@ import { followHardLink, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
 import { markOf, ownMark } from './mark.ts';
 import { hasOutlived, metacopyOf, showContent } from './metacopy.ts';
-import { type DirPart, type Found, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import {
+  type DirPart,
+  type DirState,
+  type Found,
+  IN_BASE,
+  IN_OVERLAY,
+  NONE,
+  type Node,
+  ROOT_ID,
+  WHITEOUT,
+} from './node.ts';
 import { readOrigins } from './origins.ts';
 import { divide } from './passthrough.ts';
 import { CONTROL_NAME } from './place.ts';
@@ -340,14 +350,19 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
   if (node.dir === null && node.layer >= 0 && node.names.length === 0 && entry.stat.nlink > 0)
     entry.stat.nlink -= 1;
-  // As overlayfs: the link count of a merged directory is not known without reading both, and 1 says so.
-  if (node.dir?.hasOverlay && !node.dir.opaque && node.dir.parts.length > 0) {
+  // As overlayfs: the link count of a merged directory is not known without reading all of it, and 1 says so.
+  if (node.dir !== null && isMerged(node.dir)) {
     entry.stat.nlink = 1;
     if (union.table.identity !== null) newestChange(union, node, entry.stat);
   }
   // Removed, and still open somewhere.
   if (node.dir !== null && node.names.length === 0 && node.id !== ROOT_ID) entry.stat.nlink = 0;
   return 0;
+}
+
+/** More than one directory of the branches shows in it. */
+function isMerged({ hasOverlay, opaque, parts }: DirState): boolean {
+  return hasOverlay ? !opaque && parts.length > 0 : parts.length > 1;
 }
 
 /** Clients of NFS keep listings as long as ctime stands: of a merged directory it moves when the base's does, too. */

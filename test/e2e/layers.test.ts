@@ -70,6 +70,12 @@ function withUnion<T>(
   return withMount({ ...layers, base: layersOf(layers), options: ['-o', 'suid,dev', ...more] }, body);
 }
 
+/** Link counts of the directories: 1 where several make one up, so that nobody skips subdirectories. */
+const dirLinks = (tree: Tree) =>
+  [...tree.values()]
+    .filter(({ type, path }) => type === 'dir' && !path.startsWith('.kasane'))
+    .map(({ path, nlink }) => `${path} ${nlink}`);
+
 function expectSame(left: Tree, right: Tree, more: Compare = {}): void {
   expect(diffTrees(left, right, { ...compare, ...more })).toEqual([]);
 }
@@ -83,7 +89,9 @@ mountTest(
       expect([...expected.keys()]).toContain('p/op/q/b');
       await withBaseUntouched(layers.base, () =>
         withUnion(layers, async ({ dir }) => {
-          expectSame(expected, await readTree(dir), { nlink: true, mtime: 'files' });
+          const shown = await readTree(dir);
+          expectSame(expected, shown, { nlink: true, mtime: 'files' });
+          expect(dirLinks(shown)).toEqual(dirLinks(expected));
           const wrong = await sh(
             `find . -mindepth 1 -printf '%i %p\\n' | sort > "$1/found"
             find . -mindepth 1 -exec stat -c '%i %n' {} + | sort | diff - "$1/found" || :`,
@@ -128,8 +136,13 @@ mountTest(
             await sh(act, [], { cwd: dir });
             expectSame(model, await readTree(dir), here);
           });
-          await withUnion(layers, async ({ dir }) => expectSame(model, await readTree(dir), here));
-          await inOverlayfs(layers, true, async (dir) => expectSame(model, await readTree(dir), here));
+          const again = await withUnion(layers, ({ dir }) => readTree(dir));
+          expectSame(model, again, here);
+          await inOverlayfs(layers, true, async (dir) => {
+            const expected = await readTree(dir);
+            expectSame(model, expected, here);
+            expect(dirLinks(again)).toEqual(dirLinks(expected));
+          });
           expect(await kasane(['check', layers.overlay]), when).toMatchObject({ code: 0, stderr: '' });
         }
       });
