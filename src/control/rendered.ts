@@ -54,19 +54,23 @@ export class RenderedFile {
   }
 }
 
-/** A file that only grows: what was rendered once is never rendered again. */
+/** Beyond this the lines of what is not remembered any more are dropped. */
+const LARGE = 4 * 1024 * 1024;
+
+/** A file that grows at its end: what was rendered once is not rendered again, unless it has become too large. */
 export class AppendedFile {
-  readonly #more: (append: (line: string) => void) => Promise<void>;
+  readonly #more: (append: (line: string) => void, anew: boolean) => Promise<void>;
   readonly #now: () => number;
   #bytes = Buffer.alloc(4096);
   #length = 0;
+  #limit = LARGE;
   #generation = 1;
   #mtimeMs: number;
   #shown: number | null = null;
   #running: Promise<void> | null = null;
 
-  /** `more` appends the lines that have come since it was last called. */
-  constructor(more: (append: (line: string) => void) => Promise<void>, now: () => number) {
+  /** `more` appends the lines that have come since it was last called, or `anew` all. */
+  constructor(more: (append: (line: string) => void, anew: boolean) => Promise<void>, now: () => number) {
     this.#more = more;
     this.#now = now;
     this.#mtimeMs = now();
@@ -91,9 +95,17 @@ export class AppendedFile {
 
   async #refresh(source: number): Promise<void> {
     const before = this.#length;
-    await this.#more((line) => this.#append(Buffer.from(line, 'utf8')));
+    const append = (line: string) => this.#append(Buffer.from(line, 'utf8'));
+    await this.#more(append, false);
     this.#shown = source;
     if (this.#length === before) return;
+    if (this.#length > this.#limit) {
+      // Who reads it has what there was.
+      this.#bytes = Buffer.alloc(4096);
+      this.#length = 0;
+      await this.#more(append, true);
+      this.#limit = Math.max(LARGE, 2 * this.#length);
+    }
     this.#generation += 1;
     this.#mtimeMs = Math.max(this.#now(), this.#mtimeMs + 1);
   }

@@ -176,7 +176,8 @@ class Tree {
       'status.json': rendered(async () => jsonText(statusJson(await verbs.status()))),
       conflicts: rendered(async () => (await this.#list()).map(conflictLine).join('')),
       'conflicts.json': rendered(async () => jsonText((await this.#list()).map(conflictJson))),
-      events: new AppendedFile(async (append) => {
+      events: new AppendedFile(async (append, anew) => {
+        if (anew) next = 0;
         await verbs.events({ from: next, follow: false }, (event) => {
           if (event.seq < next) return;
           next = event.seq + 1;

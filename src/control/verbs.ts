@@ -185,6 +185,11 @@ export const eventKinds = [
   'rebuilt',
   'damaged',
   'failed',
+  'base-added',
+  'base-changed',
+  'base-replaced',
+  'base-removed',
+  'base-lost',
 ] as const;
 export type EventKind = (typeof eventKinds)[number];
 

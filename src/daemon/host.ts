@@ -78,6 +78,10 @@ export class Host implements UnionHost {
     this.send({ kind: 'renamed' });
   };
 
+  baseStirs: UnionHost['baseStirs'] = () => {
+    this.send({ kind: 'base-stirs' });
+  };
+
   baseMoved: UnionHost['baseMoved'] = (index) => {
     const layer = this.#layers()[index];
     if (!layer || this.#moving.has(index) || baseMoved(layer) === 0) return;

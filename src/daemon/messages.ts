@@ -7,6 +7,7 @@ import type { ControlReply, ControlRequest } from '../frontend/front.ts';
 import type { OpcodeCounters } from '../fuse/counters.ts';
 import type { InitWishes, Negotiated } from '../fuse/init.ts';
 import type { LogConfig } from '../lib/log.ts';
+import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import type { JobArgs, JobResult } from '../union/jobs.ts';
 import type { Verdict } from '../union/node.ts';
@@ -80,6 +81,7 @@ export type ToWorker =
   | { kind: 'rotate'; id: number }
   | { kind: 'counts'; id: number }
   | { kind: 'names'; id: number; path: string }
+  | { kind: 'changes'; id: number; settleMs: number }
   | { kind: 'fill'; path: string; fingerprint: string; content: string }
   | { kind: 'layer'; layer: BaseLayer }
   | { kind: 'accepted'; accepted: boolean }
@@ -98,6 +100,8 @@ export type FromWorker =
   | { kind: 'control'; id: number; request: ControlRequest }
   | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }
+  | { kind: 'base-stirs' }
+  | { kind: 'changed'; id: number; settled: Settled }
   | { kind: 'committed'; id: number; result: number }
   | { kind: 'rotated'; id: number; name: string | number }
   | { kind: 'named'; id: number; paths: string[] }

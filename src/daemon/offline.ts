@@ -256,6 +256,7 @@ function offlineHost(log: Log): UnionHost {
     remember: (_path, _fingerprint, fd) => void close(fd),
     keepAncestor: () => {},
     renamed: () => {},
+    baseStirs: () => {},
     baseMoved: () => {},
     log,
   };

@@ -171,6 +171,9 @@ function take(serving: Serving, message: ToWorker): void {
     case 'names':
       host.send({ kind: 'named', id: message.id, paths: namesOf(union, message.path) });
       return;
+    case 'changes':
+      host.send({ kind: 'changed', id: message.id, settled: union.changes.settled(message.settleMs) });
+      return;
     case 'counts': {
       const { table, fds } = union;
       const counts = {

@@ -45,6 +45,7 @@ import {
   submountNotes,
   whiteoutNotes,
 } from './branches.ts';
+import { ChangeList } from './change-list.ts';
 import { type Coherence, chooseCoherence, tooOld } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
@@ -97,6 +98,7 @@ class Session {
   #watchdog: Watchdog | null = null;
   readonly #folding: Folding;
   readonly #base: BaseExchange;
+  readonly #changes: ChangeList;
   readonly #verbs: Verbs;
   readonly notes: string[];
   readonly #looking = new Set<string>();
@@ -191,6 +193,8 @@ class Session {
     const failed = () => {
       this.#generation += 1;
     };
+    const ask = (settleMs: number) => this.#link.changes(settleMs);
+    this.#changes = new ChangeList(store, options.settleMs, ask, this.#log);
     this.#folding = new Folding(store, () => this.#link.rotate(), failed, this.#log);
     this.#verbs = createVerbs(this.#newContext());
   }
@@ -272,6 +276,7 @@ class Session {
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
       renamed: () => void this.#folding.foldQuietly(),
+      baseStirs: () => this.#changes.stirs(),
       baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),
     });
@@ -362,6 +367,7 @@ class Session {
     this.#notifier?.stop();
     this.#watchdog?.dismiss();
     places.stop();
+    this.#changes.stop();
     sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
     await this.#finish(journal);

@@ -6,6 +6,7 @@ import type { Negotiated } from '../fuse/init.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { type JobContext, keepAncestor, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
@@ -25,6 +26,7 @@ export interface LinkEvents {
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   renamed(): void;
   baseMoved(layer: number): void;
+  baseStirs(): void;
   reserveNodes(): { from: number; to: number };
 }
 
@@ -104,6 +106,13 @@ export class WorkerLink {
     return typeof paths === 'number' ? [] : paths;
   }
 
+  /** Changes of the base that are older than that; null once the mount has ended. */
+  async changes(settleMs: number): Promise<Settled | null> {
+    if (this.#ended) return null;
+    const settled = await this.#ask<Settled | number>((id) => ({ kind: 'changes', id, settleMs }));
+    return typeof settled === 'number' ? null : settled;
+  }
+
   /** null once the mount has ended. */
   async counts(): Promise<WorkerCounts | null> {
     if (this.#ended) return null;
@@ -159,6 +168,12 @@ export class WorkerLink {
         return;
       case 'base-moved':
         this.#events.baseMoved(message.layer);
+        return;
+      case 'base-stirs':
+        this.#events.baseStirs();
+        return;
+      case 'changed':
+        this.#answered(message.id, message.settled);
         return;
       case 'committed':
         this.#answered(message.id, message.result);

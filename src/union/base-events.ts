@@ -19,26 +19,47 @@ import { partFd } from './dir-fds.ts';
 import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 
 const COMES_OR_GOES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+const OF_CONTENT = IN_MODIFY | IN_ATTRIB;
 const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 
 /** One event. `name` is '' where it is about the watched object itself. */
 export function onBaseEvent(union: Union, watch: number, mask: number, name: string): void {
   if ((mask & IN_Q_OVERFLOW) !== 0) {
+    union.changes.lose();
     expireAll(union);
     return;
   }
   const nodes = union.watches.of(watch);
   if ((mask & IN_IGNORED) !== 0) union.watches.gone(watch);
   for (const node of nodes) {
+    noteChange(union, node, mask, name);
     if (node.dir === null) expireNode(union, node, (mask & IN_MODIFY) !== 0);
     else if (name === '') ofDirectory(union, node, mask);
     else if (name.startsWith('.wh.')) hidingChanged(union, node);
     else if ((mask & COMES_OR_GOES) !== 0) nameChanged(union, node, name);
     else expirePlace(union, node, name, true);
   }
+}
+
+/** For the list of events. What a directory's own watch tells of it is told by the watch above, too. */
+function noteChange(union: Union, node: Node, mask: number, name: string): void {
+  if (node.dir === null) {
+    if ((mask & OF_CONTENT) === 0) return;
+    for (const place of node.names) noteAt(union, place.parent, place.name, mask, true);
+  } else if (name === '') {
+    if (node.id === ROOT_ID && (mask & IN_ATTRIB) !== 0) union.changes.note('', mask, true);
+  } else if (!node.dir.opaque) {
+    noteAt(union, node, name, mask, union.table.child(node, name) !== undefined);
+  }
+}
+
+function noteAt(union: Union, parent: Node, name: string, mask: number, known: boolean): void {
+  const path = pathAt(parent, name);
+  if (path !== null) union.changes.note(path, mask, known);
 }
 
 function ofDirectory(union: Union, node: Node, mask: number): void {

@@ -76,5 +76,6 @@ export function replaceLayer(union: Union, layer: BaseLayer): void {
   union.resetRoot();
   union.verdicts.clear();
   union.baseChecked = 0;
+  union.changes.exchanged();
   expireAll(union);
 }

@@ -9,6 +9,7 @@ import { newStat, type Stat } from '../lib/stat.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
 import type { SeenLog } from '../versions/seen-log.ts';
+import { BaseChanges } from './base-changes.ts';
 import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
@@ -58,6 +59,8 @@ export interface UnionHost {
   renamed(): void;
   /** Has the kernel told of a node, in the order of all that is told. */
   confirm(node: Node): PendingWork;
+  /** The base has changed something in use: what has settled of it is to be asked for (base-changes.ts). */
+  baseStirs(): void;
   /** The base's path names another tree, or nothing (errno): have it opened anew. */
   baseMoved(layer: number): void;
   log: Log;
@@ -100,6 +103,7 @@ export class Union {
   readonly seen: SeenVersions;
   readonly kernel: KernelView;
   readonly watches: Watches;
+  readonly changes: BaseChanges;
   /** What was decided of stale objects, by path: spares a new look as long as neither side moves. */
   readonly verdicts = new Map<string, Verdict & { until: number }>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
@@ -151,6 +155,7 @@ export class Union {
     this.seen = new SeenVersions(parts.seenLog);
     this.kernel = new KernelView(parts.config.keeping, parts.config.keepSeconds);
     this.watches = new Watches(parts.config.keeping === 'watched' ? parts.watching : null);
+    this.changes = new BaseChanges(() => this.host.baseStirs());
     this.table.onDrop = (node) => {
       this.watches.drop(node);
       this.kernel.forgetAbsent(node);

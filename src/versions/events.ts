@@ -5,6 +5,8 @@ import type { RecordStore } from './record-store.ts';
 import { checks, keys, prefixes, rangesOfTree } from './records.ts';
 import type { NewEvent, StoredEvent } from './types.ts';
 
+/** So many of what is told and not kept can still be read, at least; half of twice as many goes at once. */
+const TOLD = 10_000;
 /** Changes of the base within this time belong together. */
 const EPOCH_MS = 1000;
 
@@ -15,6 +17,8 @@ export class EventLog {
   readonly #numbers: NumberBlock;
   readonly #listeners = new Set<(event: StoredEvent) => void>();
   #last = 0;
+  /** What the base did: in memory, for the index is not to grow with that. */
+  #told: StoredEvent[] = [];
 
   constructor(records: RecordStore, format: FormatFile, numbers: NumberBlock) {
     this.#records = records;
@@ -55,6 +59,26 @@ export class EventLog {
 
   /** add, for those who want the event as it is stored. */
   record(event: NewEvent): StoredEvent {
+    const stored = this.#next(event);
+    this.#records.write(keys.event(stored.seq), stored);
+    if (stored.path !== '') this.#records.write(keys.eventOfPath(stored.path, stored.seq), {});
+    this.#announce(stored);
+    return stored;
+  }
+
+  /** An event that is among the others as long as the newest are remembered, and in no history. Throws as add. */
+  tell(event: NewEvent): void {
+    const told = this.#next(event);
+    this.#told.push(told);
+    if (this.#told.length >= 2 * TOLD) {
+      this.#told = this.#told.slice(-TOLD);
+      const first = this.#told[0] as StoredEvent;
+      this.#told[0] = { ...first, kind: 'base-lost', path: '' };
+    }
+    this.#announce(told);
+  }
+
+  #next(event: NewEvent): StoredEvent {
     const stored: StoredEvent = {
       seq: this.#numbers.take(),
       epoch: this.epoch,
@@ -70,25 +94,37 @@ export class EventLog {
       ...(event.from === undefined ? {} : { from: event.from }),
     };
     this.#last = stored.seq;
-    this.#records.write(keys.event(stored.seq), stored);
-    if (stored.path !== '') this.#records.write(keys.eventOfPath(stored.path, stored.seq), {});
-    for (const listener of this.#listeners) listener(stored);
     return stored;
+  }
+
+  #announce(event: StoredEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
   get(seq: number): StoredEvent | null {
     return this.#records.read<StoredEvent>(keys.event(seq), checks.event);
   }
 
-  /** In order, from that number on; events that come meanwhile are not among them. */
+  /** In order, from that number on, with what was told; events that come meanwhile are not among them. */
   async *from(seq: number): AsyncGenerator<StoredEvent> {
+    const told = this.#told.filter((event) => event.seq >= seq);
+    let at = 0;
+    for await (const event of this.#kept(seq)) {
+      for (; at < told.length && (told[at] as StoredEvent).seq < event.seq; at += 1)
+        yield told[at] as StoredEvent;
+      yield event;
+    }
+    yield* told.slice(at);
+  }
+
+  async *#kept(seq: number): AsyncGenerator<StoredEvent> {
     const range = { from: keys.event(Math.max(seq, 0)), to: 'f' };
     for await (const [, event] of this.#records.scan<StoredEvent>(range, checks.event)) yield event;
   }
 
   /** Of the path and all beneath it, in order; '' for all. */
   async *of(path: string): AsyncGenerator<StoredEvent> {
-    if (path === '') return yield* this.from(0);
+    if (path === '') return yield* this.#kept(0);
     const found: string[] = [];
     for (const range of rangesOfTree(prefixes.eventOfPath, path, '\0')) {
       for await (const [key] of this.#records.index.range(range)) found.push(key.slice(-14));

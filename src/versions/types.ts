@@ -39,7 +39,13 @@ export type EventKind =
   | 'release'
   | 'rebuilt'
   | 'damaged'
-  | 'failed';
+  | 'failed'
+  // Of the base alone; these are told, and not kept.
+  | 'base-added'
+  | 'base-changed'
+  | 'base-replaced'
+  | 'base-removed'
+  | 'base-lost';
 
 /** One object as it once was. Its content lies among the ancestors under `content`. */
 export interface VersionRef {
