@@ -1,5 +1,5 @@
 // Operations on a node's attributes: GETATTR, SETATTR, extended attributes, STATFS.
-import { writeAttrOut } from '../fuse/attr.ts';
+import { writeAttrOut, writeStatxOut } from '../fuse/attr.ts';
 import { readers, sizeOf, writers } from '../fuse/codec.ts';
 import {
   FATTR_ATIME,
@@ -24,12 +24,13 @@ import { type Change, dropSetid, getattr, setattr } from '../union/attributes.ts
 import type { Node } from '../union/node.ts';
 import { revisit } from '../union/revive.ts';
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../union/xattrs.ts';
-import { getattrControl, isControl, setattrControl } from './control-files.ts';
+import { getattrControl, isControl, setattrControl, statxControl } from './control-files.ts';
 import { type Front, nodeOf, resultOf, validFor } from './front.ts';
 
 export function attributeHandlers(front: Front): Handlers {
   return {
     GETATTR: (r) => doGetattr(front, r),
+    STATX: (r) => doStatx(front, r),
     SETATTR: (r) => doSetattr(front, r),
     GETXATTR: (r) =>
       withNode(front, r, (node) => {
@@ -60,10 +61,23 @@ function withNode(front: Front, r: FuseRequest, work: (node: Node) => number): n
 
 function doGetattr(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return getattrControl(front, r.nodeId);
+  const error = fillAttributes(front, r);
+  return error < 0 ? error : replyAttributes(front, r);
+}
+
+/** What asks for the birth time; else the kernel sends GETATTR. */
+function doStatx(front: Front, r: FuseRequest): number {
+  if (isControl(r.nodeId)) return statxControl(front, r.nodeId);
+  const error = fillAttributes(front, r);
+  if (error < 0) return error;
+  const { stat, ino, keepAttributes } = front.union.entry;
+  return writeStatxOut(r, validFor(front, keepAttributes), stat, ino);
+}
+
+function fillAttributes(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
-  const error = front.exported ? revisit(front.union, node) : getattr(front.union, node);
-  return error < 0 ? error : replyAttributes(front, r);
+  return front.exported ? revisit(front.union, node) : getattr(front.union, node);
 }
 
 function doSetattr(front: Front, r: FuseRequest): number {

@@ -2,7 +2,7 @@
 // content the main thread renders. Read with direct I/O, so that `tail -f` and a file that has grown since its
 // size was asked work; never listed, but found by name.
 import { type ControlEntry, type ControlStat, controlPathOf } from '../control/tree.ts';
-import { writeAttr } from '../fuse/attr.ts';
+import { writeAttr, writeStatxAt } from '../fuse/attr.ts';
 import { sizeOf, writers } from '../fuse/codec.ts';
 import { FOPEN_DIRECT_IO } from '../fuse/constants.ts';
 import { addDirent, addNameOnly } from '../fuse/dirent.ts';
@@ -80,6 +80,17 @@ export function getattrControl(front: Front, id: number): number {
   return parkForControl(front, { op: 'stat', path }, (token, reply) =>
     answerAttr(front, token, reply as ControlStat),
   );
+}
+
+export function statxControl(front: Front, id: number): number {
+  const path = pathOf(front, id);
+  if (path === null) return -E.ESTALE;
+  return parkForControl(front, { op: 'stat', path }, (token, reply) => {
+    const stat = reply as ControlStat;
+    const { payload, view } = payloadView(sizeOf('statx_out'));
+    writeStatxAt(view, 0, 0, controlStatOf(stat, front.owner), controlIno(stat.ino));
+    front.server.answer(token, payload.length, payload);
+  });
 }
 
 /** `echo verb > control` truncates first: that changes nothing, and is no error. All else is. */

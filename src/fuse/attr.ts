@@ -141,6 +141,7 @@ export function writeAttrOut(r: FuseRequest, attrValid: number, stat: Stat, ino:
 /** What is always there: STATX_BASIC_STATS of statx(2), and STATX_BTIME. */
 const BASIC = 0x7ff;
 const BTIME = 0x800;
+const STATX = 288;
 
 function putStatxTime(view: DataView, at: number, seconds: number, nanoseconds: number): void {
   putSeconds(view, at, seconds);
@@ -148,12 +149,23 @@ function putStatxTime(view: DataView, at: number, seconds: number, nanoseconds: 
   view.setUint32(at + 12, 0, true);
 }
 
-/** Reply of STATX. Of the attributes nothing is claimed; the birth time only where the branch knows it. */
+/** Reply of STATX. */
 export function writeStatxOut(r: FuseRequest, attrValid: number, stat: Stat, ino: number): number {
-  const view = r.replyView;
-  const at = PAYLOAD + 32;
-  for (let i = PAYLOAD; i < PAYLOAD + 288; i += 4) view.setUint32(i, 0, true);
-  putValid(view, PAYLOAD, PAYLOAD + 8, attrValid);
+  writeStatxAt(r.replyView, PAYLOAD, attrValid, stat, ino);
+  return STATX;
+}
+
+/** fuse_statx_out. Of the attributes nothing is claimed; the birth time only where the branch knows it. */
+export function writeStatxAt(
+  view: DataView,
+  start: number,
+  attrValid: number,
+  stat: Stat,
+  ino: number,
+): void {
+  const at = start + 32;
+  for (let i = start; i < start + STATX; i += 4) view.setUint32(i, 0, true);
+  putValid(view, start, start + 8, attrValid);
   view.setUint32(at, BASIC | (stat.mask & BTIME), true);
   view.setUint32(at + 4, stat.blksize, true);
   view.setUint32(at + 16, stat.nlink, true);
@@ -169,5 +181,4 @@ export function writeStatxOut(r: FuseRequest, attrValid: number, stat: Stat, ino
   putStatxTime(view, at + 112, stat.mtimeSec, stat.mtimeNsec);
   view.setUint32(at + 128, stat.rdevMajor, true);
   view.setUint32(at + 132, stat.rdevMinor, true);
-  return 288;
 }
