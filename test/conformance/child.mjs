@@ -11,7 +11,7 @@ const TMPFS_MAGIC = 0x01021994;
 /** Everything of sys/ as one object, and what the rules need of libc beyond it. */
 async function loadSystem(dist) {
   const load = (file) => import(pathToFileURL(`${dist}/${file}`).href);
-  const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'constants.js', 'ffi.js'];
+  const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'constants.js', 'poll.js', 'ffi.js'];
   const modules = await Promise.all(files.map((file) => load(`sys/${file}`)));
   const sys = Object.assign({}, ...modules);
   const { newStat } = await load('lib/stat.js');
@@ -35,8 +35,8 @@ function contextFor(sys, dir) {
     fs,
     assert,
     dir,
-    /** Whether there is FALLOC_FL_ZERO_RANGE, which tmpfs lacks. */
-    zeroes: fs.statfsSync(dir).type !== TMPFS_MAGIC,
+    /** It can neither zero, take out nor put in ranges, and does not notice stores into maps. */
+    onTmpfs: fs.statfsSync(dir).type === TMPFS_MAGIC,
     equal: assert.deepEqual,
     ok: assert.ok,
     at: (name) => (name === '' ? dir : `${dir}/${name}`),

@@ -182,6 +182,36 @@ const times = [
       c.ok(after.ctimeSec > ctimeSec || after.ctimeNsec >= ctimeNsec);
     },
   },
+  {
+    name: 'a birth time is told, of when the file was made, and nothing moves it',
+    before(c) {
+      c.put('f');
+      c.fs.mkdirSync(c.at('d'));
+    },
+    run(c) {
+      const { sys } = c;
+      const born = (name) => {
+        const { mask, btimeSec, btimeNsec } = c.stat(name);
+        c.ok((mask & sys.STATX_BTIME) !== 0, `no birth time of ${name}`);
+        return btimeSec + btimeNsec / 1e9;
+      };
+      const start = Date.now() / 1000;
+      for (const name of ['f', 'd']) c.ok(born(name) <= start + 1, name);
+      c.put('new', 'content');
+      c.fs.mkdirSync(c.at('newer'));
+      for (const name of ['new', 'newer']) c.ok(Math.abs(born(name) - start) < 60, name);
+      // What is brought up is born anew.
+      c.fs.appendFileSync(c.at('f'), '+');
+      for (const name of ['f', 'new']) {
+        const before = born(name);
+        c.fs.appendFileSync(c.at(name), '+');
+        c.fs.utimesSync(c.at(name), 1, 2);
+        c.fs.chmodSync(c.at(name), 0o600);
+        c.did(c.rename(name, `${name}-moved`));
+        c.equal(born(`${name}-moved`), before);
+      }
+    },
+  },
 ];
 
 const numbers = [

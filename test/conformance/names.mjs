@@ -85,6 +85,26 @@ const names = [
     },
   },
   {
+    name: 'a path is up to 4095 bytes long, whatever it leads through',
+    before(c) {
+      c.fs.mkdirSync(c.at('d'));
+      c.put('f');
+    },
+    run(c) {
+      const { sys } = c;
+      const path = (length) => {
+        const rest = length - c.dir.length - '/f'.length;
+        return `${c.dir}${rest % 2 === 0 ? '' : '/'}${'/.'.repeat(rest / 2)}/f`;
+      };
+      c.equal(path(4095).length, 4095);
+      c.did(sys.statx(sys.AT_FDCWD, path(4095), 0, sys.newStat()));
+      c.equal(c.fs.readFileSync(path(4095), 'latin1'), 'f');
+      c.fs.renameSync(path(4095), c.at('d/f'));
+      c.fails('ENAMETOOLONG', () => c.fs.lstatSync(path(4096)));
+      c.fails('ENAMETOOLONG', () => c.fs.writeFileSync(path(4096), ''));
+    },
+  },
+  {
     name: 'names that are taken are EEXIST, missing ones ENOENT, wrong types ENOTDIR, EISDIR',
     before(c) {
       c.put('f');
@@ -227,6 +247,23 @@ const links = [
       c.equal(c.get('none'), 'made');
       c.fs.appendFileSync(c.at('good'), '!');
       c.equal(c.get('f'), 'f!');
+    },
+  },
+  {
+    name: 'forty symlinks are followed one after another, and not one more',
+    before(c) {
+      c.fs.mkdirSync(c.at('d'));
+      c.put('d/f', 'found');
+      for (let i = 40; i >= 0; i--) c.fs.symlinkSync(i === 40 ? 'd' : `s${i + 1}`, c.at(`s${i}`));
+    },
+    run(c) {
+      c.equal(c.get('s1/f'), 'found');
+      c.fails('ELOOP', () => c.get('s0/f'));
+      c.fs.unlinkSync(c.at('s20'));
+      c.fails('ENOENT', () => c.get('s1/f'));
+      c.fs.symlinkSync('s21', c.at('s20'));
+      c.fs.appendFileSync(c.at('s1/f'), '!');
+      c.equal(c.get('d/f'), 'found!');
     },
   },
 ];

@@ -3,6 +3,8 @@
 // child.mjs.
 import { dataRules } from './data.mjs';
 import { directoryRules } from './directories.mjs';
+import { eventRules } from './events.mjs';
+import { lockRules } from './locks.mjs';
 import { longRules } from './long.mjs';
 import { metadataRules } from './metadata.mjs';
 import { nameRules } from './names.mjs';
@@ -10,7 +12,16 @@ import { randomRules } from './random.mjs';
 import { rightsRules } from './rights.mjs';
 
 export const ruleSets = {
-  short: [...nameRules, ...directoryRules, ...rightsRules, ...dataRules, ...randomRules, ...metadataRules],
+  short: [
+    ...nameRules,
+    ...directoryRules,
+    ...rightsRules,
+    ...dataRules,
+    ...lockRules,
+    ...eventRules,
+    ...randomRules,
+    ...metadataRules,
+  ],
   /** What takes minutes. */
   long: longRules,
 };

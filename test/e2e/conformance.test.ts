@@ -2,7 +2,7 @@
 // base is the same afterwards.
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
-import { conformance, copyUpAll, populate } from '../conformance/conformance.ts';
+import { conformance, copyUpAll, notByFuse, populate } from '../conformance/conformance.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
 import { makeTemp } from '../lib/temp.ts';
@@ -19,7 +19,12 @@ interface State {
   /** What is done to the directory in the mount before that is taken down and made again; then after it. */
   earlier?: (dir: string, mount: Mount) => Promise<unknown>;
   now?: (dir: string, mount: Mount) => Promise<unknown>;
+  /** What does not hold beyond what FUSE forbids: semantics.md says why. */
+  broken?: Readonly<Record<string, RegExp>>;
 }
+
+/** Of a large file whose bytes lie in the base: who has it open keeps an object of its own when somebody writes. */
+const openInBase = { 'who reads a large file and watches it is told what others write': /'MODIFY'/ };
 
 /** A change of times leaves the content in the base; whoever opens a file for writing has it brought. */
 async function copyUpContent(dir: string, mount: Mount): Promise<void> {
@@ -37,12 +42,13 @@ const states: State[] = [
       await populate(dir);
     },
   },
-  { name: 'a directory of the base', dir: 'born' },
+  { name: 'a directory of the base', dir: 'born', broken: openInBase },
   { name: 'a directory that was copied up with all content', dir: 'copied', now: copyUpContent },
   {
     name: 'a directory of which only metadata were copied up, before a remount',
     dir: 'remounted',
     earlier: (dir) => copyUpAll(dir),
+    broken: openInBase,
   },
   {
     name: 'an opaque directory, which hides as much of the base',
@@ -78,7 +84,9 @@ describe('on a mount', () => {
     for (const state of states) await state.now?.(`${dir}/mnt/${state.dir}`, mount);
   });
 
-  for (const state of states) conformance(state.name, () => `${dir}/mnt/${state.dir}`, needs);
+  for (const { name, dir: own, broken } of states) {
+    conformance(name, () => `${dir}/mnt/${own}`, needs, 'short', { ...notByFuse, ...broken });
+  }
 
   testNeeding(needs, 'the base is as it was, and the log has no error', async () => {
     expect(await hashTree(`${dir}/base`)).toBe(before);

@@ -2,7 +2,7 @@
 // come to: native-notes/fuse-native.md says why. The base is the same afterwards.
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
-import { conformance, populate } from '../conformance/conformance.ts';
+import { conformance, notByFuse, populate } from '../conformance/conformance.ts';
 import { type Mount, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
 import { makeTemp } from '../lib/temp.ts';
@@ -11,6 +11,7 @@ import { hashTree } from '../lib/tree.ts';
 const needs = { root: true, fuse: true };
 
 const broken: Record<string, RegExp> = {
+  ...notByFuse,
   // Names and targets are decoded as UTF-8.
   'a name is up to 255 bytes, any but NUL and slash': /EILSEQ|deep-equal/,
   'a symlink holds up to 4095 bytes, and its size says so': /-84/,
@@ -40,6 +41,9 @@ const broken: Record<string, RegExp> = {
   'an access ACL gives rights to whom it names, as far as its mask': /EACCES/,
   'a default ACL is inherited, and takes the place of the umask': /deep-equal/,
   'ACLs that came from elsewhere hold, and survive a change of the file': /EACCES/,
+  // A name is an object of its own to the kernel.
+  'a watch of a file tells of its changes by any of its names, of its moves and of its end': /'MODIFY'/,
+  'a birth time is told, of when the file was made, and nothing moves it': /no birth time/,
   // Milliseconds since 1970, and both times at once.
   'times have nanoseconds, from before 1970 until long after 2038': /deep-equal/,
   'UTIME_OMIT leaves a time, UTIME_NOW sets it to now, and ctime moves': /deep-equal/,
