@@ -8,6 +8,7 @@ import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
 import type { Node, PendingWork } from '../union/node.ts';
 import type { UnionHost } from '../union/union.ts';
+import { KeepBatch } from './keep-batch.ts';
 import type { FromWorker, ServingStart } from './messages.ts';
 
 const emptyResult: JobResult = { result: 0, content: '', fingerprint: '', torn: false, origin: '' };
@@ -20,7 +21,8 @@ interface Running {
 /** The serving side of everything that is done for it elsewhere. */
 export class Host implements UnionHost {
   readonly log;
-  readonly send: (message: FromWorker) => void;
+  readonly #post: (message: FromWorker) => void;
+  readonly #kept = new KeepBatch();
   readonly #running = new Map<number, Running>();
   readonly #looks = new Map<string, PendingWork>();
   readonly #asked = new Map<number, (reply: ControlReply) => void>();
@@ -28,8 +30,8 @@ export class Host implements UnionHost {
   readonly #moving = new Set<number>();
   #next = 1;
 
-  constructor(start: ServingStart, send: (message: FromWorker) => void) {
-    this.send = send;
+  constructor(start: ServingStart, post: (message: FromWorker) => void) {
+    this.#post = post;
     this.#layers = () => start.layers;
     this.log = makeLog(start.log);
   }
@@ -37,6 +39,19 @@ export class Host implements UnionHost {
   get pending(): number {
     return this.#running.size;
   }
+
+  send(message: FromWorker): void {
+    this.flush();
+    this.#post(message);
+  }
+
+  /** What has been collected goes out. It does so before any other message, which may ask for what is in it. */
+  flush(): void {
+    if (!this.#kept.isEmpty) this.#post({ kind: 'keep', kept: this.#kept.take() });
+  }
+
+  /** Something has been collected. Set where nobody flushes now and then. */
+  onCollected: () => void = () => {};
 
   #begin(kind: string, finished: Running['finished']): PendingWork {
     const work: PendingWork = { id: this.#next++, kind, result: undefined, waiting: [] };
@@ -70,8 +85,11 @@ export class Host implements UnionHost {
     this.send({ kind: 'remember', path, fingerprint, fd, witness });
   };
 
-  keepAncestor: UnionHost['keepAncestor'] = (bytes) => {
-    this.send({ kind: 'keep', bytes });
+  keepAncestor: UnionHost['keepAncestor'] = (bytes, hash) => {
+    const first = this.#kept.isEmpty;
+    this.#kept.add(bytes, hash);
+    if (this.#kept.isFull) this.flush();
+    else if (first) this.onCollected();
   };
 
   renamed: UnionHost['renamed'] = () => {

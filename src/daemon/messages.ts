@@ -13,6 +13,7 @@ import type { JobArgs, JobResult } from '../union/jobs.ts';
 import type { Verdict } from '../union/node.ts';
 import type { UnionConfig } from '../union/union.ts';
 import type { Witness } from '../union/witness.ts';
+import type { Kept } from './keep-batch.ts';
 
 /** Given to the serving side when it starts. */
 export interface ServingStart {
@@ -95,7 +96,7 @@ export type FromWorker =
   | { kind: 'job'; id: number; args: JobArgs }
   | { kind: 'look'; id: number; path: string; basePath: string }
   | { kind: 'noticed'; path: string; basePath: string }
-  | { kind: 'keep'; bytes: Uint8Array }
+  | { kind: 'keep'; kept: Kept }
   | { kind: 'remember'; path: string; fingerprint: string; fd: number; witness: Witness }
   | { kind: 'control'; id: number; request: ControlRequest }
   | { kind: 'renamed' }

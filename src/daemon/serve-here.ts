@@ -16,6 +16,7 @@ export function serveHere(server: NativeServer, given: ServingStart): ServingEnd
   const umask = process.umask();
   const serving = openServing(start, (message) => theirs.postMessage(message));
   const { union, host } = serving;
+  serving.host.onCollected = () => void setImmediate(() => serving.host.flush());
   serving.metrics = () => server.metrics();
   const front = {
     union,

@@ -52,6 +52,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     },
     onEvents: () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event)),
     onDone: () => voice.send(),
+    onPause: () => host.flush(),
     idle: {
       isDue: () => shrinker.isDue(union.table.size),
       run: () => shrinker.shrink(union.table.size),

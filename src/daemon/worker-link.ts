@@ -8,8 +8,9 @@ import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
-import { type JobContext, keepAncestor, runJob } from '../union/job-runner.ts';
+import { type JobContext, putAway, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
+import { eachKept } from './keep-batch.ts';
 import type { FromWorker, ToWorker, WorkerCounts } from './messages.ts';
 
 /** The serving side, as it is reached from here: the two talk in plain data, as if on two threads. */
@@ -158,7 +159,7 @@ export class WorkerLink {
         this.#events.remember(message.path, message.fingerprint, message.fd, message.witness);
         return;
       case 'keep':
-        keepAncestor(this.#jobs, message.bytes);
+        for (const [hash, bytes] of eachKept(message.kept)) putAway(this.#jobs, bytes, hash);
         return;
       case 'control':
         this.#track(this.#askControl(message.id, message.request));

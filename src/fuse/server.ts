@@ -52,6 +52,8 @@ export interface ServerOptions {
   idle?: { isDue(): boolean; run(): void };
   /** Requests or messages have been dealt with; what came of them for others goes out now. */
   onDone?(): void;
+  /** Before the device is waited for, and while it is never idle about every millisecond: for what may be late. */
+  onPause?(): void;
   /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
   onInterrupt(request: Parked): void;
   /** Once, when run() ends. Nothing can be answered any more. */
@@ -219,6 +221,7 @@ class Server implements FuseServer {
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
   #listen(timeout: 0 | -1): void {
     const { deviceFd, wakeFd, eventsFd = -1, idle } = this.#options;
+    this.#options.onPause?.();
     const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
     const ready = poll3(deviceFd, wakeFd, eventsFd, limit);
     this.#listened = performance.now();

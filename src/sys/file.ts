@@ -20,6 +20,7 @@ const cFcntl = native('fcntl', 'int', ['int', 'int', 'int64_t']);
 const cPread = native('pread', 'int', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 const cPwrite = native('pwrite', 'int', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 const cRead = native('read', 'int', ['int', 'uintptr_t', 'size_t']);
+const cPreadv2 = native('preadv2', 'int', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);
 const cWrite = native('write', 'int', ['int', 'uintptr_t', 'size_t']);
 const cFsync = native('fsync', 'int', ['int']);
 const cFdatasync = native('fdatasync', 'int', ['int']);
@@ -95,6 +96,29 @@ export function reopen(fd: number, flags: number): number {
 export function pread(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
   return cPread(fd, addressOf(buf) + bufOffset, len, pos);
+}
+
+/** One struct iovec. */
+const vector = pinned(16);
+const RWF_NOWAIT = 8;
+
+/** As pread, but of what lies in memory: EAGAIN where a disk would have to be waited for, or nobody knows. */
+export function preadCached(
+  fd: number,
+  buf: Uint8Array,
+  bufOffset: number,
+  len: number,
+  pos: number,
+): number {
+  if (!inside(buf, bufOffset, len)) return -E.EFAULT;
+  const address = addressOf(buf) + bufOffset;
+  vector.u32[0] = address >>> 0;
+  vector.u32[1] = Math.floor(address / 0x100000000);
+  vector.u32[2] = len;
+  const got = cPreadv2(fd, vector.address, 1, pos, RWF_NOWAIT);
+  if (got !== -E.EOPNOTSUPP) return got;
+  // tmpfs and ramfs do not know the flag.
+  return liesInMemory(fd) ? cPread(fd, address, len, pos) : -E.EAGAIN;
 }
 
 export function pwrite(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {
@@ -260,6 +284,16 @@ function filled(error: number, out: Statfs): number {
   out.namelen = word(16);
   out.frsize = word(18);
   return 0;
+}
+
+const TMPFS_MAGIC = 0x01021994;
+const RAMFS_MAGIC = 0x858458f6;
+const fsOfFile = newStatfs();
+
+/** Whether a file's file system has no disk: nothing of it has to be waited for, and to sync it does nothing. */
+export function liesInMemory(fd: number): boolean {
+  if (fstatfs(fd, fsOfFile) < 0) return false;
+  return fsOfFile.type === TMPFS_MAGIC || fsOfFile.type === RAMFS_MAGIC;
 }
 
 const aFsync = nativeAsync('fsync', 'int', ['int']);

@@ -5,7 +5,7 @@ import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
 import { type OriginStore, writeOriginBytes } from '../branch/origin-store.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
-import { hash128Stream } from '../lib/hash.ts';
+import { hash128, hash128Stream } from '../lib/hash.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
@@ -30,7 +30,7 @@ import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import { failPoint } from './fail-point.ts';
 import type { CompleteJob, CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
 import { stillShows, type Witness } from './witness.ts';
-import { encodeXattrs, hashXattrs } from './xattr-set.ts';
+import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
 export interface JobContext {
   ancestors: Ancestors;
@@ -38,6 +38,9 @@ export interface JobContext {
   log: Log;
   privileged: boolean;
 }
+
+/** What it takes to keep something. */
+type Keeping = Pick<JobContext, 'ancestors' | 'log'>;
 
 const CHUNK = 1024 * 1024;
 /** One copy_file_range: so much that the pool thread is not held for seconds. */
@@ -334,7 +337,7 @@ async function originOf(
   torn: boolean,
 ): Promise<Origin> {
   const xattrs = readXattrs(job.sourceFd, '');
-  if (xattrs.size > 0) keepAncestor(context, encodeXattrs(xattrs));
+  if (xattrs.size > 0) putAwayXattrs(context, xattrs);
   const common = {
     path: pathHash(job.basePath),
     ino: job.ino,
@@ -348,7 +351,7 @@ async function originOf(
     const hash = seen.content !== '' ? seen.content : await readVersion(context, seen, job);
     return { ...common, mode, uid, gid, content: hash, fingerprint, xattrs: attrs, torn: false };
   }
-  if (content.bytes !== null) keepAncestor(context, content.bytes);
+  if (content.bytes !== null) putAway(context, content.bytes, content.hash);
   const { mode, uid, gid } = stat;
   const fingerprint = copied;
   return { ...common, mode, uid, gid, content: content.hash, fingerprint, xattrs: hashXattrs(xattrs), torn };
@@ -359,7 +362,7 @@ async function originOf(
  * They become an ancestor where policy would merge them, its attributes one of their own.
  */
 export async function readVersion(
-  context: Pick<JobContext, 'ancestors' | 'log'>,
+  context: Keeping,
   version: { fd: number; witness: Witness | null },
   where: { path: string; osTree: boolean },
   limit = HASH_LIMIT,
@@ -376,14 +379,19 @@ export async function readVersion(
   }
   const xattrs = readXattrs(fd, '');
   if (!stillShows(fd, witness)) return '';
-  if (content.bytes !== null) keepAncestor(context, content.bytes);
-  if (xattrs.size > 0) keepAncestor(context, encodeXattrs(xattrs));
+  if (content.bytes !== null) putAway(context, content.bytes, content.hash);
+  if (xattrs.size > 0) putAwayXattrs(context, xattrs);
   return content.hash;
 }
 
+function putAwayXattrs(context: Keeping, xattrs: XattrSet): void {
+  const bytes = encodeXattrs(xattrs);
+  putAway(context, bytes, hash128(bytes));
+}
+
 /** In the background: should it fail, the file has no ancestor, which is a conflict at worst. */
-export function keepAncestor(context: Pick<JobContext, 'ancestors' | 'log'>, bytes: Uint8Array): void {
-  context.ancestors.put(bytes).then(
+export function putAway(context: Keeping, bytes: Uint8Array, hash: string): void {
+  context.ancestors.put(bytes, hash).then(
     () => {},
     (error: unknown) => context.log.warn(`an ancestor could not be kept: ${String(error)}`),
   );

@@ -3,12 +3,13 @@
 import { readXattrs } from '../branch/copy.ts';
 import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
 import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
+import { hash128 } from '../lib/hash.ts';
 import type { Stat } from '../lib/stat.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
 import { locate } from './locate.ts';
 import type { Node, OriginCache } from './node.ts';
 import type { Union } from './union.ts';
-import { encodeXattrs, hashXattrs } from './xattr-set.ts';
+import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
 const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, list: [], ino: 0 };
 
@@ -53,7 +54,12 @@ export function fingerprintOfNode(union: Union, node: Node, stat: Stat): string 
 
 /** Hash of the attributes of a base object, as an origin has it; they are kept for a merge of them. */
 export function baseXattrs(union: Union, dirFd: number, name: string): string {
-  const xattrs = readXattrs(dirFd, name);
-  if (xattrs.size > 0) union.host.keepAncestor(encodeXattrs(xattrs));
+  return keepXattrs(union, readXattrs(dirFd, name));
+}
+
+export function keepXattrs(union: Union, xattrs: XattrSet): string {
+  if (xattrs.size === 0) return '';
+  const bytes = encodeXattrs(xattrs);
+  union.host.keepAncestor(bytes, hash128(bytes));
   return hashXattrs(xattrs);
 }

@@ -11,6 +11,7 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
+import { learnAtOnce } from './at-once.ts';
 import { copyUpSet, openSource } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
@@ -59,9 +60,11 @@ export function takeName(
     error = find(union, parent, name);
     if (error < 0) return error;
   }
-  const version = versionFor(union, parent, name, basePath, callerPid);
-  if (typeof version === 'number') return version;
-  if (version === null) return 0;
+  const found = versionFor(union, parent, name, basePath, callerPid, true);
+  if (typeof found === 'number') return found;
+  if (found === null) return 0;
+  const path = pathAt(parent, name) ?? name;
+  const version = learnAtOnce(union, path, found);
   const { origin, fd: baseFd } = version;
   const mustSync =
     union.found.inBase && synced !== null && !isSynced(union, synced) && !union.config.volatile;
@@ -70,7 +73,7 @@ export function takeName(
     out.origin = origin;
     return 0;
   }
-  return learn(union, pathAt(parent, name) ?? name, version, syncFd, () => {
+  return learn(union, path, version, syncFd, () => {
     if (syncFd >= 0 && synced) synced.dataSynced = true;
   });
 }
@@ -104,7 +107,10 @@ function openForSync(union: Union, node: Node): number {
   return fd < 0 ? -1 : fd;
 }
 
-/** What a whiteout holds of the name in union.found, which is about to go; null: nothing. For `rememberLeft`. */
+/**
+ * What a whiteout holds of the name in union.found, which is about to go; null: nothing. Of what policy would merge
+ * it has the content, for an update may meet it: at once, or by `rememberLeft`.
+ */
 export function leavingVersion(
   union: Union,
   parent: Node,
@@ -113,21 +119,23 @@ export function leavingVersion(
 ): Version | null | number {
   const basePath = originPathAt(parent, name);
   if (basePath === null) return null;
-  const version = versionFor(union, parent, name, basePath, callerPid);
+  const path = pathAt(parent, name);
+  const { inBase, baseStat } = union.found;
+  const wanted = path !== null && inBase && mergeable(path, union.config.osTree, baseStat.size);
+  const version = versionFor(union, parent, name, basePath, callerPid, wanted);
   if (version === null || typeof version === 'number') return version;
-  return { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
+  const left = { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
+  if (wanted) return learnAtOnce(union, path, left);
+  if (left.fd >= 0) close(left.fd);
+  return withoutFd(left.origin);
 }
 
-/**
- * The name has gone: the content of a text that is not known yet is hashed in the background, for an update may
- * meet it. Not gone: it is let go of.
- */
+/** The name has gone: a content that is not known yet is hashed in the background. Not gone: it is let go of. */
 export function rememberLeft(union: Union, path: string | null, left: Version | null, gone: boolean): void {
   if (left === null || left.fd < 0) return;
   const { origin, fd, witness } = left;
-  const wanted = gone && path !== null && witness !== null;
-  if (!wanted || !mergeable(path, union.config.osTree, witness.size)) close(fd);
-  else union.host.remember(path, origin.fingerprint, fd, witness);
+  if (gone && path !== null && witness !== null) union.host.remember(path, origin.fingerprint, fd, witness);
+  else close(fd);
 }
 
 function versionFor(
@@ -136,6 +144,8 @@ function versionFor(
   name: string,
   basePath: string,
   callerPid: number,
+  /** The content, too. */
+  wholly: boolean,
 ): Version | null | number {
   const { state, inBase } = union.found;
   const seen = union.seen.of(basePath, callerPid);
@@ -148,7 +158,7 @@ function versionFor(
   const older = seen !== null && (before === null || isOlder(union, basePath, seen, before));
   if (before !== null && !older) {
     if (!inBase || before.content !== '') return withoutFd({ ...before, ino: 0 });
-    const now = fromBase(union, parent, name, basePath);
+    const now = fromBase(union, parent, name, basePath, wholly);
     if (typeof now === 'number') return now;
     if (now.origin.fingerprint === before.fingerprint) {
       return { ...now, origin: { ...before, ino: 0, content: now.origin.content } };
@@ -158,7 +168,7 @@ function versionFor(
   }
   if (before !== null && older) return fromSeen(union, basePath, seen);
   if (!inBase) return null;
-  const now = fromBase(union, parent, name, basePath);
+  const now = fromBase(union, parent, name, basePath, wholly);
   if (typeof now === 'number') return now;
   if (!older || state === WHITEOUT || seen.fingerprint === now.origin.fingerprint) return now;
   if (now.fd >= 0) close(now.fd);
@@ -179,12 +189,18 @@ function originAt(union: Union, parent: Node, name: string, basePath: string): O
 const unreadable: readonly number[] = [-E.EACCES, -E.EPERM, -E.ENOENT];
 
 /** What the base has now at the place in union.found, which it has. */
-function fromBase(union: Union, parent: Node, name: string, basePath: string): Version | number {
+function fromBase(
+  union: Union,
+  parent: Node,
+  name: string,
+  basePath: string,
+  wholly: boolean,
+): Version | number {
   const part = parent.dir?.parts[union.found.part] as DirPart;
   const partDir = partFd(union, parent, part);
   if (partDir < 0) return partDir;
   let stat = union.found.baseStat;
-  const opened = isRegular(stat.mode) ? openSource(partDir, name) : -E.ENOENT;
+  const opened = wholly && isRegular(stat.mode) ? openSource(partDir, name) : -E.ENOENT;
   if (opened < 0 && !unreadable.includes(opened)) return opened;
   const fd = Math.max(opened, -1);
   if (fd >= 0) {

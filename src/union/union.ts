@@ -53,8 +53,8 @@ export interface UnionHost {
   noticed(path: string, basePath: string): void;
   /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
-  /** Bytes that a later merge may want: to be put away. */
-  keepAncestor(bytes: Uint8Array): void;
+  /** Bytes that a later merge may want, and their hash: to be put away. They are copied. */
+  keepAncestor(bytes: Uint8Array, hash: string): void;
   /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
   renamed(): void;
   /** Has the kernel told of a node, in the order of all that is told. */

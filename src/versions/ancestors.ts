@@ -9,7 +9,7 @@ import { FsError } from '../lib/errors.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
 import { ficloneAsync } from '../sys/file.ts';
 import { bytesOf, codeOf, makeDirectory, namesIn } from './files.ts';
-import { pack, unpack } from './packing.ts';
+import { AT_ONCE, pack, packNow, unpack } from './packing.ts';
 import { copyOut, packStream, pieces } from './streams.ts';
 
 export type ReportDamage = (what: string, why: string) => void;
@@ -48,16 +48,20 @@ export class Ancestors {
     this.#report = report;
   }
 
-  /** The hash. Nothing is written where the content is there already, whole. */
-  async put(bytes: Uint8Array): Promise<string> {
-    const hash = hash128(bytes);
+  /**
+   * The hash, which the caller may know. Nothing is written where the content is there already, whole. A small one is
+   * in its file when this returns, before it resolves.
+   */
+  async put(bytes: Uint8Array, hash = hash128(bytes)): Promise<string> {
     await this.#once(hash, async () => {
       const temporary = this.#temporary();
+      const options = { flag: 'wx', mode: 0o600 };
       try {
-        await fs.promises.writeFile(bytesOf(temporary), await pack(bytes), { flag: 'wx', mode: 0o600 });
-        await this.#publish(temporary, hash, '');
+        if (bytes.length <= AT_ONCE) fs.writeFileSync(bytesOf(temporary), packNow(bytes), options);
+        else await fs.promises.writeFile(bytesOf(temporary), await pack(bytes), options);
+        this.#publish(temporary, hash, '');
       } catch (error) {
-        await fs.promises.rm(bytesOf(temporary), { force: true });
+        fs.rmSync(bytesOf(temporary), { force: true });
         throw error;
       }
     });
@@ -77,7 +81,7 @@ export class Ancestors {
     if (size <= WHOLE_LIMIT) return this.put(await readAll(fd));
     const temporary = this.#temporary();
     const hash = await packStream(fd, temporary);
-    await this.#once(hash, () => this.#publish(temporary, hash, ''));
+    await this.#once(hash, async () => this.#publish(temporary, hash, ''));
     await fs.promises.rm(bytesOf(temporary), { force: true });
     return hash;
   }
@@ -92,7 +96,7 @@ export class Ancestors {
         return null;
       }
       const hash = await hashOf(file.fd);
-      await this.#once(hash, () => this.#publish(temporary, hash, '.raw'));
+      await this.#once(hash, async () => this.#publish(temporary, hash, '.raw'));
       return hash;
     } finally {
       await file.close();
@@ -254,14 +258,17 @@ export class Ancestors {
     this.#sound.add(hash);
   }
 
-  async #publish(temporary: string, hash: string, suffix: '' | '.raw'): Promise<void> {
+  #publish(temporary: string, hash: string, suffix: '' | '.raw'): void {
     const folder = `${this.#dir}/${hash.slice(0, 2)}`;
-    if (!fs.existsSync(bytesOf(folder))) {
+    const path = this.#pathOf(hash) + suffix;
+    try {
+      fs.renameSync(bytesOf(temporary), bytesOf(path));
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
       makeDirectory(folder);
       this.#dirtyDirs.add(this.#dir);
+      fs.renameSync(bytesOf(temporary), bytesOf(path));
     }
-    const path = this.#pathOf(hash) + suffix;
-    await fs.promises.rename(bytesOf(temporary), bytesOf(path));
     this.#unsynced.add(path);
     this.#dirtyDirs.add(folder);
   }

@@ -8,7 +8,9 @@ export const PLAIN = 0x50;
 export const DEFLATED = 0x5a;
 
 /** Small ones are done at once: a trip through the thread pool costs more. */
-const AT_ONCE = 32_768;
+export const AT_ONCE = 32_768;
+/** What fits into a block of most file systems takes up no less when it is smaller. */
+const BLOCK = 4096;
 const LEVEL = { level: 6 };
 
 const deflate = promisify<zlib.InputType, zlib.ZlibOptions, Buffer>(zlib.deflateRaw);
@@ -22,9 +24,19 @@ export function packHeader(kind: number, length: number): Buffer {
 }
 
 export async function pack(bytes: Uint8Array): Promise<Buffer> {
-  const packed = bytes.length <= AT_ONCE ? zlib.deflateRawSync(bytes, LEVEL) : await deflate(bytes, LEVEL);
-  const smaller = packed.length < bytes.length;
-  return Buffer.concat([packHeader(smaller ? DEFLATED : PLAIN, bytes.length), smaller ? packed : bytes]);
+  return bytes.length <= AT_ONCE ? packNow(bytes) : packed(bytes, await deflate(bytes, LEVEL));
+}
+
+/** For what is small. */
+export function packNow(bytes: Uint8Array): Buffer {
+  return bytes.length + PACK_HEADER <= BLOCK
+    ? packed(bytes, bytes)
+    : packed(bytes, zlib.deflateRawSync(bytes, LEVEL));
+}
+
+function packed(bytes: Uint8Array, deflated: Uint8Array): Buffer {
+  const smaller = deflated.length < bytes.length;
+  return Buffer.concat([packHeader(smaller ? DEFLATED : PLAIN, bytes.length), smaller ? deflated : bytes]);
 }
 
 /** null: damaged. The caller compares the hash. */

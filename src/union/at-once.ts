@@ -1,0 +1,34 @@
+// Learning the content of a version of the base on the serving thread, where it is small and lies in memory: then
+// nobody need be asked, nor told later. What would have to wait for a disk is left to others.
+import { readXattrs } from '../branch/copy.ts';
+import { hash128 } from '../lib/hash.ts';
+import { mergeable } from '../merge/policy.ts';
+import { close, preadCached } from '../sys/file.ts';
+import { keepXattrs } from './origins.ts';
+import type { Union } from './union.ts';
+import { rememberContent, type Version, withoutFd } from './version.ts';
+import { stillShows } from './witness.ts';
+
+/** To read and hash so much takes 50 µs. */
+const MOST = 64 * 1024;
+const buffer = Buffer.allocUnsafeSlow(MOST + 1);
+
+/**
+ * The version with its content, whose bytes become an ancestor where policy would merge them; its descriptor is
+ * closed then. As it was, where the content cannot be had at once.
+ */
+export function learnAtOnce(union: Union, path: string, version: Version): Version {
+  const { origin, fd, witness } = version;
+  if (fd < 0 || witness === null || witness.size > MOST) return version;
+  const got = preadCached(fd, buffer, 0, witness.size + 1, 0);
+  if (got !== witness.size) return version;
+  const xattrs = origin.xattrs === '' ? null : readXattrs(fd, '');
+  if (!stillShows(fd, witness)) return version;
+  close(fd);
+  const bytes = buffer.subarray(0, got);
+  const content = hash128(bytes);
+  rememberContent(union, origin.fingerprint, content);
+  if (mergeable(path, union.config.osTree, got)) union.host.keepAncestor(bytes, content);
+  if (xattrs !== null) keepXattrs(union, xattrs);
+  return withoutFd({ ...origin, content });
+}
