@@ -10,6 +10,7 @@ import type {
 } from '../control/verbs.ts';
 import { isDirectory } from '../lib/stat.ts';
 import { AGAIN, base64, type Outcome, stepOf } from '../union/carrying.ts';
+import { isLeft } from '../union/left-dirs.ts';
 import { originFor } from '../union/origin-list.ts';
 import type { LookOptions } from '../union/reconcile.ts';
 import { readBase } from '../union/sides.ts';
@@ -74,7 +75,9 @@ async function placesOf(context: MountContext, path: string): Promise<Place[]> {
     if (kind === 'whiteout') return originFor(entry.origins, basePath) !== null;
     if (kind === 'object' && originFor(entry.origins, basePath) !== null) return true;
     const base = readBase(branches, basePath).object;
-    return base !== null && !(kind === 'dir' && isDirectory(base.stat.mode));
+    if (kind !== 'dir') return base !== null;
+    if (base !== null && !isDirectory(base.stat.mode)) return true;
+    return context.store.paths.get(entry.path) !== null || isLeft(branches, entry);
   }
 }
 
@@ -142,7 +145,9 @@ class Run {
 
   async #look(place: Place): Promise<Outcome> {
     const { dryRun, acceptBase, path } = this.#request;
-    const options: LookOptions = dryRun ? { dryRun, accepted: acceptBase, unpinned: path } : { dryRun };
+    const options: LookOptions = dryRun
+      ? { dryRun, accepted: acceptBase, unpinned: path, asked: true }
+      : { dryRun, asked: true };
     const outcome = await this.#context.reconciler.look(place.path, place.basePath, options);
     const happened = this.#happened.get(place.path);
     return outcome.outcome === 'current' && happened !== undefined

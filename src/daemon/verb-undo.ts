@@ -188,7 +188,13 @@ async function planFor(
     const step = stepOf(view, 'origins', { ...anyBase, origins: base64(origins) });
     return { steps: [step], after: contentSignature(object) };
   }
-  if (!isDirectory(before.mode)) {
+  const dropped = event.kind === 'dropped';
+  if (dropped && object !== null && isDirectory(before.mode) && isDirectory(object.stat.mode)) {
+    const step = stepOf(view, 'origins', { ...anyBase, origins: base64(origins) });
+    return { steps: [step], after: contentSignature(object) };
+  }
+  // A directory that was dropped held nothing.
+  if (dropped || !isDirectory(before.mode)) {
     await buildVersion(carry, temp, before, view.basePath, origins);
     const after = builtSignature(carry.shop, temp, contentOfVersion(before));
     return { steps: [stepOf(view, 'replace', { ...anyBase, temp })], after };

@@ -33,6 +33,8 @@ export interface Conditions {
 
 export interface DirectoryFacts {
   opaque: boolean;
+  /** The guest has renamed it: it carries a redirect. */
+  renamed: boolean;
   /** No entries in the overlay, whiteouts counted. */
   empty: boolean;
   /** If the base's object is a symlink: whether it leads to a directory of the union. */
@@ -212,9 +214,13 @@ function displace(look: Present): Decision | null {
 
 /** A directory whose metadata nobody in the guest has changed has those of the base, in any scope. */
 function followsAsDirectory(look: Present): boolean {
-  const { directory, overlay, base, ancestor } = look;
+  return look.base.type === S_IFDIR && isUnchangedDirectory(look);
+}
+
+/** It was brought up for what lies in it, and is no change in itself. */
+function isUnchangedDirectory({ directory, overlay, ancestor }: Look): boolean {
   if (directory === null || directory.opaque || ancestor === null) return false;
-  return base.type === S_IFDIR && overlay.type === S_IFDIR && sameSide(ancestor, overlay);
+  return overlay.type === S_IFDIR && sameSide(ancestor, overlay);
 }
 
 /** Nothing is written here, but what equals the base is not stale: its origin is the base's from now on. */
@@ -237,6 +243,8 @@ function decideAbsent(look: Look): Decision {
   const untouched =
     ancestor !== null && (look.metadataOnly ? sameMetadata(ancestor, overlay) : sameSide(ancestor, overlay));
   if (look.metadataOnly && !untouched && look.pinned === null) return bereft(look);
+  const left = leftDirectory(look);
+  if (left !== null) return left;
   if (policy.ignored !== null) return bereftOr(look, kept(look, 'ignored', policy.ignored));
   if (!policy.inScope) {
     return bereftOr(
@@ -247,9 +255,19 @@ function decideAbsent(look: Look): Decision {
   if (look.pinned === 'past-pin') return undone(look);
   const waiting = waitFor(look);
   if (waiting !== null) return waiting;
-  const occupied = directory !== null && (directory.opaque || !directory.empty);
-  if (untouched && droppable(look) && !occupied) return { do: 'drop', gone: true };
+  if (untouched && droppable(look) && directory === null) return { do: 'drop', gone: true };
   return kept(look, 'deleted', 'deleted by the base, changed here');
+}
+
+/** One that is no change goes with the base's, in any scope, once nothing of the guest's is in it. */
+function leftDirectory(look: Look): Decision | null {
+  const { directory, conditions, pinned } = look;
+  if (directory === null || directory.renamed || conditions.underOpaque || pinned !== null) return null;
+  if (!isUnchangedDirectory(look)) return null;
+  const waiting = waitFor(look);
+  if (waiting !== null) return waiting;
+  if (directory.empty && droppable(look)) return { do: 'drop', gone: true };
+  return kept(look, 'deleted', 'deleted by the base, and not empty here');
 }
 
 /** A metacopy whose base is gone has no content left but its ancestor's. */

@@ -2,17 +2,11 @@
 // read and merged only where the table asks for them.
 import { isDirectory } from '../lib/stat.ts';
 import { checkMerged } from '../merge/checks.ts';
-import {
-  type Conditions,
-  type Decision,
-  type DirectoryFacts,
-  decide,
-  type Look,
-  type TextOutcome,
-} from '../merge/decide.ts';
+import { type Conditions, type Decision, decide, type Look, type TextOutcome } from '../merge/decide.ts';
 import { mergeText, type TextMerge } from '../merge/index.ts';
 import { looksBinary, MAX_TEXT, mergeable, policyOf } from '../merge/policy.ts';
 import type { Store } from '../versions/store.ts';
+import { directoryFacts } from './left-dirs.ts';
 import { isLong, type MergeThread } from './merge-thread.ts';
 import type { MergeInput } from './merge-worker.ts';
 import { isRacy } from './origin-list.ts';
@@ -22,8 +16,6 @@ import {
   type Branches,
   fillContent,
   isMetadataOnly,
-  isOpaqueAt,
-  linkedDirectory,
   meantBy,
   type OverlaySide,
   openBase,
@@ -48,6 +40,8 @@ export interface View {
   ancestorXattrs: XattrSet | null;
   /** The merge of the three contents, once it has been made. */
   merge: TextMerge | null;
+  /** Of a directory, for who only asks: what lies in it would have gone. */
+  emptied: boolean;
 }
 
 export interface Assessed {
@@ -83,6 +77,7 @@ export async function viewOf(context: AssessContext, path: string, basePath: str
     ancestorBytes: null,
     ancestorXattrs: origin === null ? null : await xattrsAtOrigin(context.store, origin.xattrs),
     merge: null,
+    emptied: false,
   };
 }
 
@@ -195,16 +190,6 @@ export function lookOf(
       base: base.object?.xattrs ?? emptySet,
     }),
     text: () => textOutcome(view, merged),
-  };
-}
-
-function directoryFacts(branches: Branches, view: View): DirectoryFacts {
-  const target = linkedDirectory(branches, view);
-  const link = view.base.object?.target ?? null;
-  return {
-    opaque: isOpaqueAt(branches.overlay, view.path),
-    empty: false,
-    baseLink: link === null ? null : target === null ? 'other' : 'directory',
   };
 }
 

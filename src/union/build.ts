@@ -136,7 +136,7 @@ function dress(shop: Workshop, dirFd: number, name: string, plan: Blueprint): vo
     check(setxattr(dirFd, name, attr, value, 0), `set ${attr}`, lenient);
   }
   if (!isSymlink(plan.mode)) check(fchmodat(dirFd, name, plan.mode & 0o7777), 'set a mode');
-  if (plan.origins.length > 0 && !isDirectory(plan.mode)) {
+  if (plan.origins.length > 0) {
     check(writeOriginBytes(shop.overlay.origins, dirFd, name, encodeOrigins(plan.origins)), 'set an origin');
   }
   const { mtimeSec, mtimeNsec } = plan;

@@ -4,8 +4,9 @@
 import { metacopyAt, setMetacopy } from '../branch/metacopy.ts';
 import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
-import { isLater, isRegular, type Stat } from '../lib/stat.ts';
+import { isDirectory, isLater, isRegular, type Stat } from '../lib/stat.ts';
 import {
+  AT_REMOVEDIR,
   F_RDLCK,
   F_UNLCK,
   O_CLOEXEC,
@@ -222,7 +223,7 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   } else if (action === 'displace') {
     error = renameat2(dirFd, name, request.displacedFd, temp, RENAME_NOREPLACE);
   } else {
-    error = keepingTimes(dirFd, () => unlinkReleasing(origins, dirFd, name, 0));
+    error = keepingTimes(dirFd, () => removeObject(union, dirFd, name));
   }
   if (error < 0) {
     if (child !== null) dropObject(child);
@@ -233,6 +234,13 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   showAnew(union, parent, name, child);
   tell(union, parent, name, child);
   return 0;
+}
+
+/** -EAGAIN: a directory is not empty by now. */
+function removeObject(union: Union, dirFd: number, name: string): number {
+  const flags = isDirectory(union.found.stat.mode) ? AT_REMOVEDIR : 0;
+  const error = unlinkReleasing(union.overlay.origins, dirFd, name, flags);
+  return error === -E.ENOTEMPTY || error === -E.EEXIST ? -E.EAGAIN : error;
 }
 
 /** Also who has what was there before: it has a name less. */

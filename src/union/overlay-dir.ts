@@ -9,7 +9,7 @@ import { overlayDirFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
 import type { Name, Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
-import { baseFingerprint, writeOrigins } from './origins.ts';
+import { baseFingerprint, baseXattrs, writeOrigins } from './origins.ts';
 import { basePathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Union } from './union.ts';
@@ -56,7 +56,7 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   const error =
     firstError(
       () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
-      () => writeDirOrigin(union, temp, place, stat, layer),
+      () => writeDirOrigin(union, temp, place, stat, { dirFd: sourceFd, layer }),
       () => copyTimes(stat, union.workFd, temp),
       () => (shut ? fchmodat(union.workFd, temp, (stat.mode & 0o7777) | 0o200) : 0),
       () =>
@@ -80,10 +80,17 @@ export function ensureOverlayDir(union: Union, node: Node): number {
 }
 
 /** So that a directory which the base had can be told from one that the guest has made. */
-function writeDirOrigin(union: Union, temp: string, place: Name, stat: Stat, layer: number): number {
+function writeDirOrigin(
+  union: Union,
+  temp: string,
+  place: Name,
+  stat: Stat,
+  from: { dirFd: number; layer: number },
+): number {
   const basePath = basePathAt(place.parent, place.name);
   if (basePath === null) return 0;
-  const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, from.layer, stat), '');
+  origin.xattrs = baseXattrs(union, from.dirFd, '');
   return writeOrigins(union, union.workFd, temp, [origin]);
 }
 

@@ -3,7 +3,7 @@
 import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { Stat } from '../lib/stat.ts';
+import { isDirectory, type Stat } from '../lib/stat.ts';
 import { type Conditions, decideSet, writes } from '../merge/decide.ts';
 import { type SetKind, setOf } from '../merge/policy.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
@@ -12,7 +12,18 @@ import { decodeOrigins, pathHash } from '../versions/origin.ts';
 import type { StoredEvent } from '../versions/types.ts';
 import { type Assessed, assess, isCurrent, loadContents, type View, viewOf } from './assess.ts';
 import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } from './carry-out.ts';
-import { AGAIN, base64, type CarryContext, type Outcome, record, stepOf } from './carrying.ts';
+import {
+  AGAIN,
+  base64,
+  type CarryContext,
+  closeConflict,
+  failed,
+  type Outcome,
+  outcome,
+  record,
+  stepOf,
+} from './carrying.ts';
+import { followersIn, isLeft, type Place } from './left-dirs.ts';
 import { MergeThread } from './merge-thread.ts';
 import type { Verdict } from './node.ts';
 import { isPinned, originFor, pinOf } from './origin-list.ts';
@@ -38,6 +49,16 @@ export interface LookOptions {
   accepted?: boolean;
   /** With dryRun: as if nothing had been undone at this path. */
   unpinned?: string;
+  /** By a person: what was kept of the guest's for what lay in it is judged anew. */
+  asked?: boolean;
+}
+
+/** What has come of what lies in a directory that the base has removed. */
+interface Beneath {
+  /** None of it stays, or (dryRun) would. */
+  emptied: boolean;
+  /** Some of it waits: for so long, in milliseconds; 0: none. */
+  waitMs: number;
 }
 
 /** Of the known origins, so many at least and so large a part must be gone for the base to be doubted. */
@@ -58,8 +79,12 @@ export class Reconciler {
   readonly #merger: MergeThread;
   /** The last look of each path or set that is under way. */
   readonly #queues = new Map<string, Promise<unknown>>();
+  /** Looks at directories whose content comes first. */
+  readonly #preparing = new Set<Promise<unknown>>();
   baseState: Conditions['baseState'] = 'accepted';
   #vanishedChecked = Number.NEGATIVE_INFINITY;
+  /** While it is found out whether many are gone. */
+  #vanishing: Promise<void> | null = null;
   /** Had gone from the base when a person accepted it. */
   readonly #excused = new Set<string>();
 
@@ -86,14 +111,44 @@ export class Reconciler {
 
   /** Looks at a path, with its set; the outcome of the path itself. Never rejects: failures are outcomes. */
   look(path: string, basePath: string, options: LookOptions = { dryRun: false }): Promise<Outcome> {
+    const place = { path, basePath };
+    if (!isLeft(this.#parts.branches, place)) return this.#lookAlone(place, options, null);
+    const look = this.#lookInto(place, options).then((beneath) => this.#lookAlone(place, options, beneath));
+    this.#preparing.add(look);
+    return look.finally(() => this.#preparing.delete(look));
+  }
+
+  /** A directory that the base has removed: what lies in it comes first, and not while it is itself looked at. */
+  async #lookInto(dir: Place, options: LookOptions): Promise<Beneath> {
+    const stays = { emptied: false, waitMs: 0 };
+    const followers = this.#isKept(dir.path, '', options) ? null : followersIn(this.#parts.branches, dir);
+    if (followers === null) return stays;
+    let waitMs = 0;
+    for (const entry of followers) {
+      const done = await this.look(entry.path, entry.basePath, options);
+      if (done.outcome === 'pending') waitMs = Math.max(waitMs, done.retryMs ?? RETRY_FAILED_MS);
+      else if (done.outcome !== 'dropped') return stays;
+    }
+    return { emptied: true, waitMs };
+  }
+
+  /** The guest had something in it when the base removed it: it does not go when the guest takes that away. */
+  #isKept(path: string, fingerprint: string, { asked = false }: LookOptions): boolean {
+    const record = this.#parts.store.paths.get(path);
+    return !asked && record?.state === 'K' && record.baseSeen === fingerprint;
+  }
+
+  /** `beneath`: of a directory that the base has removed, else null. */
+  #lookAlone(place: Place, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
+    const { path, basePath } = place;
     return this.exclusively(path, async () => {
       try {
-        const set = setOf(path);
+        const set = beneath === null ? setOf(path) : null;
         const members = set === null ? [] : (set.members ?? (await this.#beneath(set.id)));
         if (set !== null && members.length > 1) {
           return await this.#lookAtSet(path, basePath, set.kind, members, options);
         }
-        return await this.#lookAt(path, basePath, options);
+        return await this.#lookAt(place, options, beneath);
       } catch (error) {
         const detail = messageOf(error);
         this.#log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
@@ -105,25 +160,64 @@ export class Reconciler {
 
   /** All that waits for looks is done. */
   async idle(): Promise<void> {
-    while (this.#queues.size > 0) await Promise.allSettled(this.#queues.values());
+    while (this.#queues.size + this.#preparing.size > 0)
+      await Promise.allSettled([...this.#queues.values(), ...this.#preparing]);
   }
 
-  async #lookAt(path: string, basePath: string, options: LookOptions): Promise<Outcome> {
+  async #lookAt(place: Place, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
     for (let attempt = 0; attempt < TRIES; attempt++) {
-      const done = await unlessMoving(() => this.#lookOnce(path, basePath, options));
+      const done = await unlessMoving(() => this.#lookOnce(place, options, beneath));
       if (done !== AGAIN) return done;
     }
-    return this.#keepsChanging(path);
+    return this.#keepsChanging(place.path);
   }
 
-  async #lookOnce(path: string, basePath: string, options: LookOptions): Promise<Outcome | typeof AGAIN> {
+  async #lookOnce(
+    { path, basePath }: Place,
+    options: LookOptions,
+    beneath: Beneath | null,
+  ): Promise<Outcome | typeof AGAIN> {
     const view = await viewOf(this.#assessContext, path, basePath);
     if (view.overlay.state !== 'object') return this.#absent(view, options);
     if (view.base.object === null && view.overlay.origin !== null) await this.#doubtIfVanished(view.path);
     if (!options.dryRun && (await this.#pinIfPutBack(view))) return AGAIN;
-    const done = isCurrent(view) ? await this.#keep(view, options) : await this.#decide(view, options);
+    view.emptied = options.dryRun && beneath?.emptied === true;
+    const done =
+      (await this.#lookAtDirectory(view, options)) ??
+      (isCurrent(view)
+        ? await this.#keep(view, options)
+        : await this.#decide(view, options, beneath?.waitMs ?? 0));
     if (done !== AGAIN && !options.dryRun) await this.#settled(view, done);
     return done;
+  }
+
+  /** Directories of overlay and base are one, and the guest's own is nobody's business; null: anything else. */
+  async #lookAtDirectory(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN | null> {
+    const { path, base, overlay } = view;
+    if (overlay.object === null || !isDirectory(overlay.object.stat.mode)) return null;
+    if (base.object !== null) {
+      return isDirectory(base.object.stat.mode) ? this.#follow(view, options) : null;
+    }
+    const { store } = this.#parts;
+    if (this.#isKept(path, base.fingerprint, options)) return outcome('kept', store.paths.get(path)?.detail);
+    if (overlay.origin !== null || overlay.foreignCopy || store.conflicts.of(path) !== null) return null;
+    if (!options.dryRun) store.paths.delete(path);
+    return outcome('current');
+  }
+
+  /** The base has the directory again, if it ever was gone: what was decided then is over. */
+  async #follow(view: View, { dryRun }: LookOptions): Promise<Outcome | typeof AGAIN> {
+    const { store } = this.#parts;
+    if (dryRun) return outcome('current');
+    const { origin, origins } = view.overlay;
+    if (origin !== null && origin.pin !== null) {
+      const list = origins.map((one) => (one === origin ? { ...origin, pin: null } : one));
+      const result = await this.context.commit(stepOf(view, 'origins', { origins: base64(list) }));
+      if (result < 0) return failed(this.context, view, result);
+    }
+    if (store.conflicts.of(view.path)?.overlay !== null) closeConflict(this.context, view, 'withdrawn');
+    store.paths.delete(view.path);
+    return outcome('current');
   }
 
   /** Once whoever writes to it has closed it, it is looked at again without further waiting. */
@@ -144,8 +238,8 @@ export class Reconciler {
     return renewOrigin(this.context, view, 'current');
   }
 
-  async #decide(view: View, options: LookOptions): Promise<Outcome | typeof AGAIN> {
-    const { assessed, waitMs } = await this.#assess(view, options);
+  async #decide(view: View, options: LookOptions, beneathMs: number): Promise<Outcome | typeof AGAIN> {
+    const { assessed, waitMs } = await this.#assess(view, options, beneathMs);
     if (options.dryRun) return planned(assessed);
     const others = writes(assessed.decision) ? await this.#otherNames(view) : [];
     if (others.length === 0) return carryOut(this.context, assessed, waitMs);
@@ -245,20 +339,28 @@ export class Reconciler {
 
   /**
    * A base file is gone. When the base itself is, or many at once, this is no update but the wrong base (or none,
-   * between umount and mount): nothing is taken for deleted then.
+   * between umount and mount): nothing is taken for deleted then. Looks that meet while it is found out wait.
    */
   async #doubtIfVanished(missed: string): Promise<void> {
-    const now = performance.now();
     if (this.baseState !== 'accepted' || this.#excused.has(missed)) return;
-    if (now - this.#vanishedChecked < VANISHED_CHECK_MS) return;
-    this.#vanishedChecked = now;
+    this.#vanishing ??= this.#lookForVanished().finally(() => {
+      this.#vanishing = null;
+    });
+    await this.#vanishing;
+  }
+
+  async #lookForVanished(): Promise<void> {
     const { branches } = this.#parts;
+    const now = performance.now();
     let known = 0;
     let gone = 0;
-    for await (const path of this.#knownPaths()) {
-      if (this.#excused.has(path)) continue;
-      known += 1;
-      if (readBase(branches, path).object === null) gone += 1;
+    if (now - this.#vanishedChecked >= VANISHED_CHECK_MS) {
+      this.#vanishedChecked = now;
+      for await (const path of this.#knownPaths()) {
+        if (this.#excused.has(path)) continue;
+        known += 1;
+        if (readBase(branches, path).object === null) gone += 1;
+      }
     }
     const many = gone >= VANISHED_LEAST && gone > known * VANISHED_PART;
     if (many) this.#parts.doubt(`${gone} of ${known} known files have gone from it at once`);
@@ -295,13 +397,13 @@ export class Reconciler {
     return { branches, store, osTree };
   }
 
-  /** null: a side changed while it was read. */
-
-  async #assess(view: View, options: LookOptions): Promise<{ assessed: Assessed; waitMs: number }> {
+  /** `beneathMs`: what lies in it waits so long. */
+  async #assess(view: View, options: LookOptions, beneathMs = 0): Promise<Decided> {
     const { store } = this.#parts;
     const lastMerges = store.paths.get(view.path)?.lastMerges ?? [];
     const open = () => openBase(this.#parts.branches, view.basePath);
-    const waitMs = this.#settling.wait(view.path, view.base, lastMerges, open);
+    const ownMs = this.#settling.wait(view.path, view.base, lastMerges, open);
+    const waitMs = Math.max(ownMs, beneathMs);
     const conditions: Conditions = {
       baseState: options.accepted ? 'accepted' : this.baseState,
       settled: waitMs === 0,

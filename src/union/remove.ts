@@ -24,7 +24,7 @@ import { listDirectory } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
-import { originsOf, writeOrigins } from './origins.ts';
+import { originsOf, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, tolerate } from './overlay-dir.ts';
 import { isApart } from './passthrough.ts';
 import { pathAt } from './place.ts';
@@ -180,10 +180,13 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
 
 /** A directory of the overlay that is empty in the union: plainly, or by way of work/ if whiteouts lie in it. */
 export function removeOverlayDir(union: Union, dirFd: number, name: string, path: string): number {
-  const plain = unlinkReleasing(union.overlay.origins, dirFd, name, AT_REMOVEDIR);
+  const notes = [{ kind: 'removed' as const, path, time: Date.now() }];
+  const remove = () => unlinkReleasing(union.overlay.origins, dirFd, name, AT_REMOVEDIR);
+  // One that the base has removed may have a record.
+  const recorded = readOrigins(union, dirFd, name).length > 0;
+  const plain = recorded ? publish(union, 'remove', notes, remove) : remove();
   if (plain !== -E.ENOTEMPTY && plain !== -E.EEXIST) return plain;
   const temp = union.tempName();
-  const notes = [{ kind: 'removed' as const, path, time: Date.now() }];
   const error = publish(union, 'remove', notes, () =>
     renameat2(dirFd, name, union.workFd, temp, RENAME_NOREPLACE),
   );

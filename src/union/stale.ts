@@ -9,6 +9,7 @@ import { nodeAt } from './known.ts';
 import { metacopyOf } from './metacopy.ts';
 import {
   type Compared,
+  type DirState,
   type Found,
   type Handle,
   IN_OVERLAY,
@@ -68,7 +69,9 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
 
 function isStale(union: Union, node: Node, origin: Origin | null, fingerprint: string): boolean {
   const { baseStat, inBase } = union.found;
-  if (node.dir !== null && (!inBase || isDirectory(baseStat.mode))) return false;
+  if (node.dir !== null && inBase && isDirectory(baseStat.mode))
+    return origin !== null && origin.pin !== null;
+  if (node.dir !== null && !inBase) return isLeft(node.dir, origin);
   if (origin === null) return inBase;
   // A pin is off once the base is back at what it was, which a look has to say.
   if (origin.pin !== null) return !isPinned(origin.pin, fingerprint);
@@ -78,15 +81,25 @@ function isStale(union: Union, node: Node, origin: Origin | null, fingerprint: s
   return isRacy(baseStat, origin.taken) && metacopyOf(union, node) === null;
 }
 
+/** A directory was brought up for what lies in it, and the base has removed its own. */
+function isLeft({ opaque, redirect }: DirState, origin: Origin | null): boolean {
+  if (origin === null || !isDirectory(origin.mode) || opaque || redirect !== null) return false;
+  return origin.pin === null || !isPinned(origin.pin, '');
+}
+
 function holds(verdict: Verdict & { until: number }, fingerprint: string, stat: Stat): boolean {
   if (verdict.overlayIno === 0) return performance.now() < verdict.until;
   return (
     verdict.fingerprint === fingerprint &&
     verdict.overlayIno === stat.ino &&
-    verdict.overlayCtimeSec === stat.ctimeSec &&
-    verdict.overlayCtimeNsec === stat.ctimeNsec &&
+    (isDirectory(stat.mode) || isUnchanged(verdict, stat)) &&
     performance.now() < verdict.until
   );
+}
+
+/** What is put into a directory moves its ctime, and changes nothing of what was decided about it. */
+function isUnchanged({ overlayCtimeSec, overlayCtimeNsec }: Verdict, stat: Stat): boolean {
+  return overlayCtimeSec === stat.ctimeSec && overlayCtimeNsec === stat.ctimeNsec;
 }
 
 /**

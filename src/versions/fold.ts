@@ -123,7 +123,11 @@ async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): 
     if (same) paths.put({ ...old, needs: [...old.needs, content] });
     return;
   }
-  if (kind === 'renamed' && record.from !== undefined) await moveBeneath(target, record.from, path);
+  if (kind === 'renamed' && record.from !== undefined) {
+    // What was decided of a directory that the base has removed was about its place.
+    if (/[KPU]/.test(paths.get(record.from)?.state ?? '')) paths.delete(record.from);
+    await moveBeneath(target, record.from, path);
+  }
   if (kind === 'exchanged' && record.from !== undefined) await exchangeBeneath(target, record.from, path);
   // An object without an origin is the overlay's own: there is nothing to reconcile.
   if (record.origin === undefined && fingerprint === undefined && kind !== 'whiteout') {

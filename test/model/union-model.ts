@@ -25,7 +25,8 @@ type Entry =
   /** `last`: the base's object at the last look. */
   | { kind: 'copy'; obj: Leaf; origin: Origin | null; state: State; last?: Obj | null }
   | { kind: 'whiteout'; origin: Origin; last?: Obj | null }
-  | { kind: 'dir'; opaque: boolean; redirect: string | null };
+  /** `origin`: where the base had it when it was brought up; null: it is the guest's own. */
+  | { kind: 'dir'; opaque: boolean; redirect: string | null; origin: string | null };
 
 /** versioning.md; own: a name of which the base knows nothing. */
 export type State = 'F' | 'C' | 'K' | 'X' | 'W' | 'own';
@@ -251,13 +252,13 @@ export class UnionModel {
     this.#reached(`${before} ${event} ${this.state(path)}`);
   }
 
-  /** Directories above a new object of the overlay are copied up, and stay: also when the base has none any more. */
+  /** Directories above a new object of the overlay are copied up. */
   #need(dir: string): void {
     if (dir === '') return;
     this.#need(parentOf(dir));
     const entry = this.#overlay.get(dir);
     if (entry?.kind === 'dir') return;
-    this.#overlay.set(dir, { kind: 'dir', opaque: false, redirect: null });
+    this.#overlay.set(dir, { kind: 'dir', opaque: false, redirect: null, origin: this.basePath(dir) });
   }
 
   /** The origin of what comes under a name (rules 1, 2, 4, 5). `seen`: the version that the writer has read. */
@@ -337,7 +338,7 @@ export class UnionModel {
   mkdir(path: string): void {
     const opaque = this.#overlay.get(path)?.kind === 'whiteout';
     this.#need(parentOf(path));
-    this.#overlay.set(path, { kind: 'dir', opaque, redirect: null });
+    this.#overlay.set(path, { kind: 'dir', opaque, redirect: null, origin: null });
   }
 
   /** What it has is new at its new name, and leaves its origin behind. */
@@ -365,7 +366,7 @@ export class UnionModel {
     this.#need(parentOf(to));
     if (this.#base.has(this.basePath(from))) this.#overlay.set(from, { kind: 'whiteout', origin });
     for (const [path, entry] of inside) this.#overlay.set(to + path.slice(from.length), entry);
-    this.#overlay.set(to, { kind: 'dir', opaque: base === null && hides, redirect: base });
+    this.#overlay.set(to, { kind: 'dir', opaque: base === null && hides, redirect: base, origin: base });
     this.#reached(base === null ? 'own directory renamed' : 'directory of the base renamed');
   }
 
@@ -396,5 +397,27 @@ export class UnionModel {
       }
       if (moved || before !== this.state(path)) this.#row(path, eventOf(origin?.obj ?? null, now), before);
     }
+    const dirs = [...this.#overlay.keys()].sort((a, b) => b.length - a.length);
+    for (const path of dirs) {
+      if (!this.#isLeft(path)) continue;
+      this.#overlay.delete(path);
+      this.#reached('directory gone with the base’s');
+    }
+  }
+
+  /** A directory that the base has removed, and that holds nothing of the guest's. */
+  #isLeft(path: string): boolean {
+    const entry = this.#overlay.get(path);
+    if (entry?.kind !== 'dir' || entry.opaque) return false;
+    const place = join(this.basePath(parentOf(path)), nameOf(path));
+    if (entry.origin !== place || (entry.redirect ?? place) !== place || this.#base.has(place)) return false;
+    const filled = [...this.#overlay.keys()].some((below) => below.startsWith(`${path}/`));
+    return !filled && !this.#isUnderOpaque(path);
+  }
+
+  #isUnderOpaque(path: string): boolean {
+    return [...this.#overlay].some(
+      ([above, entry]) => entry.kind === 'dir' && entry.opaque && path.startsWith(`${above}/`),
+    );
   }
 }

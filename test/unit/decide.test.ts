@@ -63,7 +63,8 @@ function lookOf(
     pinned: null,
     conditions: { ...calm, ...when },
     metadataOnly: false,
-    directory: overlay.type === S_IFDIR ? { opaque: false, empty: false, baseLink: null } : null,
+    directory:
+      overlay.type === S_IFDIR ? { opaque: false, renamed: false, empty: false, baseLink: null } : null,
     ancestorBytes: true,
     xattrs: () => {
       throw new Error('asked for attributes that no side has');
@@ -324,7 +325,7 @@ describe('no ancestor', () => {
 });
 
 describe('directories', () => {
-  const directory = { opaque: false, empty: false, baseLink: null };
+  const directory = { opaque: false, renamed: false, empty: false, baseLink: null };
 
   test('one that is not opaque is no change: it follows the metadata of the base, in any scope', () => {
     const decision = ask(dir(), dir(), dir({ mode: 0o700 }), { path: 'usr/lib/x' });
@@ -332,6 +333,25 @@ describe('directories', () => {
     expect(ask(dir(), dir({ mode: 0o711 }), dir({ mode: 0o700 }), { path: 'usr/lib/x' })).toMatchObject({
       do: 'kept',
     });
+  });
+
+  test('it goes with the base’s, in any scope, once nothing is in it; changed or renamed by the guest it stays', () => {
+    for (const path of ['etc/x', 'usr/lib/x', 'var/cache/x']) {
+      const empty = { path, directory: { ...directory, empty: true } };
+      expect(ask(dir(), dir(), null, empty)).toEqual({ do: 'drop', gone: true });
+      expect(ask(dir(), dir(), null, { path })).toMatchObject({ do: 'kept', reason: 'deleted' });
+      expect(ask(dir(), dir({ mode: 0o700 }), null, empty)).toMatchObject({ do: 'kept' });
+      expect(ask(null, dir(), null, empty)).toMatchObject({ do: 'kept' });
+      const renamed = { path, directory: { ...empty.directory, renamed: true } };
+      expect(ask(dir(), dir(), null, renamed)).toMatchObject({ do: 'kept' });
+      expect(ask(dir(), dir(), null, { ...empty, when: { settled: false } })).toMatchObject({
+        do: 'pending',
+      });
+      expect(ask(dir(), dir(), null, { ...empty, when: { underOpaque: true } })).toMatchObject({
+        do: 'kept',
+      });
+      expect(ask(dir(), dir(), null, { ...empty, pinned: 'at-pin' })).toEqual({ do: 'pinned' });
+    }
   });
 
   test('usrmerge: where the base has a symlink to a directory, or a file, the entries are displaced', () => {
@@ -448,6 +468,7 @@ const someLook = fc
     metadataOnly: fc.constantFrom(false, false, true),
     directory: fc.record({
       opaque: fc.boolean(),
+      renamed: fc.boolean(),
       empty: fc.boolean(),
       baseLink: fc.constantFrom('directory' as const, 'other' as const, null),
     }),

@@ -326,8 +326,12 @@ describe('folding the journal', () => {
     withState((state) =>
       withStore(state, async (store) => {
         for (const name of ['old', 'old/a', 'old/b/c', 'older']) store.paths.put(samplePath(name));
+        store.paths.put({ ...samplePath('left'), state: 'K' });
         const conflict = store.conflicts.open(sampleConflict('old/a'));
-        await store.fold([{ kind: 'renamed', path: 'new', from: 'old', time: 1 }]);
+        await store.fold([
+          { kind: 'renamed', path: 'new', from: 'old', time: 1 },
+          { kind: 'renamed', path: 'elsewhere', from: 'left', time: 1 },
+        ]);
         const found = (await all(store.paths.under(''))).map((record) => record.path);
         expect(found).toEqual(['new/a', 'new/b/c', 'old', 'older']);
         expect(store.conflicts.of('new/a')?.id).toBe(conflict.id);
