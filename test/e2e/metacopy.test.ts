@@ -3,6 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
+import { ripen } from '../lib/base-update.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
@@ -21,6 +22,7 @@ mountTest(
   'chmod, chown, utimes, attributes and ACLs copy no content; the first write does',
   () =>
     withGuest({ files: { f: text(), g: text(), dir: null } }, async (guest) => {
+      await ripen(`${guest.base}/g`);
       await guest.mount.sh(
         'chmod 640 f; chown 5:6 f; touch -cd 2001-02-03 f; setfattr -n user.a -v b f; setfacl -m u:7:r g',
       );
@@ -73,6 +75,7 @@ mountTest('a chmod of a file of several GiB takes up as little as one of any oth
 
 mountTest('the content follows the base with its size and mtime; who has it open keeps what they have', () =>
   withGuest({ files: { f: text(), touched: text() } }, async (guest) => {
+    await ripen(`${guest.base}/touched`);
     await guest.mount.sh('chmod 640 f touched; touch -cd 2001-02-03 touched');
     const agent = startAgent();
     const old = await agent.call<number>('openSync', guest.at('f'), 'r');
@@ -127,6 +130,7 @@ async function startAgentOn(file: string) {
 
 mountTest('when the base deletes the content, it goes; what an ancestor has the bytes of is kept', () =>
   withGuest({ files: { gone: text(), kept: text(), open: text(), rest: '' } }, async (guest) => {
+    await ripen(`${guest.base}/rest`);
     // Guest and base come to the same content, and the mode is the guest's: no bytes of its own are left.
     await guest.mount.sh('chmod 600 gone open; chmod 600 kept; sed -i s/^line.3$/BASE/ kept');
     await guest.update('kept', base3);

@@ -2,6 +2,7 @@
 // they refuse, and their exit codes.
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
+import { ripen } from '../lib/base-update.ts';
 import { mountTest } from '../lib/needs.ts';
 import { type Guest, text, withGuest } from '../lib/versioning.ts';
 
@@ -50,6 +51,7 @@ const withFile = (body: (guest: Guest) => Promise<void>, options: readonly strin
 describe('resolve', () => {
   mountTest('takes the overlay: the base that was shown is the origin from then on', () =>
     withFile(async (guest) => {
+      await ripen(`${guest.base}/${FILE}`);
       const { id } = await overlap(guest);
       await ends(guest, 0, 'resolve', guest.at(FILE), '--take', 'overlay');
       expect(await guest.read(FILE)).toBe(guestText);
@@ -222,6 +224,7 @@ describe('resolve', () => {
 describe('undo', () => {
   mountTest('takes a merge back, and does not merge that version again', () =>
     withFile(async (guest) => {
+      await ripen(`${guest.base}/${FILE}`);
       const both = await merged(guest);
       const told = await ends(guest, 0, 'undo', guest.at(FILE));
       expect(told).toMatch(/merged \d+ taken back/);
@@ -242,6 +245,7 @@ describe('undo', () => {
     'of what was merged before directories above were renamed; the log tells of it under both paths',
     () =>
       withGuest({ files: { 'a/b/f': text(), 'a/b/g': text(), 'c/x': 'x\n' } }, async (guest) => {
+        await ripen(`${guest.base}/c/x`);
         await merged(guest, 'a/b/f');
         await merged(guest, 'a/b/g');
         await guest.mount.sh('mv a/b a/d; mv a e; mkdir a');

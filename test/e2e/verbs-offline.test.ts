@@ -1,6 +1,7 @@
 // The verbs of an overlay that is not mounted: the history is there, and where the base is, too, what is decided.
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
+import { ripen } from '../lib/base-update.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
@@ -20,6 +21,7 @@ function withPast(body: (layers: Layers) => Promise<void>): Promise<void> {
   return withLayers(async (layers) => {
     writeFiles(layers.base, { 'etc/a': text(), 'etc/b': text() });
     await withMount(layers, async (mount) => {
+      await ripen(`${layers.base}/etc/b`);
       await mount.write('etc/a', text({ 15: 'guest' }));
       await mount.write('etc/b', text({ 10: 'guest' }));
       await updateFile(`${layers.base}/etc/a`, text({ 3: 'base' }), 'replace');

@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
+import { ripen } from '../lib/base-update.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk } from '../lib/run.ts';
 import { type Guest, text, withGuest } from '../lib/versioning.ts';
@@ -59,8 +60,7 @@ describe('status', () => {
           withoutContent: 0,
         };
         expect(status.counts).toEqual(none);
-        // A base that is younger than a copy by less than a second is looked at once more.
-        await guest.mount.sh('sleep 1.2');
+        await ripen(`${guest.base}/a`);
         await guest.mount.write('a', text({ 15: 'guest' }));
         await guest.mount.write('b', text({ 3: 'guest' }));
         await guest.mount.write('new', 'new\n');
@@ -179,6 +179,7 @@ describe('diff and log', () => {
 
   mountTest('the log of a path and of all, with what can be undone', () =>
     withFile(async (guest) => {
+      await ripen(`${guest.base}/${FILE}`);
       await guest.mount.write(FILE, text({ 15: 'guest' }));
       await guest.update(FILE, text({ 3: 'base' }));
       await guest.read(FILE);

@@ -3,6 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
+import { ripen } from '../lib/base-update.ts';
 import { startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sleep, waitUntil } from '../lib/run.ts';
@@ -17,6 +18,7 @@ mountTest('an untouched copy follows the base, and what only changed its mode ke
   withGuest(
     { files: { touched: text(), chmodded: text(), grown: text(), emptied: text() } },
     async (guest) => {
+      await ripen(`${guest.base}/emptied`);
       await guest.mount.sh(
         'true >> touched; chmod 600 chmodded; echo x >> grown; sed -i "\\$d" grown; : > emptied',
       );
@@ -391,6 +393,7 @@ mountTest('two guests of one base: each keeps its own, both get the update', () 
 
 mountTest('what is about to change is left alone until it has settled', () =>
   withGuest({ files: { f: text(), g: text() }, options: ['--settle', '1'] }, async (guest) => {
+    await ripen(`${guest.base}/g`);
     await guest.mount.sh(`${edit('f')}; ${edit('g')}`);
     await guest.update('f', text({ 3: 'not yet' }));
     // Opening does not wait for the base to settle.
