@@ -1,5 +1,6 @@
-// Four groups, one after another: unit (pure), union (directory suites), e2e (real mounts, one file at a
-// time), long. `--project NAME` picks; `npm test` runs the first three.
+// Four groups, one after another: unit (pure), union (directory suites), e2e (real mounts, two files at a time: one
+// leaves half of two cores idle), long (one at a time: some take ports, limits, or all of the machine).
+// `--project NAME` picks; `npm test` runs the first three.
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
@@ -19,7 +20,9 @@ function group(name, order, more) {
   };
 }
 
-const serial = { fileParallelism: false, maxWorkers: 1, hookTimeout: 120_000 };
+const patient = { hookTimeout: 120_000 };
+const serial = { ...patient, fileParallelism: false, maxWorkers: 1 };
+const paired = { ...patient, maxWorkers: 2 };
 
 export default defineConfig({
   root,
@@ -34,7 +37,7 @@ export default defineConfig({
     projects: [
       group('unit', 0, { testTimeout: 30_000 }),
       group('union', 1, { ...serial, testTimeout: 120_000 }),
-      group('e2e', 2, { ...serial, testTimeout: 120_000 }),
+      group('e2e', 2, { ...paired, testTimeout: 120_000 }),
       group('long', 3, { ...serial, testTimeout: 1_200_000 }),
     ],
   },
