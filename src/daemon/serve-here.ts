@@ -14,7 +14,7 @@ export function serveHere(server: NativeServer, given: ServingStart): ServingEnd
   // What a worker would get: objects that are changed on one side stay as they are on the other.
   const start = structuredClone(given);
   const umask = process.umask();
-  const serving = openServing(start, (message) => theirs.postMessage(message));
+  const serving = openServing(start, (message) => theirs.postMessage(message), setImmediate);
   const { union, host } = serving;
   serving.host.onCollected = () => void setImmediate(() => serving.host.flush());
   serving.metrics = () => server.metrics();

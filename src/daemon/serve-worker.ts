@@ -52,7 +52,10 @@ function serve(port: MessagePort, start: WorkerStart): void {
     },
     onEvents: () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event)),
     onDone: () => voice.send(),
-    onPause: () => host.flush(),
+    onPause: () => {
+      host.flush();
+      serving.seenLog?.flush();
+    },
     idle: {
       isDue: () => shrinker.isDue(union.table.size),
       run: () => shrinker.shrink(union.table.size),

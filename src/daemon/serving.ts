@@ -84,8 +84,12 @@ export interface Serving {
   metrics: () => OpcodeCounters[];
 }
 
-/** To be called once, on the thread that is going to serve. */
-export function openServing(start: ServingStart, send: (message: FromWorker) => void): Serving {
+/** To be called once, on the thread that is going to serve. `later`: where nobody tells when it has nothing to do. */
+export function openServing(
+  start: ServingStart,
+  send: (message: FromWorker) => void,
+  later: (work: () => void) => void = () => {},
+): Serving {
   const host = new Host(start, send);
   // Guests must not write past quotas and reserved blocks; and the umask is to be this thread's own.
   dropCapability(CAP_SYS_RESOURCE);
@@ -94,7 +98,8 @@ export function openServing(start: ServingStart, send: (message: FromWorker) => 
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd, linksFd } = start;
   const identity = start.exported ? new IdentityLog(start.stateDir) : null;
-  const seenLog = start.stateDir === null ? null : new SeenLog(start.stateDir);
+  const seenLog =
+    start.stateDir === null ? null : new SeenLog(start.stateDir, () => later(() => seenLog?.flush()));
   const watching = start.eventsFd < 0 ? null : inotifyWatching(start.eventsFd);
   const branches = { overlay, layers, workFd, linksFd };
   const union = new Union({

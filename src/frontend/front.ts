@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import type { ControlEntry, ControlStat } from '../control/tree.ts';
 import { writeEntryOut } from '../fuse/attr.ts';
-import { FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH } from '../fuse/constants.ts';
+import { FOPEN_DIRECT_IO, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH } from '../fuse/constants.ts';
 import type { Parked } from '../fuse/parked.ts';
 import type { FuseRequest } from '../fuse/request.ts';
 import { PARK, supplementaryGroups } from '../fuse/request.ts';
@@ -12,7 +12,7 @@ import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { ListEntry } from '../union/listing.ts';
-import { giveUpLock } from '../union/locks.ts';
+import { giveUpLock, isLocked } from '../union/locks.ts';
 import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
@@ -192,11 +192,13 @@ export function mayKeepCache(
 }
 
 /**
- * What the kernel is told of an open file, but for KEEP_CACHE. Never NOFLUSH: by the FLUSH of any close a process gives
- * up what it has locked, also by another descriptor, and later than this open.
+ * What the kernel is told of an open file, but for KEEP_CACHE. By the FLUSH of a close a process gives up what it has
+ * locked, by whichever descriptor: a request for each close, which what is open for reading only is spared as long as
+ * nobody has locked the file (semantics.md, "Locks").
  */
-export function openFlagsOf({ through, direct }: Handle): number {
-  return (through ? FOPEN_PASSTHROUGH : 0) | (direct ? FOPEN_DIRECT_IO : 0);
+export function openFlagsOf({ through, direct, writable, node }: Handle): number {
+  const quiet = !writable && !isLocked(node);
+  return (through ? FOPEN_PASSTHROUGH : 0) | (direct ? FOPEN_DIRECT_IO : 0) | (quiet ? FOPEN_NOFLUSH : 0);
 }
 
 export function backingOf({ node, through }: Handle): number {

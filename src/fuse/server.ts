@@ -53,7 +53,7 @@ export interface ServerOptions {
   /** Requests or messages have been dealt with; what came of them for others goes out now. */
   onDone?(): void;
   /** Before the device is waited for, and while it is never idle about every millisecond: for what may be late. */
-  onPause?(): void;
+  onPause?: () => void;
   /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
   onInterrupt(request: Parked): void;
   /** Once, when run() ends. Nothing can be answered any more. */
@@ -220,8 +220,8 @@ class Server implements FuseServer {
 
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
   #listen(timeout: 0 | -1): void {
-    const { deviceFd, wakeFd, eventsFd = -1, idle } = this.#options;
-    this.#options.onPause?.();
+    const { deviceFd, wakeFd, eventsFd = -1, idle, onPause } = this.#options;
+    if (onPause) this.#call('what may be late', onPause);
     const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
     const ready = poll3(deviceFd, wakeFd, eventsFd, limit);
     this.#listened = performance.now();

@@ -44,7 +44,7 @@ import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, instantiate } from './lookup.ts';
 import { type Handle, IN_BASE, IN_OVERLAY, livingNode, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
-import { originsOf, writeOrigins } from './origins.ts';
+import { noteBare, originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
 import { handOver, newHandle } from './passthrough.ts';
 import { CONTROL_NAME, pathAt } from './place.ts';
@@ -202,13 +202,22 @@ function make(
         opened,
       );
   if (error < 0) return error;
-  const shown = showNew(union, parent, name, dirFd);
+  const shown = showNew(union, parent, name, dirFd, { known: false, bare: direct });
   union.entry.keepName = direct && shown === 0 && keepsNames(union, parent);
   return shown;
 }
 
-/** The node of what has just come to a place of the overlay; fills union.entry. */
-export function showNew(union: Union, parent: Node, name: string, dirFd: number, known = false): number {
+/**
+ * The node of what has just come to a place of the overlay; fills union.entry. `known`: another name of what is in the
+ * table; `bare`: made a moment ago, so it has neither origins nor a content elsewhere, and need not be asked.
+ */
+function showNew(
+  union: Union,
+  parent: Node,
+  name: string,
+  dirFd: number,
+  { known, bare }: { known: boolean; bare: boolean },
+): number {
   const { found } = union;
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, found.stat);
   if (error < 0) return error;
@@ -218,6 +227,7 @@ export function showNew(union: Union, parent: Node, name: string, dirFd: number,
   if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
+  if (bare) noteBare(node, found.stat);
   return fillEntry(union, node, found.stat);
 }
 
@@ -380,7 +390,7 @@ export function link(union: Union, asked: Node, parent: Node, name: string, call
   union.table.link(node, parent, name);
   // The other names show one more, or what they have taken over.
   if (taken.origin !== null) expireNode(union, node, false);
-  return showNew(union, parent, name, dirFd, true);
+  return showNew(union, parent, name, dirFd, { known: true, bare: false });
 }
 
 /** Before an object comes to a directory that may have nothing of the base: its listing must know of such ones. */

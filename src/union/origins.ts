@@ -33,6 +33,12 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   return node.origins;
 }
 
+/** The object was made a moment ago, in place: it has no origin, and its content is its own. */
+export function noteBare(node: Node, { ctimeSec, ctimeNsec }: Stat): void {
+  node.origins = { ctimeSec, ctimeNsec, list: NONE.list, ino: 0 };
+  node.metacopy = null;
+}
+
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
 export function writeOrigins(union: Union, dirFd: number, name: string, list: readonly Origin[]): number {
   return writeOriginBytes(union.overlay.origins, dirFd, name, encodeOrigins(list));

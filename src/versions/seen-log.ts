@@ -1,7 +1,7 @@
 // Who has read which version of a text of the base: what the next daemon has to know of processes that go on when
 // this one ends, for an editor that has read an older version must not count as having seen a newer one (rule 2 of
-// native-notes/versioning.md). The serving worker appends before it answers; nothing is synced, for no process
-// outlives the machine. Layout in native-notes/index-format.md.
+// native-notes/versioning.md). The serving thread writes it when it has nobody to answer; nothing is synced, for no
+// process outlives the machine. Layout in native-notes/index-format.md.
 import * as fs from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { AT_FDCWD, O_APPEND, O_CLOEXEC, O_CREAT, O_WRONLY } from '../sys/constants.ts';
@@ -28,6 +28,8 @@ const FILE = 'seen';
 const OLD = 'seen.old';
 /** Then the file becomes the old one, in whose place it comes: so much is known at least. */
 const MOST = 4 * 1024 * 1024;
+/** So many records wait to be written at most. */
+const MOST_WAITING = 64;
 /** USER_HZ. */
 const TICK_MS = 10;
 /** The clock of process times counts from a whole second. */
@@ -37,9 +39,13 @@ export class SeenLog {
   readonly #dir: string;
   #fd = -1;
   #bytes = 0;
+  #waiting: SeenRecord[] = [];
+  readonly #onWaiting: () => void;
 
-  constructor(stateDir: string) {
+  /** `onWaiting`: there is something for `flush`, where nobody calls it of his own accord. */
+  constructor(stateDir: string, onWaiting = () => {}) {
     this.#dir = stateDir;
+    this.#onWaiting = onWaiting;
   }
 
   /** What processes that still live have read, in order; then the log is begun anew. Throws errors of node:fs. */
@@ -52,19 +58,34 @@ export class SeenLog {
       fs.rmSync(this.#inBytes(name), { force: true });
     }
     for (const record of found) this.append(record);
+    this.flush();
     return found;
   }
 
-  /** A full disk costs the next daemon the knowledge, and nobody an error. */
   append(record: SeenRecord): void {
+    this.#waiting.push(record);
+    if (this.#waiting.length >= MOST_WAITING) this.flush();
+    else if (this.#waiting.length === 1) this.#onWaiting();
+  }
+
+  /** Writes what waits. A full disk costs the next daemon the knowledge, and nobody an error. */
+  flush(): void {
+    if (this.#waiting.length === 0) return;
+    const records = this.#waiting;
+    this.#waiting = [];
     if (this.#fd < 0 && !this.#begin()) return;
-    this.#bytes += this.#put(JSON.stringify(record));
+    this.#bytes += this.#put(records.map((record) => JSON.stringify(record)));
     if (this.#bytes < MOST) return;
-    this.close();
+    this.#end();
     fs.renameSync(this.#inBytes(FILE), this.#inBytes(OLD));
   }
 
   close(): void {
+    this.flush();
+    this.#end();
+  }
+
+  #end(): void {
     if (this.#fd >= 0) close(this.#fd);
     this.#fd = -1;
     this.#bytes = 0;
@@ -75,12 +96,12 @@ export class SeenLog {
     this.#fd = openat(AT_FDCWD, `${this.#dir}/${FILE}`, flags, 0o600);
     if (this.#fd < 0) return false;
     // Also ends what a crash cut off.
-    this.#bytes = this.#put(JSON.stringify(bootId()));
+    this.#bytes = this.#put([JSON.stringify(bootId())]);
     return true;
   }
 
-  #put(json: string): number {
-    const bytes = Buffer.from(`\n${json} ${sumOf(json)}`, 'utf8');
+  #put(lines: readonly string[]): number {
+    const bytes = Buffer.from(lines.map((json) => `\n${json} ${sumOf(json)}`).join(''), 'utf8');
     write(this.#fd, bytes, 0, bytes.length);
     return bytes.length;
   }

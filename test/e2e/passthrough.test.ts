@@ -216,6 +216,24 @@ mountTest('locks are those of the object, across a copy-up under open files', ()
   }),
 );
 
+mountTest('closing what was open for reading before the lock lets the lock stand', () =>
+  withStage(async ({ at, agent }) => {
+    const [one, two] = [agent(), agent()];
+    const before = await one.call<number>('openSync', at('small'), 'r');
+    const held = await one.call<number>('openSync', at('small'), 'r+');
+    const other = await two.call<number>('openSync', at('small'), 'r+');
+    expect(await one.call('lock', held, 'posix', 'write', 0, 10)).toBe('done');
+    await one.call('closeSync', before);
+    // As elsewhere it would not; but one that is opened while it stands ends it, and so does its own.
+    expect(await two.call('lock', other, 'posix', 'write', 0, 10)).toBe('EWOULDBLOCK');
+    await one.call('closeSync', await one.call<number>('openSync', at('small'), 'r'));
+    expect(await two.call('lock', other, 'posix', 'write', 0, 10)).toBe('done');
+    await two.call('closeSync', other);
+    expect(await one.call('lock', held, 'posix', 'write', 0, 10)).toBe('done');
+    await one.call('closeSync', held);
+  }),
+);
+
 mountTest('two who wait for each other’s ranges do not wait for ever', () =>
   withStage(async ({ at, agent }) => {
     const [one, two] = [agent(), agent()];
