@@ -55,6 +55,8 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onPause: () => {
       host.flush();
       serving.seenLog?.flush();
+      union.kernel.tellLate();
+      voice.send();
     },
     idle: {
       isDue: () => shrinker.isDue(union.table.size),

@@ -69,10 +69,16 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
     return attributesOf(union, node, () => setattr(union, livingNode(node), change, callerPid));
   }
   const truncate = change.size === 0;
-  const up = copyUp(union, node, callerPid, { truncate, metadata: change.size === null, byName: false });
+  const metadata = change.size === null;
+  const finish = {
+    change: (dirFd: number, name: string) => changeMetadata(union, dirFd, name, change, callerPid),
+    done: false,
+  };
+  const wish = { truncate, metadata, finish, byName: false };
+  const up = copyUp(union, node, callerPid, wish);
   if (up < 0) return up;
   if (change.size !== null && isApart(node)) return divide(union, node);
-  const error = apply(union, node, change, callerPid);
+  const error = finish.done ? 0 : apply(union, node, change, callerPid);
   if (error < 0) return error;
   if (node.dir !== null) node.dir.ctimeSec = -1;
   const known = statNode(union, node, union.entry.stat);
@@ -109,6 +115,16 @@ function apply(union: Union, node: Node, change: Change, callerPid: number): num
     const error = truncate(union, node, dirFd, name, change.size, change.handle);
     if (error < 0) return error;
   }
+  return changeMetadata(union, dirFd, name, change, callerPid);
+}
+
+function changeMetadata(
+  union: Union,
+  dirFd: number,
+  name: string,
+  change: Change,
+  callerPid: number,
+): number {
   const chown = change.uid !== null || change.gid !== null;
   if (change.killSetid || chown) {
     const error = killSetid(dirFd, name, union.stat, callerPid);

@@ -36,11 +36,27 @@ export function mayLeaveContent(union: Union, at: Location, stat: Stat): boolean
   return typeof getxattr(at.dirFd, at.name, 'security.capability') === 'number';
 }
 
+/** What is done to a copy before it is seen; by descriptor ('' as name), or directory and name. */
+export interface Finishing {
+  change(dirFd: number, name: string): number;
+  /** It has been. */
+  done: boolean;
+}
+
 const TRIES = 3;
 const again = newStat();
 
-/** 0, or a negative errno. `stat` is of the base's file, and made to agree with what was copied. */
-export function copyUpMetadata(union: Union, at: Location, stat: Stat, target: Target): number {
+/**
+ * 0, or a negative errno. `stat` is of the base's file, and made to agree with what was copied;
+ * `finishing` changes the copy before it is seen.
+ */
+export function copyUpMetadata(
+  union: Union,
+  at: Location,
+  stat: Stat,
+  target: Target,
+  finishing: Finishing | undefined,
+): number {
   const { dirFd, name, layer } = at;
   const temp = union.tempName();
   const fd = openat(union.workFd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
@@ -60,9 +76,10 @@ export function copyUpMetadata(union: Union, at: Location, stat: Stat, target: T
     Object.assign(stat, again);
     error = steps();
   }
-  if (error === 0) error = finish(union, { fd, temp }, at, layer, stat, torn, target);
+  if (error === 0) error = finish(union, { fd, temp }, at, layer, stat, torn, target, finishing);
   close(fd);
   if (error < 0) unlinkat(union.workFd, temp, 0);
+  else if (finishing) finishing.done = true;
   return error;
 }
 
@@ -74,6 +91,7 @@ function finish(
   stat: Stat,
   torn: boolean,
   { parentFd, name, path, basePath }: Target,
+  finishing: Finishing | undefined,
 ): number {
   const fingerprint = baseFingerprint(union, layer, stat);
   const origin = newOrigin(basePath, stat, fingerprint, union.contents.get(fingerprint) ?? '');
@@ -86,6 +104,7 @@ function finish(
       () => setMetacopy(union.overlay, fd, ''),
       () => writeOrigins(union, fd, '', [origin]),
       () => copyTimes(stat, fd, ''),
+      () => finishing?.change(fd, '') ?? 0,
       () =>
         publish(union, 'copy-metadata', [note], () =>
           keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, name, RENAME_NOREPLACE)),

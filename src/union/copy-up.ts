@@ -3,6 +3,7 @@
 // a crash leaves behind are in native-notes/copy-up.md.
 import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import type { Metacopy } from '../branch/metacopy.ts';
 import { branchIno } from '../branch/numbers.ts';
 import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
@@ -23,7 +24,7 @@ import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/name
 import { fstat, statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { complete, moveHandle } from './complete.ts';
-import { copyUpMetadata, mayLeaveContent } from './copy-metadata.ts';
+import { copyUpMetadata, type Finishing, mayLeaveContent } from './copy-metadata.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import { hasHardLink, keepHardLink } from './hard-links.ts';
@@ -48,6 +49,8 @@ export interface CopyUpWish {
   truncate: boolean;
   /** Of a file: its content is not to be changed, so it may stay where it is. */
   metadata: boolean;
+  /** Of a copy of metadata alone: so that it appears with the change for which it is made. */
+  finish?: Finishing;
   /** Asked for by name: -ESTALE, and the kernel looks the name up anew, where it leads to another object by now. */
   byName: boolean;
 }
@@ -186,9 +189,10 @@ function copyUpFile(
   node: Node,
   place: Name,
   stat: Stat,
-  { truncate, metadata }: CopyUpWish,
+  wish: CopyUpWish,
   callerPid: number,
 ): number {
+  const { truncate, metadata } = wish;
   const path = pathAt(place.parent, place.name);
   const basePath = basePathAt(place.parent, place.name);
   const at = locate(union, node);
@@ -196,8 +200,12 @@ function copyUpFile(
   if (metadata && path !== null && basePath !== null && mayLeaveContent(union, at, stat)) {
     const parentFd = overlayDirFd(union, place.parent);
     const target = { parentFd, name: place.name, path, basePath };
-    const error = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target);
-    return error < 0 ? error : showOverlay(union, node, place, parentFd);
+    const error = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target, wish.finish);
+    if (error < 0) return error;
+    const shown = showOverlay(union, node, place, parentFd, { redirect: null, damaged: false });
+    // Who has asked for the change is told of the attributes by the answer.
+    if (!wish.finish?.done) union.kernel.changedLate(node);
+    return shown;
   }
   if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
   if (!truncate && lacksContent(union, at.dirFd, at.name, stat)) return -E.EIO;
@@ -293,15 +301,23 @@ function openVersion(union: Union, node: Node, fingerprint: string): { fd: numbe
 }
 
 /** From now on the node shows the overlay's object under its name; open files go over to it. */
-function showOverlay(union: Union, node: Node, place: Name, parentFd: number): number {
+function showOverlay(
+  union: Union,
+  node: Node,
+  place: Name,
+  parentFd: number,
+  /** What it says of its content, where that is known. */
+  knownCopy?: Metacopy | null,
+): number {
   const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
   if (error < 0) return error;
   // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
+  if (knownCopy !== undefined) node.metacopy = knownCopy;
   // The same bytes as before: pages and size stay right.
-  union.kernel.changed(node, false);
-  union.kernel.changed(place.parent, false);
+  if (knownCopy === undefined) union.kernel.changedLate(node);
+  union.kernel.changedLate(place.parent);
   // The content is where it was.
   const copied = metacopyOf(union, node) !== null;
   for (const handle of node.handles) {

@@ -20,6 +20,7 @@ export class KernelView {
   /** How long the kernel may keep things, in milliseconds. */
   readonly #keepMs: number;
   readonly #batch = new NotifyBatch();
+  readonly #late = new Set<Node>();
   /** Directories with names that the kernel may know not to exist. */
   readonly #withAbsent = new Set<Node>();
   #absent = 0;
@@ -50,6 +51,21 @@ export class KernelView {
   /** The attributes of a node have changed; with `content` its bytes too, or a directory's names. */
   changed(node: Node, content: boolean): void {
     if (this.keeping !== 'none' && node.id !== 0) this.#batch.inode(node.id, content);
+  }
+
+  /**
+   * The attributes of a node have changed by what a client has asked for, who has been told of most: others are told a
+   * little later, and once for many such changes.
+   */
+  changedLate(node: Node): void {
+    if (this.keeping !== 'none') this.#late.add(node);
+  }
+
+  /** It is later. */
+  tellLate(): void {
+    if (this.#late.size === 0) return;
+    for (const node of this.#late) this.changed(node, false);
+    this.#late.clear();
   }
 
   /** A node shows another object: until the kernel knows, its size and pages are those of the old one. */

@@ -1,7 +1,9 @@
 // Which version of a path of the base somebody has read through this mount (rule 2 of native-notes/versioning.md): an
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
-import * as fs from 'node:fs';
+import { newStat } from '../lib/stat.ts';
+import { AT_FDCWD, AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { close } from '../sys/file.ts';
+import { statx } from '../sys/stat.ts';
 import type { SeenLog, SeenRecord } from '../versions/seen-log.ts';
 import type { Witness } from './witness.ts';
 
@@ -52,16 +54,11 @@ const MOST_PATHS = 20_000;
 const READERS = 32;
 const MOST_READERS = 128;
 
-/** Thread group of a thread; 0 when it has ended. */
-function tgidOf(tid: number): number {
-  try {
-    const status = fs.readFileSync(`/proc/${tid}/status`, 'latin1');
-    return Number(/^Tgid:\t(\d+)/m.exec(status)?.[1] ?? 0);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' || code === 'ESRCH') return 0;
-    throw error;
-  }
+const scratch = newStat();
+
+/** Whether a thread lives; with `other`, whether that is one of the same process. */
+function lives(tid: number, other = tid): boolean {
+  return statx(AT_FDCWD, `/proc/${tid}/task/${other}`, AT_SYMLINK_NOFOLLOW, scratch) === 0;
 }
 
 export class SeenVersions {
@@ -130,10 +127,7 @@ export class SeenVersions {
   by(path: string, tid: number): Seen | null {
     const entry = this.#byPath.get(path);
     if (!entry) return null;
-    const tgid = tgidOf(tid);
-    const own = entry.readers.filter(
-      (one) => one.tid === tid || one.tid === tgid || (tgid !== 0 && tgidOf(one.tid) === tgid),
-    );
+    const own = entry.readers.filter((one) => one.tid === tid || lives(tid, one.tid));
     if (own.length === 0) return null;
     return own.map((one) => one.founded).reduce((a, b) => (b.order > a.order ? b : a));
   }
@@ -180,8 +174,7 @@ function noteReader(entry: Path, tid: number, version: Seen): boolean {
   const before = at < 0 ? null : (entry.readers.splice(at, 1)[0] as Reader);
   entry.readers.push({ tid, last: version, founded: before?.last ?? version });
   if (entry.readers.length > READERS) {
-    if (entry.readers.length % READERS === 1)
-      entry.readers = entry.readers.filter((one) => tgidOf(one.tid) !== 0);
+    if (entry.readers.length % READERS === 1) entry.readers = entry.readers.filter((one) => lives(one.tid));
     if (entry.readers.length > MOST_READERS) entry.readers.shift();
   }
   return before?.last !== version;
