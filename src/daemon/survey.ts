@@ -1,6 +1,7 @@
 // What can only be known by walking the overlay: how large it is, what has moved in the base, what it hides. A
 // survey is kept for a while, for a monitor asks often; the longer one took, the longer it serves.
 import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { descendPath, rootsOf } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
 import { isWhiteout, takenName } from '../branch/whiteouts.ts';
 import { isWithin } from '../control/mountinfo.ts';
@@ -12,7 +13,7 @@ import { isDirectory, newStat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { originFor } from '../union/origin-list.ts';
-import { type Branches, endsAt, type InBase, lookInBase, openOverlayFile } from '../union/sides.ts';
+import { type Branches, type InBase, lookInBase, openOverlayFile } from '../union/sides.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
 
@@ -139,13 +140,13 @@ export async function* hiddenBeneath(
 }
 
 /** Names in a directory of the base, and whether each is a directory; of all layers. */
-function namesOfBase(branches: Branches, basePath: string): Map<string, boolean> {
+function namesOfBase({ layers }: Branches, basePath: string): Map<string, boolean> {
   const names = new Map<string, boolean>();
   const gone = new Set<string>();
   const stat = newStat();
-  for (const [i, { rootFd, marks }] of branches.layers.entries()) {
-    if (i > 0 && endsAt(branches.layers[i - 1] as BaseLayer, basePath)) break;
-    const pathFd = openDirectoryBeneath(rootFd, basePath);
+  for (const { layer, path } of descendPath(layers, rootsOf(layers), basePath)) {
+    const { rootFd, marks } = layers[layer] as BaseLayer;
+    const pathFd = openDirectoryBeneath(rootFd, path);
     if (pathFd < 0) continue;
     const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     close(pathFd);

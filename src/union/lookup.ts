@@ -1,9 +1,10 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
 import { type BaseLayer, statAt } from '../branch/base.ts';
+import { descend, type LayerDir } from '../branch/descent.ts';
 import { branchIno } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
-import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
+import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
 import { copyStat, isDirectory, isLater, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
@@ -30,8 +31,8 @@ import {
 } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { divide } from './passthrough.ts';
-import { CONTROL_NAME } from './place.ts';
-import { type ClosedPart, redirectedParts } from './redirect.ts';
+import { CONTROL_NAME, redirectedPath } from './place.ts';
+import { redirectedParts } from './redirect.ts';
 import { isSettled, noticeIfStale } from './stale.ts';
 import type { Union } from './union.ts';
 import { keepsAttributes, keepsNames } from './validity.ts';
@@ -278,17 +279,13 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
 
 function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
   const dir = node.dir;
-  const found = union.found;
   if (dir === null || parent.dir === null) return;
-  const wanted: ClosedPart[] = redirect === null ? [] : redirectedParts(union, parent, redirect);
-  if (redirect === null && found.inBase && isDirectory(found.baseStat.mode)) {
-    const part = parent.dir.parts[found.part] as DirPart;
-    wanted.push({
-      layer: part.layer,
-      path: joinPath(part.path, name),
-      ino: branchIno(union.layers, part.layer, found.baseStat),
-    });
-    lowerParts(union, parent, name, found.part + 1, wanted);
+  const wanted = redirect === null ? partsAt(union, parent, name) : redirectedParts(union, parent, redirect);
+  if (union.layers.length === 1) dir.basePath = wanted[0]?.path ?? '';
+  else {
+    const { basePath } = parent.dir;
+    dir.basePath = redirectedPath(basePath, redirect ?? name);
+    if (wanted.some(({ path }) => path !== dir.basePath)) dir.elsewhere = true;
   }
   const same =
     wanted.length === dir.parts.length &&
@@ -309,28 +306,17 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
   union.kernel.changed(node, true);
 }
 
-const lowerStat = newStat();
-
-/** Directories of the layers beneath, down to the first that is opaque or no directory. */
-function lowerParts(union: Union, parent: Node, name: string, from: number, wanted: ClosedPart[]): void {
+/** Directories of the base at a name, as union.found has it. */
+function partsAt(union: Union, parent: Node, name: string): LayerDir[] {
+  const { inBase, baseStat, part: from } = union.found;
   const parts = parent.dir?.parts ?? [];
-  for (let i = from; i < parts.length; i++) {
-    const above = parts[i - 1] as DirPart;
-    const aboveFd = partFd(union, parent, above);
-    const { marks } = union.layers[above.layer] as BaseLayer;
-    if (aboveFd >= 0 && hidesBeneath(marks, aboveFd, name)) return;
-    const part = parts[i] as DirPart;
-    const fd = partFd(union, parent, part);
-    if (fd < 0) continue;
-    if (statAt(fd, name, lowerStat) < 0) continue;
-    // A file or a whiteout hides what lies beneath, too.
-    if (!isDirectory(lowerStat.mode)) return;
-    wanted.push({
-      layer: part.layer,
-      path: joinPath(part.path, name),
-      ino: branchIno(union.layers, part.layer, lowerStat),
-    });
-  }
+  const top = parts[from];
+  if (!inBase || !isDirectory(baseStat.mode) || top === undefined) return [];
+  const { layer, path } = top;
+  if (layer === union.layers.length - 1)
+    return [{ layer, path: joinPath(path, name), ino: branchIno(union.layers, layer, baseStat) }];
+  const fdOf = (index: number) => partFd(union, parent, parts[index] as DirPart);
+  return descend(union.layers, parts, name, { from, fdOf });
 }
 
 /** Copies what is known of a node into union.entry. `stat` is of the object that answers for it. */
@@ -365,12 +351,14 @@ function isMerged({ hasOverlay, opaque, parts }: DirState): boolean {
   return hasOverlay ? !opaque && parts.length > 0 : parts.length > 1;
 }
 
+const partStat = newStat();
+
 /** Clients of NFS keep listings as long as ctime stands: of a merged directory it moves when the base's does, too. */
 function newestChange(union: Union, node: Node, stat: Stat): void {
   for (const part of node.dir?.parts ?? []) {
     const fd = partFd(union, node, part);
-    if (fd < 0 || fstat(fd, lowerStat) < 0) continue;
-    const { ctimeSec, ctimeNsec } = lowerStat;
+    if (fd < 0 || fstat(fd, partStat) < 0) continue;
+    const { ctimeSec, ctimeNsec } = partStat;
     if (!isLater(ctimeSec, ctimeNsec, stat.ctimeSec, stat.ctimeNsec)) continue;
     stat.ctimeSec = ctimeSec;
     stat.ctimeNsec = ctimeNsec;

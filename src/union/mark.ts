@@ -11,8 +11,8 @@ export type Shown = Pick<Node, 'dir' | 'layer' | 'ino' | 'btimeSec' | 'btimeNsec
 /** Of what is shown at a place. */
 export function markOf(node: Shown, parent: Node, name: string): string {
   if (node.dir === null) return node.layer < 0 ? ownMark(node) : pathHash(basePathAt(parent, name) ?? '');
-  const part = node.dir.opaque ? undefined : node.dir.parts[0];
-  return part ? pathHash(part.path) : ownMark(node);
+  const { opaque, parts, basePath } = node.dir;
+  return opaque || parts.length === 0 ? ownMark(node) : pathHash(basePath);
 }
 
 /** Of the overlay's object, by its inode number and its birth. No path has a NUL. */

@@ -1,6 +1,8 @@
 // Copies of metadata alone: a file of the overlay whose content is the base's, as long as nobody writes to it.
 // Here is where a content lies, for all who read one: `openContent`. For any other file that is where it lies itself.
+
 import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { type LayerDir, rootsOf } from '../branch/descent.ts';
 import { isMarkedMetacopy, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { isNamedAway, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -13,7 +15,7 @@ import { partFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
 import type { DirPart, Handle, Node } from './node.ts';
 import type { Opened } from './passthrough.ts';
-import { type ClosedPart, redirectedParts } from './redirect.ts';
+import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
 
 /** What the overlay's file of a node says of its content; null: that is its own. */
@@ -87,14 +89,14 @@ function noteContent(union: Union, node: Node): void {
   node.contentIno = ino;
 }
 
-function openPart(union: Union, { layer, path }: ClosedPart): number {
+function openPart(union: Union, { layer, path }: LayerDir): number {
   const rootFd = union.layers[layer]?.rootFd ?? -1;
   return rootFd < 0 ? -E.ENOENT : openDirectoryBeneath(rootFd, path);
 }
 
-function directoriesAt(union: Union, parent: Node, path: string): readonly ClosedPart[] {
+function directoriesAt(union: Union, parent: Node, path: string): readonly LayerDir[] {
   if (path !== '') return redirectedParts(union, parent, path);
-  return union.layers.map(({ index, rootIno }) => ({ layer: index, path: '', ino: rootIno }));
+  return rootsOf(union.layers);
 }
 
 /** Somebody has the content open already. */

@@ -35,6 +35,8 @@ export interface DirState {
   ownOpaque: boolean;
   /** It shows what the base has elsewhere, as overlayfs writes it; null: at the same place. */
   redirect: string | null;
+  /** Where the base as a whole has it (its layers may have it elsewhere); of use where there are parts. */
+  basePath: string;
   /** What of the base lies at this path, also under an opaque directory: origins need it. */
   parts: DirPart[];
   /** Every part is watched. */

@@ -42,6 +42,11 @@ export function originPathAt(parent: Node, name: string): string | null {
 
 /** Where the base has (or would have) a name; null where no layer has the directory. */
 export function basePathAt(parent: Node, name: string): string | null {
-  const part = parent.dir?.parts[0];
-  return part ? joinPath(part.path, name) : null;
+  const { dir } = parent;
+  return dir !== null && dir.parts.length > 0 ? joinPath(dir.basePath, name) : null;
+}
+
+/** Where a redirect leads, or a name, in a directory that the base has at this path. */
+export function redirectedPath(basePath: string, redirect: string): string {
+  return redirect.startsWith('/') ? redirect.slice(1) : joinPath(basePath, redirect);
 }

@@ -76,17 +76,18 @@ function readyDirectory(
   to: Side,
   hidesDirectory: boolean,
 ): number {
-  const part = node.dir?.parts[0];
-  if (!part || !showsBase(node)) return hidesDirectory ? setOpaque(union.overlay, at.dirFd, at.name) : 0;
+  if (node.dir === null || !showsBase(node))
+    return hidesDirectory ? setOpaque(union.overlay, at.dirFd, at.name) : 0;
   if (isAtHome(node, to)) return 0;
   // More than an extended attribute holds: mv copies then.
-  if (part.path.length > LONGEST_REDIRECT) return -E.EXDEV;
-  return setRedirect(union.overlay, at.dirFd, at.name, part.path);
+  const { basePath } = node.dir;
+  if (basePath.length > LONGEST_REDIRECT) return -E.EXDEV;
+  return setRedirect(union.overlay, at.dirFd, at.name, basePath);
 }
 
 /** Whether the place is the one where the base has the directory, and where it is seen without a redirect. */
 function isAtHome(node: Node, { parent, name }: Side): boolean {
-  return parent.dir?.opaque === false && node.dir?.parts[0]?.path === basePathAt(parent, name);
+  return parent.dir?.opaque === false && node.dir?.basePath === basePathAt(parent, name);
 }
 
 /** A directory that is back where the base has it needs no redirect; until then it cannot do without. */

@@ -2,11 +2,12 @@
 // facts that a decision rests on, and the bytes where it asks for them. Nothing here changes anything.
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { readXattrs } from '../branch/copy.ts';
+import { descendPath, isAbsent, type LayerDir, rootsOf } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
 import { contentPath, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
-import { hidesBeneath, isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
+import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
@@ -90,10 +91,6 @@ function openParent(rootFd: number, path: string): number {
   return openDirectoryBeneath(rootFd, parentPath(path));
 }
 
-function isAbsent(error: number): boolean {
-  return error === -E.ENOENT || error === -E.ENOTDIR || error === -E.ELOOP || error === -E.EXDEV;
-}
-
 function describe(dirFd: number, name: string, stat: Stat): Found {
   const target = isSymlink(stat.mode) ? readlinkat(dirFd, name) : null;
   const link = typeof target === 'string' ? target : null;
@@ -168,20 +165,14 @@ function isUnderOpaque(overlay: Overlay, path: string): boolean {
   return parts.some((_, depth) => isOpaqueAt(overlay, parts.slice(0, depth + 1).join('/')));
 }
 
-/** Whether the path, as a directory, or one above it is opaque, whited out or no directory in a layer. */
-export function endsAt(layer: BaseLayer, path: string): boolean {
-  const parts = path === '' ? [] : path.split('/');
-  const stat = newStat();
-  for (let depth = 1; depth <= parts.length; depth++) {
-    const dirFd = openParent(layer.rootFd, parts.slice(0, depth).join('/'));
-    if (dirFd < 0) return false;
-    const name = parts[depth - 1] as string;
-    const isFile = statAt(dirFd, name, stat) === 0 && !isDirectory(stat.mode);
-    const ends = isFile || hidesBeneath(layer.marks, dirFd, name);
-    close(dirFd);
-    if (ends) return true;
-  }
-  return false;
+/** The directories that make up the one of the base at a path. Throws FsError for what cannot be read. */
+function directoriesOf({ layers }: Branches, basePath: string): LayerDir[] {
+  const unreadable = (error: number) => {
+    throw new FsError(-error, `${basePath}: the base cannot be read`);
+  };
+  // One that is not there is met with when it is opened.
+  if (layers.length === 1) return [{ layer: 0, path: basePath, ino: 0 }];
+  return descendPath(layers, rootsOf(layers), basePath, { unreadable });
 }
 
 /** What the topmost layer has that has anything at a path. */
@@ -194,12 +185,12 @@ export interface InBase {
 }
 
 /** Where the base has a path; null: nowhere, or a whiteout hides it. Throws FsError for what cannot be read. */
-export function lookInBase({ layers }: Branches, basePath: string): InBase | null {
+export function lookInBase(branches: Branches, basePath: string): InBase | null {
   const name = baseName(basePath);
   const stat = newStat();
-  for (const [i, layer] of layers.entries()) {
-    if (i > 0 && endsAt(layers[i - 1] as BaseLayer, parentPath(basePath))) return null;
-    const dirFd = openParent(layer.rootFd, basePath);
+  for (const dir of directoriesOf(branches, parentPath(basePath))) {
+    const layer = branches.layers[dir.layer] as BaseLayer;
+    const dirFd = openDirectoryBeneath(layer.rootFd, dir.path);
     if (isAbsent(dirFd)) continue;
     if (dirFd < 0) throw new FsError(-dirFd, `${basePath}: the base cannot be read`);
     const error = statAt(dirFd, name, stat);
@@ -259,12 +250,11 @@ export function linkedDirectory(branches: Branches, view: { path: string; base: 
     else if (part !== '' && part !== '.') parts.push(part);
   }
   const path = parts.join('/');
-  const roots = [branches.overlay.rootFd, ...branches.layers.map((layer) => layer.rootFd)];
-  const there = roots.some((root) => {
-    const fd = openDirectoryBeneath(root, path);
-    if (fd >= 0) close(fd);
-    return fd >= 0;
-  });
+  const fd = openDirectoryBeneath(branches.overlay.rootFd, path);
+  if (fd >= 0) close(fd);
+  const inBase = fd >= 0 ? null : lookInBase(branches, path);
+  if (inBase !== null) close(inBase.dirFd);
+  const there = path === '' || fd >= 0 || (inBase !== null && isDirectory(inBase.stat.mode));
   return there && path !== view.path ? path : null;
 }
 

@@ -26,6 +26,7 @@ export function newDirState(): DirState {
     opaque: false,
     ownOpaque: false,
     redirect: null,
+    basePath: '',
     parts: [],
     watched: false,
     elsewhere: false,

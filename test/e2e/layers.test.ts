@@ -170,6 +170,83 @@ mountTest(
   { ...needs, commands: [...commands, 'setfacl'] },
 );
 
+/** Three layers of which the upper two have been upper directories of overlayfs, whose guest renamed directories. */
+async function makeRenamed({ base, mnt }: Layers): Promise<void> {
+  await sh(
+    `mkdir -p a b c work/a work/b; cd c
+    for d in p/q/r s/t u v x/y z n0 n1/n2; do mkdir -p $d; echo c > $d/f; echo $d > $d/c; done; cd ..
+    over() {
+      mount -t overlay -o "lowerdir=$1,upperdir=$2,workdir=work/$2,redirect_dir=on,metacopy=off" none "$3"
+      (cd "$3"; eval "$4"); umount "$3"
+    }
+    over c b "$1" 'mv p/q s/q; mv s/t p/t; echo b > p/t/b; mv u u2; mv u2 u3; mv v x/y/v; mv x x2; mv z zz; mkdir z
+      mv n1/n2 n0/n2; rm s/q/r/f; mv n0 n1/n0; echo b > x2/y/v/b; echo b > u3/f'
+    over b:c a "$1" 'mv s ss; mv ss/q/r r; echo a > r/a; mv p/t/ t; mv u3 z/u3; mv x2/y/v x2/v; rm -r x2/y; mv zz x2/y
+      mv n1/n0 n1/m; mv n1 z/n1; echo a > z/n1/m/n2/a; mkdir u; echo a > t/f'
+    # As others write them, and what nobody follows.
+    mkdir -p c/h/i c/h/j/k c/h2; for d in h h/i h/j/k h2; do echo c > c/$d/c; done
+    mkdir -p a/h/rel a/h/abs b/h/rel2/k a/oh/ab b/oh/ab c/oh/ab a/l b/h/l2; echo b > b/h/l2/b; echo c > c/oh/ab/c
+    to() { setfattr -n trusted.overlay.redirect -v "$2" $1; }
+    to a/h/rel i; to a/h/abs /h2; to b/h/rel2 j; to a/l /h/l2; to b/h/l2 i; to a/oh/ab /h2
+    setfattr -n trusted.overlay.opaque -v y a/oh; rm -r work
+    find a b c -exec touch -h -d '2015-05-05 05:05:05.5 UTC' {} +`,
+    [mnt],
+    { cwd: base },
+  );
+}
+
+const renamedScript = `
+  echo more >> r/f 2> /dev/null || echo new > r/f; echo more >> t/c; chmod 600 ss/f 2> /dev/null || :; mv z/u3 u4; echo new > u4/new
+  mv r ss/q/r2; rm x2/v/f; mv x2/v v2; echo more >> v2/c; mv z/n1 n; rm -r n/m/n2; mv h/rel rel; echo more >> rel/c; mv h/abs/c h/abs/d
+  mv l l2; echo more >> l2/c; rm h/rel2/k/c; mkdir -p oh/ab/new; mv x2/y y; mkdir x2/y; echo new > x2/y/f
+`;
+
+mountTest(
+  'directories that were renamed in the layers themselves show what kernel overlayfs shows, and follow it',
+  () =>
+    withLayers(async (layers) => {
+      await makeRenamed(layers);
+      const expected = await inOverlayfs(layers, false, readTree);
+      for (const name of [
+        'r/c',
+        't/c',
+        'z/u3/f',
+        'x2/v/c',
+        'x2/y/c',
+        'z/n1/m/n2/c',
+        'h/rel/c',
+        'h/abs/c',
+        'h/rel2/k/c',
+        'l/b',
+      ])
+        expect([...expected.keys()]).toContain(name);
+      const plain = `${layers.dir}/plain`;
+      await inOverlayfs(layers, false, (dir) => runOk('cp', ['-a', dir, plain]));
+      await withUnion(layers, async ({ dir }) => {
+        const shown = await readTree(dir);
+        expectSame(expected, shown, { nlink: true, mtime: 'files' });
+        expect(dirLinks(shown)).toEqual(dirLinks(expected));
+        await sh(renamedScript, [], { cwd: dir });
+      });
+      await sh(renamedScript, [], { cwd: plain });
+      const model = await readTree(plain);
+      await inOverlayfs(layers, true, async (dir) =>
+        expectSame(model, await readTree(dir), { mtime: false }),
+      );
+      await withUnion(layers, async ({ dir, sh: inside }) => {
+        await kasane(['reconcile', dir]);
+        expectSame(model, await readTree(dir), { mtime: false });
+        expect((await kasane(['status', '--json', dir])).stdout).toMatch(/"stale": 0,/);
+        // What was copied up beneath them is followed where the layer has it.
+        await inside(': >> u4/c; cat u4/c > /dev/null');
+        await sh('echo moved on > c/u/c', [], { cwd: layers.base });
+        expect(await inside('cat u4/c u4/f')).toBe('moved on\nb\n');
+      });
+      expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0, stderr: '' });
+    }),
+  needs,
+);
+
 const merged = text({ [BASE_LINE]: 'base', [GUEST_LINE]: 'guest' });
 const guestText = text({ [GUEST_LINE]: 'guest' });
 const edit = `s/^line ${GUEST_LINE}$/guest/`;
@@ -277,21 +354,25 @@ mountTest(
       await make(layers);
       await withUnion(layers, async ({ dir }) => {
         const before = await readTree(dir);
-        for (const name of ['d', 'op', 'op2', 'w', 'df', 'x', 'p/op', 'p', 'y', 'hollow']) {
-          expect(await renameWith(`${dir}/${name}`, `${dir}/moved`, 'plainly'), name).toBe('done');
-          const inside = (tree: Tree, top: string) =>
-            new Map(
-              [...tree]
-                .filter(([path]) => path.startsWith(`${top}/`))
-                .map(([path, entry]) => {
-                  const rest = path.slice(top.length + 1);
-                  return [rest, { ...entry, path: rest }];
-                }),
-            );
+        const inside = (tree: Tree, top: string) =>
+          new Map(
+            [...tree]
+              .filter(([path]) => path.startsWith(`${top}/`))
+              .map(([path, entry]) => {
+                const rest = path.slice(top.length + 1);
+                return [rest, { ...entry, path: rest }];
+              }),
+          );
+        for (const some of [['d', 'op', 'op2', 'w', 'df', 'x', 'p/op', 'y', 'hollow'], ['p']]) {
+          const away = (name: string) => `${dir}/moved-${name.replace('/', '-')}`;
+          for (const name of some)
+            expect(await renameWith(`${dir}/${name}`, away(name), 'plainly'), name).toBe('done');
           const moved = await readTree(dir);
-          expectSame(inside(before, name), inside(moved, 'moved'), { ino: true });
-          expect(moved.has(name)).toBe(false);
-          expect(await renameWith(`${dir}/moved`, `${dir}/${name}`, 'plainly'), name).toBe('done');
+          for (const name of some) {
+            expectSame(inside(before, name), inside(moved, away(name).slice(dir.length + 1)), { ino: true });
+            expect(moved.has(name)).toBe(false);
+            expect(await renameWith(away(name), `${dir}/${name}`, 'plainly'), name).toBe('done');
+          }
         }
         expectSame(before, await readTree(dir), { mtime: 'files', ino: true });
       });
