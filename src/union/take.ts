@@ -4,7 +4,7 @@
 import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { isRegular, isSymlink, newStat } from '../lib/stat.ts';
+import { isDirectory, isRegular, isSymlink, newStat } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
@@ -147,14 +147,16 @@ function versionFor(
   /** The content, too. */
   wholly: boolean,
 ): Version | null | number {
-  const { state, inBase } = union.found;
-  const seen = union.seen.of(basePath, callerPid);
+  const { state, inBase, baseStat } = union.found;
   const kept = state === WHITEOUT || state === IN_OVERLAY ? originAt(union, parent, name, basePath) : null;
   if (typeof kept === 'number') return kept;
   // The guest's own name, that the base has added too: an ancestor there is none, and none is made up.
   if (kept === null && state === IN_OVERLAY) return null;
   const fresh = state === IN_OVERLAY || Date.now() / 1000 - (kept?.taken ?? 0) < CONTINUES_SECONDS;
   const before = fresh ? kept : null;
+  // Who removes or renames a directory knows it for one, whatever file of that name anybody has read.
+  const leavesDirectory = isDirectory(before?.mode ?? (inBase ? baseStat.mode : 0));
+  const seen = leavesDirectory ? null : union.seen.of(basePath, callerPid);
   const older = seen !== null && (before === null || isOlder(union, basePath, seen, before));
   if (before !== null && !older) {
     if (!inBase || before.content !== '') return withoutFd({ ...before, ino: 0 });

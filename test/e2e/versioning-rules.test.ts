@@ -136,6 +136,23 @@ mountTest('what the guest removed stays removed; what it makes there again conti
   }),
 );
 
+mountTest('who removes or renames a directory has seen one, whatever file of its name was read before', () =>
+  withGuest({ files: { removed: text(), renamed: text() } }, async (guest) => {
+    for (const name of ['removed', 'renamed']) {
+      await guest.read(name);
+      await guest.changeBase(() => {
+        fs.rmSync(`${guest.base}/${name}`);
+        writeFiles(guest.base, { [`${name}/in`]: 'in\n' });
+      });
+    }
+    await guest.mount.sh('rm -r removed; mv renamed elsewhere; echo mine > removed; echo mine > renamed');
+    expect((await guest.kasane(['reconcile', guest.mnt])).code).toBe(0);
+    expect(await guest.conflictList()).toEqual([]);
+    for (const name of ['removed', 'renamed']) expect(await guest.read(name)).toBe('mine\n');
+    expect(await guest.read('elsewhere/in')).toBe('in\n');
+  }),
+);
+
 mountTest('deleted by the base: an untouched copy goes, a changed one is kept', () =>
   withGuest(
     { files: { 'd/untouched': text(), 'd/changed': text(), 'd/follows': text(), rest: '' } },
