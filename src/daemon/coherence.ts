@@ -58,13 +58,21 @@ export function chooseCoherence(
     return check('coherence is check: clients of an exported mount come by handles, not by names');
   }
   const remote = options.bases.map(typeOf).find((type) => type !== null) ?? null;
-  if (remote === null) return wish.mode === 'auto' ? check(null) : notify(null);
+  if (remote === null) return notify(null);
   if (wish.mode === 'auto')
     return check(`coherence is check: the base lies on ${remote}, which tells of no changes`);
   return notify(
     `the base lies on ${remote}: what others change there shows after up to ${NOTIFY_SECONDS} seconds`,
   );
 }
+
+/** `errno`: why inotify cannot be had. */
+export const withoutEvents = (errno: string): Coherence =>
+  check(`coherence is check: nothing can be watched (${errno}): raise fs.inotify.max_user_instances`);
+
+/** Should the daemon be killed just when it tells the kernel of something, then nobody could free its clients. */
+export const withoutWatchdog = (): Coherence =>
+  check('coherence is check: mount fusectl on /sys/fs/fuse/connections, or ask for notify, to have notify');
 
 /** The kernel cannot expire a name without detaching what is mounted on it. */
 export const tooOld = (kernelMinor: number): Coherence =>

@@ -6,7 +6,7 @@ import { E } from '../lib/errno.ts';
 import { stackOf } from '../lib/errors.ts';
 import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
-import type { Node, PendingWork } from '../union/node.ts';
+import { type PendingWork, TELLING } from '../union/node.ts';
 import type { UnionHost } from '../union/union.ts';
 import { KeepBatch } from './keep-batch.ts';
 import type { FromWorker, ServingStart } from './messages.ts';
@@ -107,16 +107,12 @@ export class Host implements UnionHost {
     this.send({ kind: 'base-moved', layer: index });
   };
 
-  /** Tells the kernel of a node, and calls back when it knows. Set where there is somebody to tell it. */
-  tellFirst: (node: Node, done: () => void) => void = (_, done) => done();
+  /** Calls back when the kernel has been told of all by now. Set where there is somebody to tell it. */
+  whenTold: (done: () => void) => void = (done) => done();
 
-  confirm: UnionHost['confirm'] = (node) => {
-    const stamp = node.switchedAt;
-    const work = this.#begin(`telling the kernel of node ${node.id}`, () => {
-      if (node.switchedAt === stamp) node.switchedAt = 0;
-      return 0;
-    });
-    this.tellFirst(node, () => this.finish(work.id, null));
+  tell: UnionHost['tell'] = () => {
+    const work = this.#begin(TELLING, () => 0);
+    this.whenTold(() => this.finish(work.id, null));
     return work;
   };
 

@@ -30,7 +30,7 @@ export interface ServingStart {
   wishes: InitWishes;
   /** inotify's descriptor, and the port to the notifier; none: the kernel keeps nothing. */
   eventsFd: number;
-  notifier: MessagePort | null;
+  notifier: NotifierEnd | null;
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
@@ -57,20 +57,27 @@ export interface WorkerCounts {
   watchesRefused: number;
 }
 
+/** Either end of the way from the serving worker to the notifier. */
+export interface NotifierEnd {
+  /** It takes ToNotifier. */
+  port: MessagePort;
+  /** In it is the number of the last batch that was written. */
+  written: Int32Array;
+}
+
 /** Given to the notifier when it starts. */
-export interface NotifierStart {
+export interface NotifierStart extends NotifierEnd {
   deviceFd: number;
   /** The serving worker's. */
   wakeFd: number;
-  /** To and from the serving worker: a ToNotifier there, the number of what was confirmed back. */
-  port: MessagePort;
 }
 
 export interface ToNotifier {
   /** fuse/notify.ts */
   batch: Uint8Array;
-  /** Said back when the batch has been written; 0: nobody waits. */
-  confirm: number;
+  number: number;
+  /** Somebody waits until it is written. */
+  wake: boolean;
 }
 
 export type ToWorker =

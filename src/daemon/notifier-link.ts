@@ -1,61 +1,58 @@
 // The serving worker's side of what goes on outside its requests: batches for the notifier, and events of the base.
-import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { read } from '../sys/file.ts';
 import { parseInotify } from '../sys/poll.ts';
 import type { KernelView } from '../union/kernel-view.ts';
-import type { Node } from '../union/node.ts';
-import type { ToNotifier } from './messages.ts';
-
-const nothing = new Uint8Array(0);
+import type { NotifierEnd, ToNotifier } from './messages.ts';
 
 export class NotifierLink {
-  readonly #port: MessagePort | null;
+  readonly #end: NotifierEnd | null;
   readonly #kernel: KernelView;
-  readonly #confirming = new Map<number, () => void>();
-  #next = 1;
-  #silent = false;
+  /** Takes note of what the base has raised by now. */
+  readonly #hear: () => void;
+  /** Of a batch that is to be sent. */
+  #asking: (() => void)[] = [];
+  /** Of batches that were sent, in their order. */
+  #waiting: { batch: number; done: () => void }[] = [];
+  #silent: boolean;
 
-  constructor(port: MessagePort | null, kernel: KernelView) {
-    this.#port = port;
+  constructor(end: NotifierEnd | null, kernel: KernelView, hear: () => void) {
+    this.#end = end;
     this.#kernel = kernel;
+    this.#hear = hear;
+    this.#silent = end === null;
+    if (end !== null) kernel.written = () => Atomics.load(end.written, 0);
   }
 
   /** What has come together goes to the notifier. */
   send(): void {
-    const batch = this.#kernel.take();
-    if (batch !== null) this.#post({ batch, confirm: 0 });
+    const asked = this.#asking.length > 0;
+    // Who waits for all that is to be told waits for what has been raised, too.
+    if (asked) this.#hear();
+    const collected = asked ? this.#kernel.takeAnyway() : this.#kernel.take();
+    if (collected === null) return;
+    const { batch, number } = collected;
+    for (const done of this.#asking.splice(0)) this.#waiting.push({ batch: number, done });
+    this.#end?.port.postMessage({ batch, number, wake: asked } satisfies ToNotifier);
   }
 
-  /** `done` is called in a later drain(), when the kernel has been told of the node and of all before. */
-  confirm(node: Node, done: () => void): void {
-    if (this.#silent) {
-      done();
-      return;
-    }
-    const confirm = this.#next++;
-    this.#confirming.set(confirm, done);
-    this.#kernel.changed(node, false);
-    this.#post({ batch: this.#kernel.take() ?? nothing, confirm });
+  /** `done` is called when the kernel has been told of all that the base has raised by now: not before send(). */
+  whenTold(done: () => void): void {
+    if (this.#silent || !this.#kernel.keeps) done();
+    else this.#asking.push(done);
   }
 
   /** Nobody hears us any more: who waits for the kernel to be told waits in vain. */
   silence(): void {
     this.#silent = true;
-    for (const done of this.#confirming.values()) done();
-    this.#confirming.clear();
+    for (const done of this.#asking.splice(0)) done();
+    for (const { done } of this.#waiting.splice(0)) done();
   }
 
+  /** Lets go on what waits for a batch that is written. */
   drain(): void {
-    if (this.#port === null) return;
-    for (let got = receiveMessageOnPort(this.#port); got; got = receiveMessageOnPort(this.#port)) {
-      const confirm = got.message as number;
-      this.#confirming.get(confirm)?.();
-      this.#confirming.delete(confirm);
+    while (this.#waiting[0] !== undefined && this.#kernel.isWritten(this.#waiting[0].batch)) {
+      this.#waiting.shift()?.done();
     }
-  }
-
-  #post(message: ToNotifier): void {
-    this.#port?.postMessage(message);
   }
 }
 

@@ -3,46 +3,79 @@
 // this thread waits lets go of all others, the watchdog's pipe among them.
 import * as fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
-import { forEachNotification } from '../fuse/notify.ts';
+import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
 import { unshareDescriptors } from '../sys/creds.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import type { NotifierStart, ToNotifier } from './messages.ts';
 
-/**
- * A look-up that revalidates a name does so without the directory's lock: its answer, given before the change, can
- * reach the kernel's cache after the notification. So names are expired again.
- */
-const AGAIN_MS = [20, 500];
+/** After how long what has time is told of, at least, and at most twice as long. */
+const LATE_MS = 20;
+/** After how long names are told of again (kernel-view.ts, `expire`), and at most twice as long. */
+const AGAIN_MS = [3, 30, 300, 3000];
+
+/** Notifications that are written again after a while. What is added several times meanwhile is written once. */
+class Later {
+  readonly #write: (notification: Uint8Array) => void;
+  readonly #ms: number;
+  #young = new Map<string, Uint8Array>();
+  #old = new Map<string, Uint8Array>();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(ms: number, write: (notification: Uint8Array) => void) {
+    this.#ms = ms;
+    this.#write = write;
+  }
+
+  /** It has been written by another way. */
+  drop(key: string): void {
+    this.#young.delete(key);
+    this.#old.delete(key);
+  }
+
+  get isEmpty(): boolean {
+    return this.#timer === null;
+  }
+
+  add(key: string, notification: Uint8Array): void {
+    this.#young.set(key, notification);
+    this.#timer ??= setInterval(() => this.#turn(), this.#ms);
+  }
+
+  #turn(): void {
+    for (const notification of this.#old.values()) this.#write(notification);
+    this.#old = this.#young;
+    this.#young = new Map();
+    if (this.#old.size > 0) return;
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+}
 
 function run(start: NotifierStart): void {
-  const { deviceFd, wakeFd, port } = start;
+  const { deviceFd, wakeFd, port, written } = start;
   if (unshareDescriptors() === 0) closeOthers(deviceFd);
   parentPort?.postMessage('ready');
-  port.on('message', ({ batch, confirm }: ToNotifier) => {
-    const known = writeAll(deviceFd, batch, () => true);
-    if (confirm !== 0) {
-      port.postMessage(confirm);
-      eventfdSignal(wakeFd);
-    }
-    if (known.size === 0) return;
-    for (const ms of AGAIN_MS) {
-      setTimeout(() => void writeAll(deviceFd, batch, (at) => known.has(at)), ms);
-    }
+  const tell = (one: Uint8Array) => void write(deviceFd, one, 0, one.length);
+  const again = AGAIN_MS.map((ms) => new Later(ms, tell));
+  const late = new Later(LATE_MS, tell);
+  port.on('message', ({ batch, number, wake }: ToNotifier) => {
+    forEachNotification(batch, (at, size, when) => {
+      // What the kernel does not know (any more) needs no telling.
+      if (when !== LATE && write(deviceFd, batch, at, size) < 0) return;
+      if (when === 0 && late.isEmpty) return;
+      const one = batch.slice(at, at + size);
+      const key = keyOf(one);
+      if (when === 0) late.drop(key);
+      for (const list of when === LATE ? [late] : when === AGAIN ? again : []) list.add(key, one);
+    });
+    Atomics.store(written, 0, number);
+    if (wake) eventfdSignal(wakeFd);
   });
   parentPort?.on('message', () => {
     close(deviceFd);
     process.exit(0);
   });
-}
-
-/** The places of names that the kernel knew. What it does not know (any more) needs no telling. */
-function writeAll(deviceFd: number, batch: Uint8Array, wanted: (at: number) => boolean): Set<number> {
-  const known = new Set<number>();
-  forEachNotification(batch, (at, size, isEntry) => {
-    if (wanted(at) && write(deviceFd, batch, at, size) >= 0 && isEntry) known.add(at);
-  });
-  return known;
 }
 
 /** Files and directories of the daemon's would be held by this thread's descriptors, too. */

@@ -1,14 +1,14 @@
 // The main thread's side of the notifier: starts it, and gives the serving worker the port to it.
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import type { Log } from '../lib/log.ts';
-import type { NotifierStart } from './messages.ts';
+import type { NotifierEnd, NotifierStart } from './messages.ts';
 
 /** It holds little: a small heap, and a thread whose memory is not to be noticed. */
 const HEAP_MB = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 };
 
 export interface Notifier {
   /** To be given to the serving worker. */
-  port: MessagePort;
+  end: NotifierEnd;
   /** It has descriptors of its own by then. */
   ready: Promise<void>;
   /** It has ended: asked to, or by a mistake of its own. */
@@ -18,7 +18,8 @@ export interface Notifier {
 
 export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
   const { port1, port2 } = new MessageChannel();
-  const start: NotifierStart = { deviceFd, wakeFd, port: port2 };
+  const written = new Int32Array(new SharedArrayBuffer(4));
+  const start: NotifierStart = { deviceFd, wakeFd, port: port2, written };
   const worker = new Worker(new URL('./notifier-worker.js', import.meta.url), {
     workerData: start,
     transferList: [port2],
@@ -34,7 +35,7 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
   const ready = Promise.race([first, gone]);
   worker.unref();
   return {
-    port: port1,
+    end: { port: port1, written },
     ready,
     gone,
     stop: () => worker.postMessage('stop'),

@@ -251,7 +251,7 @@ function offlineHost(log: Log): UnionHost {
   return {
     startJob: refuse,
     look: refuse,
-    confirm: refuse,
+    tell: refuse,
     noticed: () => {},
     remember: (_path, _fingerprint, fd) => void close(fd),
     keepAncestor: () => {},

@@ -6,7 +6,7 @@ import type { FromWorker, WorkerStart } from './messages.ts';
 import type { ServingEnd } from './worker-link.ts';
 
 export function serveOnWorker(worker: Worker, start: WorkerStart, log: Log): ServingEnd {
-  worker.postMessage(start, start.notifier === null ? [] : [start.notifier]);
+  worker.postMessage(start, start.notifier === null ? [] : [start.notifier.port]);
   return {
     post: (message) => {
       worker.postMessage(message);

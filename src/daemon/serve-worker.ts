@@ -17,16 +17,22 @@ import { Shrinker } from './shrink.ts';
 function serve(port: MessagePort, start: WorkerStart): void {
   const serving = openServing(start, (message) => port.postMessage(message));
   const { host, union } = serving;
-  const voice = new NotifierLink(start.notifier, union.kernel);
-  host.tellFirst = (node, done) => voice.confirm(node, done);
+  const hear = () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event));
+  const voice = new NotifierLink(start.notifier, union.kernel, hear);
+  host.whenTold = (done) => voice.whenTold(done);
   const front = {
     union,
-    askControl: host.askControl,
+    // Who has opened a control file sees the base as it was by then.
+    askControl: (request, done) => {
+      if (request.op === 'open') voice.whenTold(() => host.askControl(request, done));
+      else host.askControl(request, done);
+    },
     owner: start.owner,
     keepSeconds: start.config.keepSeconds,
     directories: new Map(),
     nextDirectory: 1,
     opening: new Map(),
+    anew: new Map(),
     lockWaiters: new Map(),
     controlPaths: new Map(),
     exported: start.exported,
@@ -50,7 +56,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
       voice.drain();
       drain(port, serving);
     },
-    onEvents: () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event)),
+    onEvents: hear,
     onDone: () => voice.send(),
     onPause: () => {
       host.flush();

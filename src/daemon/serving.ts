@@ -208,6 +208,7 @@ function take(serving: Serving, message: ToWorker): void {
       expireAll(union);
       return;
     case 'unheard':
+      expireAll(union);
       union.kernel.keeping = 'none';
       serving.onUnheard();
       return;

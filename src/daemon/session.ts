@@ -13,7 +13,7 @@ import {
 import { createControlServer } from '../control/server.ts';
 import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
-import { defaultWishes } from '../fuse/init.ts';
+import { defaultWishes, type Negotiated } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
 import { errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
@@ -46,7 +46,7 @@ import {
   whiteoutNotes,
 } from './branches.ts';
 import { ChangeList } from './change-list.ts';
-import { type Coherence, chooseCoherence, tooOld } from './coherence.ts';
+import { type Coherence, chooseCoherence, tooOld, withoutEvents, withoutWatchdog } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
 import { limitNotes } from './limits.ts';
@@ -95,6 +95,8 @@ class Session {
   /** null: the kernel keeps nothing, so it need not be told. */
   readonly #notifier: Notifier | null;
   #coherence: Coherence;
+  /** inotify's; negative: nothing is watched. */
+  readonly #eventsFd: number;
   #watchdog: Watchdog | null = null;
   readonly #folding: Folding;
   readonly #base: BaseExchange;
@@ -165,6 +167,10 @@ class Session {
     this.notes = notes;
     this.#transport = transport;
     this.#coherence = chooseCoherence(options);
+    this.#eventsFd = this.#coherence.keeping === 'watched' ? inotifyInit() : -1;
+    if (this.#coherence.keeping === 'watched' && this.#eventsFd < 0) {
+      this.#coherence = withoutEvents(errnoName(this.#eventsFd));
+    }
     const keeps = this.#coherence.keeping !== 'none';
     this.#notifier = keeps ? transport.startNotifier() : null;
     if (this.#coherence.note !== null) notes.push(this.#coherence.note);
@@ -261,8 +267,8 @@ class Session {
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },
-      eventsFd: this.#coherence.keeping === 'watched' ? inotifyInit() : -1,
-      notifier: this.#notifier?.port ?? null,
+      eventsFd: this.#eventsFd,
+      notifier: this.#notifier?.end ?? null,
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
@@ -317,13 +323,7 @@ class Session {
 
   async #serve(): Promise<void> {
     const negotiated = await this.#link.serving;
-    if (this.#notifier !== null && negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
-      this.#coherence = tooOld(negotiated.kernelMinor);
-      this.notes.push(this.#coherence.note ?? '');
-    }
-    await this.#notifier?.ready;
-    void this.#notifier?.gone.then(() => this.#link.send({ kind: 'unheard' }));
-    if (this.#notifier !== null) this.#watchdog = startWatchdog(this.#options.mountPoint, this.#log);
+    if (this.#notifier !== null) await this.#guard(this.#notifier, negotiated);
     // An open conflict may be over by now: the next access looks.
     for (const { path } of this.#store.conflicts.all())
       this.#link.send({ kind: 'verdict', path, verdict: unseen });
@@ -347,6 +347,22 @@ class Session {
     for (const path of this.#store.recovered.unfinished) {
       this.#noticed(path, basePathOf(this.#branches.overlay, path));
     }
+  }
+
+  /** What notifications need: a kernel that takes them, and somebody who frees their clients should the daemon die. */
+  async #guard(notifier: Notifier, negotiated: Negotiated | null): Promise<void> {
+    await notifier.ready;
+    void notifier.gone.then(() => this.#link.send({ kind: 'unheard' }));
+    this.#watchdog = startWatchdog(this.#options.mountPoint, this.#log);
+    if (negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
+      this.#coherence = tooOld(negotiated.kernelMinor);
+    } else if (this.#watchdog === null && this.#options.coherence.mode === 'auto') {
+      this.#coherence = withoutWatchdog();
+      this.#link.send({ kind: 'unheard' });
+    } else {
+      return;
+    }
+    this.notes.push(this.#coherence.note ?? '');
   }
 
   #closeServer: () => Promise<void> = async () => {};

@@ -9,6 +9,9 @@ const INODE_SIZE = HEADER + 24;
 const ENTRY_SIZE = HEADER + 16;
 /** The name is looked up anew when it is next used; without this what is mounted on it would be detached. */
 const EXPIRE_ONLY = 1;
+/** Beside a code, until it is read: to be told now and again, and to be told after a while. */
+export const AGAIN = 0x100;
+export const LATE = 0x200;
 const FIRST_SIZE = 4096;
 
 /** Packed notifications, for `forEachNotification`. */
@@ -22,16 +25,16 @@ export class NotifyBatch {
   }
 
   /** The attributes of a node, and with `pages` its pages, are out of date; of a directory the listing. */
-  inode(nodeId: number, pages: boolean): void {
-    const at = this.#begin(INODE_SIZE, INVAL_INODE);
+  inode(nodeId: number, pages: boolean, late = false): void {
+    const at = this.#begin(INODE_SIZE, late ? INVAL_INODE | LATE : INVAL_INODE);
     putU64(this.#view, at + HEADER, nodeId);
     putI64(this.#view, at + HEADER + 8, pages ? 0 : -1);
     putI64(this.#view, at + HEADER + 16, 0);
   }
 
   /** A name in a directory is to be looked up anew; what is mounted there stays. */
-  expire(parentId: number, name: string): void {
-    const at = this.#begin(ENTRY_SIZE + name.length + 1, INVAL_ENTRY);
+  expire(parentId: number, name: string, again = false): void {
+    const at = this.#begin(ENTRY_SIZE + name.length + 1, again ? INVAL_ENTRY | AGAIN : INVAL_ENTRY);
     putU64(this.#view, at + HEADER, parentId);
     this.#view.setUint32(at + HEADER + 8, name.length, true);
     this.#view.setUint32(at + HEADER + 12, EXPIRE_ONLY, true);
@@ -71,15 +74,28 @@ function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/** Calls `each` with the place and size of every notification of a batch. */
+/**
+ * Calls `each` with the place and size of every notification of a batch, which is as the kernel wants it then, and
+ * with AGAIN, LATE or 0. Once for a batch.
+ */
 export function forEachNotification(
   batch: Uint8Array,
-  each: (at: number, size: number, isEntry: boolean) => void,
+  each: (at: number, size: number, when: number) => void,
 ): void {
   const view = viewOf(batch);
   for (let at = 0; at < batch.length; ) {
     const size = view.getUint32(at, true);
-    each(at, size, view.getInt32(at + 4, true) === INVAL_ENTRY);
+    const code = view.getInt32(at + 4, true);
+    const when = code & (AGAIN | LATE);
+    view.setInt32(at + 4, code - when, true);
+    each(at, size, when);
     at += size;
   }
+}
+
+/** What a single notification is about: a node, or a directory and a name in it. */
+export function keyOf(one: Uint8Array): string {
+  const words = Buffer.from(one.buffer, one.byteOffset, one.length);
+  const end = words.readInt32LE(4) === INVAL_INODE ? HEADER + 8 : words.length;
+  return words.toString('latin1', 4, end);
 }

@@ -12,8 +12,14 @@ export type Keeping = 'none' | 'watched' | 'timed';
 const MOST_ABSENT = 50_000;
 /** Between two searches for such names whose time is over. */
 const FULL_MS = 1000;
-/** A node that shows another object than before is told of so long before it is opened. */
-const CONFIRM_MS = 2000;
+/** So long after its answer a name may come into the kernel's cache late (see `expire`), in seconds. */
+const LATE = 10;
+
+/** What has been collected: the number of the batch, for who waits until it is written. */
+export interface Collected {
+  batch: Uint8Array;
+  number: number;
+}
 
 export class KernelView {
   keeping: Keeping;
@@ -21,6 +27,10 @@ export class KernelView {
   readonly #keepMs: number;
   readonly #batch = new NotifyBatch();
   readonly #late = new Set<Node>();
+  /** Number of the batch that is being collected; it wraps. */
+  #collecting = 1;
+  /** Number of the last that was written. Set where there is somebody who writes them. */
+  written: () => number = () => this.#collecting;
   /** Directories with names that the kernel may know not to exist. */
   readonly #withAbsent = new Set<Node>();
   #absent = 0;
@@ -29,7 +39,7 @@ export class KernelView {
   /** Directories that the kernel has locked for a request which waits: how often. */
   readonly #locked = new Map<number, number>();
   /** Names in such directories, which are told of later. */
-  #held: { parent: number; name: string }[] = [];
+  #held: { parent: number; name: string; again: boolean }[] = [];
 
   constructor(keeping: Keeping, seconds: number) {
     this.keeping = keeping;
@@ -40,17 +50,38 @@ export class KernelView {
     return this.keeping !== 'none';
   }
 
-  /** A name leads, or may lead, to something else. */
+  /**
+   * A name leads, or may lead, to something else. A look-up that revalidates it does so without the directory's lock,
+   * so an answer that was given before can come into the kernel's cache after this: then the name is told of again.
+   */
   expire(parent: Node, name: string): void {
     if (this.keeping === 'none') return;
-    if (this.#locked.size > 0 && this.#locked.has(parent.id)) this.#held.push({ parent: parent.id, name });
-    else this.#batch.expire(parent.id, name);
+    const answered = parent.dir?.children.get(name)?.answeredAt ?? Number.POSITIVE_INFINITY;
+    const again = Math.trunc(performance.now() / 1000) - answered <= LATE;
+    if (this.#locked.size > 0 && this.#locked.has(parent.id))
+      this.#held.push({ parent: parent.id, name, again });
+    else this.#batch.expire(parent.id, name, again);
     if (parent.dir?.absent?.delete(name)) this.#absent -= 1;
+  }
+
+  /** A look-up is answered with a name that the kernel may keep. */
+  answered(node: Node): void {
+    node.answeredAt = Math.trunc(performance.now() / 1000);
   }
 
   /** The attributes of a node have changed; with `content` its bytes too, or a directory's names. */
   changed(node: Node, content: boolean): void {
-    if (this.keeping !== 'none' && node.id !== 0) this.#batch.inode(node.id, content);
+    if (this.keeping === 'none' || node.id === 0) return;
+    this.#batch.inode(node.id, content);
+    if (content) node.toldIn = this.#collecting;
+  }
+
+  /**
+   * An open file has got or lost a name. There is no hurry, and something to lose: who has just opened it may be asking
+   * how long it is, and the kernel drops an answer to what was asked before this.
+   */
+  renamed(node: Node): void {
+    if (this.keeping !== 'none' && node.id !== 0) this.#batch.inode(node.id, false, true);
   }
 
   /**
@@ -70,17 +101,19 @@ export class KernelView {
 
   /** A node shows another object: until the kernel knows, its size and pages are those of the old one. */
   switched(node: Node): void {
-    if (this.keeping === 'none' || node.lookups === 0) return;
-    node.switchedAt = performance.now();
-    this.changed(node, true);
+    if (node.lookups > 0) this.changed(node, true);
   }
 
-  /** Whether the kernel is to have been told of a node before it is opened. */
-  mustConfirm(node: Node): boolean {
-    if (node.switchedAt === 0) return false;
-    if (performance.now() - node.switchedAt < CONFIRM_MS) return true;
-    node.switchedAt = 0;
+  /** Whether a node is not to be opened yet, for the kernel has still to be told that its content is another. */
+  mustTell(node: Node): boolean {
+    if (node.toldIn === 0) return false;
+    if (this.keeping !== 'none' && !this.isWritten(node.toldIn)) return true;
+    node.toldIn = 0;
     return false;
+  }
+
+  isWritten(batch: number): boolean {
+    return ((batch - this.written()) | 0) <= 0;
   }
 
   /** Whether the kernel may keep it that there is no such name; it is told when one comes. */
@@ -136,12 +169,19 @@ export class KernelView {
     this.#held = [];
     for (const one of held) {
       if (this.#locked.has(one.parent)) this.#held.push(one);
-      else this.#batch.expire(one.parent, one.name);
+      else this.#batch.expire(one.parent, one.name, one.again);
     }
   }
 
   /** Everything that is to be told, or null. */
-  take(): Uint8Array | null {
-    return this.#batch.isEmpty ? null : this.#batch.take();
+  take(): Collected | null {
+    return this.#batch.isEmpty ? null : this.takeAnyway();
+  }
+
+  /** The same, even where that is nothing: a number to wait for. */
+  takeAnyway(): Collected {
+    const number = this.#collecting;
+    this.#collecting = (number + 1) | 0 || 1;
+    return { batch: this.#batch.take(), number };
   }
 }

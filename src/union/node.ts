@@ -141,8 +141,10 @@ export interface Node {
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null;
   /** Watch on the base's file, where that has several names; -1: none. */
   watch: number;
-  /** performance.now() when it came to show another object, of which the kernel may not know yet; 0: it does. */
-  switchedAt: number;
+  /** Number of the notifications that say its content is another; 0: the kernel knows what there is to know. */
+  toldIn: number;
+  /** When a look-up was last answered with it, in seconds since the start; far below 0: never. */
+  answeredAt: number;
   /** The copy-up that is under way, so that requests that change this node wait for it. */
   busy: PendingWork | null;
 }
@@ -156,6 +158,9 @@ export interface Backing {
   ctimeSec: number;
   ctimeNsec: number;
 }
+
+/** Kind of the work that is done when the kernel has been told of everything. */
+export const TELLING = 'telling the kernel';
 
 /** Work that a request waits for. The front end parks requests on it. */
 export interface PendingWork {

@@ -112,7 +112,8 @@ export class NodeTable {
       dataFd: -1,
       cachedAt: null,
       watch: -1,
-      switchedAt: 0,
+      toldIn: 0,
+      answeredAt: -1000,
       busy: null,
     };
   }

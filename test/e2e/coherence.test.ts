@@ -5,6 +5,7 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
+import { version } from '../lib/base-storm.mjs';
 import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
@@ -61,6 +62,8 @@ function replace(file: string, content: string): void {
   fs.writeFileSync(`${file}.new`, content);
   fs.renameSync(`${file}.new`, file);
 }
+
+const long = version('a much longer one'.repeat(20));
 
 const states = ['never seen', 'known', 'open'];
 
@@ -147,6 +150,26 @@ mountTest('every kind of change shows, whether the kernel knew the object, nobod
       for (const what of Object.keys(changes)) for (const state of states) fill(`${base}/${state}, ${what}`);
     },
   ),
+);
+
+mountTest(
+  'a file that is replaced again and again is one of its versions to whoever opens it, with its size',
+  () =>
+    withGuests(
+      async ({ base }, guests) => {
+        const changer = startAgent();
+        const replacing = changer.call<number>('replaceStorm', `${base}/f`, [version('x'), long], 1500);
+        const reading = guests.map(({ agent, mnt }) =>
+          agent.call<{ versions: number; problems: string[] }>('readVersions', `${mnt}/f`, 1500),
+        );
+        const reports = await Promise.all(reading);
+        expect(reports.flatMap(({ problems }) => problems)).toEqual([]);
+        expect(reports.map(({ versions }) => versions)).toEqual([2, 2]);
+        expect(await replacing).toBeGreaterThan(10);
+        await changer.stop();
+      },
+      (base) => fs.writeFileSync(`${base}/f`, long),
+    ),
 );
 
 mountTest('a copy is merged when the base moves, and what was removed or replaced stays so', () =>

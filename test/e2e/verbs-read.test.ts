@@ -41,7 +41,7 @@ describe('status', () => {
           mounted: true,
           pid: guest.mount.pid,
           base: 'accepted',
-          coherence: 'check',
+          coherence: 'notify',
           readOnly: false,
           overlayfsOptions: '',
           notes: [],

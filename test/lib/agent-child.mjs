@@ -69,12 +69,24 @@ const own = {
     for (let i = 0; performance.now() < end; i++) fs.existsSync(paths[i % paths.length]);
     return null;
   },
+  /** Renames new files with these contents in turn over a file, for that many milliseconds: how often. */
+  replaceStorm(path, contents, milliseconds) {
+    const end = performance.now() + milliseconds;
+    let count = 0;
+    for (; performance.now() < end; count += 1) {
+      fs.writeFileSync(`${path}.next`, contents[count % contents.length]);
+      fs.renameSync(`${path}.next`, path);
+    }
+    return count;
+  },
   /**
    * Opens and reads a file again and again for that many milliseconds. Each of its versions says in its first line
-   * how long it is and what its rest hashes to: what is read must be one of them, with the size that fstat tells.
+   * how long it is and what its rest hashes to: what is read must be one of them, with the size that fstat tells. It is
+   * read by one read(2): a second would ask anew how long it is.
    */
   readVersions(path, milliseconds) {
     const end = performance.now() + milliseconds;
+    const whole = Buffer.allocUnsafe(1 << 20);
     const seen = new Set();
     const problems = [];
     let count = 0;
@@ -82,7 +94,7 @@ const own = {
       try {
         const fd = fs.openSync(path);
         const before = fs.fstatSync(fd).size;
-        const bytes = own.readWhole(fd);
+        const bytes = whole.subarray(0, fs.readSync(fd, whole));
         const after = fs.fstatSync(fd).size;
         fs.closeSync(fd);
         const at = bytes.indexOf(10);

@@ -160,6 +160,15 @@ export async function withMount<T>(
   }
 }
 
+/**
+ * Waits until a mount shows what has been done to its base by now: whoever has opened a control file sees that. Where
+ * nothing answers (any more) there is nothing to wait for.
+ */
+export async function caughtUp(mountPoint: string): Promise<void> {
+  const { code, stderr } = await run('cat', [`${mountPoint}/.kasane/control.last`]);
+  if (code !== 0 && !/not connected|No such file|Permission denied/.test(stderr)) throw new Error(stderr);
+}
+
 /** The daemon of a mount made in the background, by its command line; null if there is none. */
 export function daemonOf(mountPoint: string): number | null {
   for (const name of fs.readdirSync('/proc')) {

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { dpkgReplace, editInPlace } from './base-update.ts';
-import { type Mount, withLayers, withMount } from './kasane.ts';
+import { caughtUp, type Mount, withLayers, withMount } from './kasane.ts';
 import { runOk, waitUntil } from './run.ts';
 
 /** How somebody updates a file of the base. */
@@ -127,6 +127,10 @@ export function withGuest<T>(spec: GuestSpec, body: (guest: Guest) => Promise<T>
 export function guestOf(mount: Mount, watch: BaseWatch, dir: string): Guest {
   const { base, overlay } = mount;
   const at = (name: string) => path.join(mount.dir, name);
+  const changing: Guest['changeBase'] = async (work, unchecked) => {
+    await watch.changing(work, unchecked);
+    await caughtUp(mount.dir);
+  };
   return {
     mount,
     mnt: mount.dir,
@@ -137,8 +141,8 @@ export function guestOf(mount: Mount, watch: BaseWatch, dir: string): Guest {
     read: mount.read,
     exists: async (name) => (await mount.sh('[ -e "$1" ] && echo yes || echo no', [at(name)])) === 'yes\n',
     update: (name, content, kind = 'replace') =>
-      watch.changing(() => updateFile(path.join(base, name), content, kind)),
-    changeBase: (work, unchecked) => watch.changing(work, unchecked),
+      changing(() => updateFile(path.join(base, name), content, kind)),
+    changeBase: changing,
     conflicts: () => openConflicts(mount, mount.dir),
     conflictList: async () => {
       const lines = (await mount.read('.kasane/conflicts')).split('\n').filter((line) => line !== '');

@@ -1,19 +1,20 @@
 // What the kernel is told, byte for byte and in which order; and which directories are watched for whom.
 import { describe, expect, test } from 'vitest';
 import { chooseCoherence } from '../../src/daemon/coherence.ts';
-import { forEachNotification, NotifyBatch } from '../../src/fuse/notify.ts';
+import { AGAIN, forEachNotification, NotifyBatch } from '../../src/fuse/notify.ts';
 import { E } from '../../src/lib/errno.ts';
 import { S_IFDIR, S_IFREG } from '../../src/lib/stat.ts';
-import { KernelView } from '../../src/union/kernel-view.ts';
+import { type Collected, KernelView } from '../../src/union/kernel-view.ts';
 import type { DirPart, Node, PendingWork } from '../../src/union/node.ts';
 import { NodeTable } from '../../src/union/table.ts';
 import { Watches } from '../../src/union/watches.ts';
 
 /** Readable: one line per notification. */
-function told(batch: Uint8Array | null): string[] {
+function told(taken: Uint8Array | Collected | null): string[] {
   const lines: string[] = [];
+  const batch = taken !== null && 'batch' in taken ? taken.batch : taken;
   const bytes = Buffer.from(batch ?? []);
-  forEachNotification(bytes, (at, size) => {
+  forEachNotification(bytes, (at, size, when) => {
     const view = bytes.subarray(at, at + size);
     const [length, code, unique] = [view.readUInt32LE(0), view.readInt32LE(4), view.readBigUInt64LE(8)];
     expect([length, unique]).toEqual([size, 0n]);
@@ -23,7 +24,9 @@ function told(batch: Uint8Array | null): string[] {
     const name = view.toString('latin1', 32, 32 + view.readUInt32LE(24));
     expect(size).toBe(32 + name.length + 1);
     expect(view[size - 1]).toBe(0);
-    lines.push(`entry ${id} ${name} ${view.readUInt32LE(28) === 1 ? 'expires' : 'detaches'}`);
+    lines.push(
+      `entry ${id} ${name} ${view.readUInt32LE(28) === 1 ? 'expires' : 'detaches'}${when === AGAIN ? ' twice' : ''}`,
+    );
   });
   return lines;
 }
@@ -72,7 +75,7 @@ describe('what the kernel keeps', () => {
     kernel.changed(dir, true);
     kernel.switched(dir);
     expect(kernel.take()).toBe(null);
-    expect(kernel.mustConfirm(dir)).toBe(false);
+    expect(kernel.mustTell(dir)).toBe(false);
   });
 
   test('names in a directory that is locked for a waiting request are told of when that is done', () => {
@@ -82,17 +85,43 @@ describe('what the kernel keeps', () => {
     kernel.lock([locked.id], work);
     kernel.expire(locked, 'a');
     kernel.expire(other, 'b');
-    expect(told(kernel.take())).toEqual([`entry ${other.id} b expires`]);
+    expect(told(kernel.take())).toEqual([`entry ${other.id} b expires twice`]);
     for (const then of work.waiting) then(0);
-    expect(told(kernel.take())).toEqual([`entry ${locked.id} a expires`]);
+    expect(told(kernel.take())).toEqual([`entry ${locked.id} a expires twice`]);
   });
 
   test('a node that shows another object is told of before it is opened', () => {
     const kernel = new KernelView('watched', 60);
-    const node = nodeOf(S_IFREG);
+    let written = 0;
+    kernel.written = () => written;
+    const [node, other] = [nodeOf(S_IFREG), nodeOf(S_IFREG)];
     kernel.switched(node);
-    expect(told(kernel.take())).toEqual([`inode ${node.id} 0 0`]);
-    expect(kernel.mustConfirm(node)).toBe(true);
+    kernel.changed(other, false);
+    expect(kernel.mustTell(node)).toBe(true);
+    const first = kernel.take() as Collected;
+    kernel.changed(other, true);
+    const second = kernel.takeAnyway();
+    expect(told(first)).toEqual([`inode ${node.id} 0 0`, `inode ${other.id} -1 0`]);
+    expect([node, other].map((one) => kernel.mustTell(one))).toEqual([true, true]);
+    written = first.number;
+    expect([node, other].map((one) => kernel.mustTell(one))).toEqual([false, true]);
+    written = second.number;
+    expect([node, other].map((one) => kernel.mustTell(one))).toEqual([false, false]);
+  });
+
+  test('a name is told of once, if no answer with it can still be under way to the kernel’s cache', () => {
+    const kernel = new KernelView('watched', 60);
+    const dir = nodeOf(S_IFDIR);
+    const [old, fresh] = [nodeOf(S_IFREG), nodeOf(S_IFREG)];
+    table.attach(old, dir, 'old');
+    table.attach(fresh, dir, 'fresh');
+    kernel.answered(fresh);
+    for (const name of ['old', 'fresh', 'unknown']) kernel.expire(dir, name);
+    expect(told(kernel.take())).toEqual([
+      `entry ${dir.id} old expires`,
+      `entry ${dir.id} fresh expires twice`,
+      `entry ${dir.id} unknown expires twice`,
+    ]);
   });
 
   test('no more names that do not exist are kept than can be told of', () => {
