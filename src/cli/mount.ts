@@ -15,7 +15,7 @@ import { thisHost, validateMount } from './validate.ts';
 const flags: readonly (readonly [string, string])[] = [
   ['--base <dir[:dir...]>', 'the tree that guests share, topmost first; never written to'],
   ['--overlay <dir>', "the guest's own directory, in the format of overlayfs"],
-  ['--coherence <how>', 'notify, check or ttl=SECONDS (by itself: check)'],
+  ['--coherence <how>', 'notify, check or ttl=SECONDS (by itself: notify on a local base)'],
   ['--settle <seconds>', 'how long the base must have been still before it is merged (default: 2)'],
   ['--export[=nfs4]', 'file handles survive a restart, for an NFS server; nfs4: no client speaks NFSv3'],
   [

@@ -222,6 +222,7 @@ describe('the mode', () => {
       seconds: 60,
       note: null,
     });
+    expect(mode({ mode: 'auto' })).toMatchObject({ mode: 'notify', keeping: 'watched', note: null });
     expect(mode({ mode: 'check' })).toMatchObject({ mode: 'check', keeping: 'none', seconds: 0, note: null });
     expect(mode({ mode: 'ttl', seconds: 2.5 })).toMatchObject({ keeping: 'timed', seconds: 2.5 });
     expect(mode({ mode: 'notify' }, { export: 'on' })).toMatchObject({ mode: 'check' });
