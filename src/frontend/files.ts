@@ -12,6 +12,7 @@ import type { Parked } from '../fuse/parked.ts';
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, type Handlers, PARK } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
+import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
 import { dropHandle } from '../union/locks.ts';
 import { type Handle, type Node, type PendingWork, TELLING } from '../union/node.ts';
 import { allocate, copyRange, fsync, isSynchronous, open, read, seek, write } from '../union/open.ts';
@@ -74,7 +75,11 @@ function doOpen(front: Front, r: FuseRequest): number {
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
   const told = waited?.told ?? 0;
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: waited !== undefined, told });
-  if (handle === WAIT) return waitToOpen(front, r, node, { names: [...node.names], again, told });
+  if (handle === WAIT) {
+    // Who writes past us asks nobody how long the file is.
+    const bySize = (flags & O_ACCMODE) === O_RDONLY || front.union.passthrough === null;
+    return waitToOpen(front, r, node, { names: [...node.names], again: again || !bySize, told });
+  }
   if (typeof handle === 'number') return handle;
   if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   const { stat } = front.union;

@@ -42,7 +42,7 @@ export interface DirHandle {
 export interface Opening {
   /** Those that the node had when it came. */
   names: readonly Name[];
-  /** It is the second one of its thread, after an ESTALE: another would reach the application. */
+  /** It is not to be answered with ESTALE: it is the second one of its thread, or need not know the file's size. */
   again: boolean;
   /** How often it has waited until the kernel was told. */
   told: number;
