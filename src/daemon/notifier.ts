@@ -4,7 +4,7 @@ import type { Log } from '../lib/log.ts';
 import type { NotifierEnd, NotifierStart } from './messages.ts';
 
 /** It holds little: a small heap, and a thread whose memory is not to be noticed. */
-const HEAP_MB = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 };
+const HEAP_MB = { maxOldGenerationSizeMb: 128 };
 
 export interface Notifier {
   /** To be given to the serving worker. */
