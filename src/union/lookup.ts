@@ -268,6 +268,7 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   } else if (dir.hasOverlay) {
     if (dir.overlayFd >= 0) close(dir.overlayFd);
     dir.overlayFd = -1;
+    dir.whiteoutsIn = -1;
     dir.opaque = false;
     dir.redirect = null;
   }

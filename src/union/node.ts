@@ -30,6 +30,8 @@ export interface DirState {
   overlayIno: number;
   ctimeSec: number;
   ctimeNsec: number;
+  /** Inode number of the overlay's directory that is known to be marked as one that whiteouts lie in; -1: none. */
+  whiteoutsIn: number;
   /** The overlay's directory hides the base's names (not their origins): by itself, or for one above does. */
   opaque: boolean;
   ownOpaque: boolean;

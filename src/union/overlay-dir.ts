@@ -74,6 +74,7 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   dir.redirect = null;
   // Forces a fresh look at the directory's own attributes.
   dir.overlayIno = 0;
+  dir.whiteoutsIn = -1;
   union.kernel.changed(node, false);
   union.kernel.changed(place.parent, false);
   return 0;

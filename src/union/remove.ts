@@ -32,9 +32,15 @@ import { publish } from './publish.ts';
 import { leavingVersion, rememberLeft } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
-/** Before a whiteout comes into a directory of the overlay. */
-export function expectWhiteout(union: Union, dirFd: number): number {
-  return tolerate(noteWhiteouts(union.overlay, dirFd), !union.config.privileged);
+/** Before a whiteout comes into a directory of the overlay, which is known by its node where it has one. */
+export function expectWhiteout(union: Union, dirFd: number, node: Node | null): number {
+  const { overlay, config } = union;
+  const dir = node?.dir ?? null;
+  if (dir !== null && dir.whiteoutsIn === dir.overlayIno) return 0;
+  const error = tolerate(noteWhiteouts(overlay, dirFd), !config.privileged);
+  // What announces those that are files depends on the directory's place.
+  if (error === 0 && dir !== null && !overlay.whiteoutFiles) dir.whiteoutsIn = dir.overlayIno;
+  return error;
 }
 
 /** Makes a whiteout in work/ under the given name; 0 or a negative errno. */
@@ -124,7 +130,7 @@ function putWhiteout(
   const directory = what === 'directory';
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
-  const noted = expectWhiteout(union, dirFd);
+  const noted = expectWhiteout(union, dirFd, parent);
   if (noted < 0) return noted;
   const left = leavingVersion(union, parent, name, callerPid);
   if (typeof left === 'number') return left;

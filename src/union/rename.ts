@@ -179,7 +179,7 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
-  const expected = leaves ? expectWhiteout(union, fromFd) : 0;
+  const expected = leaves ? expectWhiteout(union, fromFd, from.parent) : 0;
   if (expected < 0) return expected;
   // The base has the name no more: what is recorded of it goes, as when the object is removed.
   const recorded =

@@ -95,6 +95,6 @@ function moveWhiteout(union: Union, fromFd: number, name: string, into: Node, st
   const made = ensureOverlayDir(union, into);
   if (made < 0) return made;
   const toFd = overlayDirFd(union, into);
-  const expected = toFd < 0 ? toFd : expectWhiteout(union, toFd);
+  const expected = toFd < 0 ? toFd : expectWhiteout(union, toFd, null);
   return expected < 0 ? expected : renameat2(fromFd, name, toFd, name, RENAME_NOREPLACE);
 }

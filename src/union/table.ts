@@ -21,6 +21,7 @@ export function newDirState(): DirState {
     overlayFd: -1,
     hasOverlay: false,
     overlayIno: 0,
+    whiteoutsIn: -1,
     ctimeSec: 0,
     ctimeNsec: 0,
     opaque: false,

@@ -4,10 +4,11 @@
 // is read is compared with its name, so a torn file is found when it is wanted, and written again when the
 // same content comes again.
 import * as fs from 'node:fs';
-import { E } from '../lib/errno.ts';
+import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
-import { ficloneAsync } from '../sys/file.ts';
+import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../sys/constants.ts';
+import { close, ficloneAsync, fsyncAsync, liesInMemory, openat } from '../sys/file.ts';
 import { bytesOf, codeOf, makeDirectory, namesIn } from './files.ts';
 import { AT_ONCE, pack, packNow, unpack } from './packing.ts';
 import { copyOut, packStream, pieces } from './streams.ts';
@@ -39,6 +40,8 @@ export class Ancestors {
   readonly #sound = new Set<string>();
   readonly #writing = new Map<string, Promise<void>>();
   #clones = true;
+  /** Whether there is something to be synced to; null: nobody has looked. */
+  #hasDisk: boolean | null = null;
   #counter = 0;
 
   /** `dir` exists. */
@@ -229,6 +232,8 @@ export class Ancestors {
     const dirs = [...this.#dirtyDirs];
     this.#unsynced = new Set();
     this.#dirtyDirs = new Set();
+    this.#hasDisk ??= !isInMemory(this.#dir);
+    if (!this.#hasDisk) return;
     try {
       await eachOf(files, syncPath);
       await eachOf(dirs, syncPath);
@@ -287,14 +292,21 @@ export function dropTemporaries(dir: string): void {
   for (const name of namesIn(dir)) if (name.startsWith('new-')) fs.rmSync(bytesOf(`${dir}/${name}`));
 }
 
-/** One that has been removed meanwhile needs no sync. */
+function isInMemory(dir: string): boolean {
+  const fd = openat(AT_FDCWD, dir, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const result = liesInMemory(fd);
+  close(fd);
+  return result;
+}
+
+/** One trip through the thread pool. One that has been removed meanwhile needs no sync. */
 async function syncPath(path: string): Promise<void> {
-  try {
-    const file = await fs.promises.open(bytesOf(path), 'r');
-    await file.sync().finally(() => file.close());
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error;
-  }
+  const fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+  if (fd === -E.ENOENT) return;
+  const error = fd < 0 ? fd : await fsyncAsync(fd);
+  if (fd >= 0) close(fd);
+  if (error < 0) throw new FsError(-error, `cannot sync ${path}: ${errnoName(error)}`);
 }
 
 /** A few at a time: the journal of the file system commits them together. */
