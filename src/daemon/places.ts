@@ -4,7 +4,7 @@ import { parentPath } from '../lib/names.ts';
 import type { EventLog } from '../versions/events.ts';
 import type { StoredEvent } from '../versions/types.ts';
 
-interface Place {
+export interface Place {
   path: string;
   /** Events of this number and later are not its own. */
   before: number;

@@ -7,7 +7,8 @@ import { isRegular, isSymlink } from '../lib/stat.ts';
 import { loadContents, type View, viewOf } from '../union/assess.ts';
 import { type Found, openBase, openOverlayFile } from '../union/sides.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
-import type { ConflictRecord } from '../versions/types.ts';
+import type { EventLog } from '../versions/events.ts';
+import type { ConflictRecord, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
 import {
   absentSide,
@@ -22,6 +23,7 @@ import {
   infoOfVersion,
   typeOf,
 } from './objects.ts';
+import { type Place, placesOf } from './places.ts';
 
 export async function show(
   context: MountContext,
@@ -53,13 +55,36 @@ async function showVersion(
   number: number,
   emit: Emit<ShowItem>,
 ): Promise<SideInfo> {
-  const ref = context.store.versions.get(path, number);
+  const ref = await findVersion(context, path, number);
   if (ref === null) {
     await expectPath(context, path);
     throw new FsError(E.ENOKEY, `${escapeName(path) || '/'}: version ${number} is unknown`);
   }
   const size = await emitVersion(context.store, ref, emit);
   return { ...infoOfVersion(ref), size };
+}
+
+/** A version that was recorded under the path, or under one that what is there had before a directory was renamed. */
+async function findVersion(
+  { store }: MountContext,
+  path: string,
+  number: number,
+): Promise<VersionRef | null> {
+  for (const place of await placesOf(store.events, path)) {
+    const ref = store.versions.get(place.path, number);
+    if (ref === null) continue;
+    if (place.path === path || (await isRecorded(store.events, place, number))) return ref;
+  }
+  return null;
+}
+
+/** Else it is a version of what has come to the old path since. */
+async function isRecorded(events: EventLog, place: Place, number: number): Promise<boolean> {
+  for await (const { seq, version, sides, undo } of events.at(place.path)) {
+    const kept = [version, undo?.version, sides?.ancestor, sides?.overlay, sides?.base];
+    if (seq < place.before && kept.includes(number)) return true;
+  }
+  return false;
 }
 
 /** Sides as the conflict shows them, at its revision. */

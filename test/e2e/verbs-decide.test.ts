@@ -256,6 +256,10 @@ describe('undo', () => {
         expect(await ends(guest, 0, 'log', guest.at('e'))).toMatch(
           / merged {2}a\/b\/g .*\n.*added {2}e {2}\(renamed from a\)/s,
         );
+        const events = JSON.parse(await ends(guest, 0, 'log', '--json', guest.at('e/d/f')));
+        const { version } = events.find((one: { kind: string }) => one.kind === 'merged');
+        const before = await ends(guest, 0, 'show', '--version', String(version), guest.at('e/d/f'));
+        expect(before).toBe(text({ 15: 'guest' }));
         const [seq] = /^\d+(?=.* merged {2}a\/b\/g)/m.exec(
           log + (await ends(guest, 0, 'log', guest.mnt)),
         ) ?? ['0'];
