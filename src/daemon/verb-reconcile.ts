@@ -20,7 +20,7 @@ import type { MountContext } from './context.ts';
 import { bringUpToDate, expectPath } from './objects.ts';
 import { recordOf } from './resolution.ts';
 import { enact, ruleOn } from './ruling.ts';
-import { conflictOf } from './verbs-read.ts';
+import { conflictOf, makeLasting } from './verbs-read.ts';
 
 /** How long a writer in guest or base, or the rest of a set, is waited for. */
 const PATIENCE_MS = 10_000;
@@ -58,6 +58,7 @@ export async function reconcile(
   } finally {
     run.end();
   }
+  await makeLasting(context);
   return { ...run.report(), baseAccepted };
 }
 

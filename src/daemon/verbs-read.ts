@@ -11,7 +11,7 @@ import type {
   PathRequest,
 } from '../control/verbs.ts';
 import { E } from '../lib/errno.ts';
-import { FsError } from '../lib/errors.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import type { ConflictRecord, StoredEvent } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
@@ -31,15 +31,27 @@ export function readVerbs(context: MountContext): ReadVerbs {
     conflicts: async () => {
       // What the guest has just removed is in conflict no more.
       await bringUpToDate(context);
+      await makeLasting(context);
       return context.store.conflicts.all().map(conflictOf);
     },
     conflict: async (target) => {
       await bringUpToDate(context);
+      await makeLasting(context);
       return detailOf(context, openConflict(context, target));
     },
     log: (request, emit) => log(context, request, emit),
     events: (request, emit) => events(context, request, emit),
   };
+}
+
+/** Who is told of conflicts may name them afterwards, whatever becomes of the daemon: they are durable before. */
+export async function makeLasting({ store, log }: MountContext): Promise<void> {
+  try {
+    await store.flush();
+  } catch (error) {
+    // On a full disk, say. They are what they are, and it will be tried again.
+    log.warn(`conflicts are told of that are not durable yet: ${messageOf(error)}`);
+  }
 }
 
 export function conflictOf({ id, rev, kind, path, since }: ConflictRecord): Conflict {

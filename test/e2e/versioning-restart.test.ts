@@ -3,11 +3,13 @@
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { connectVerbs } from '../../src/control/client.ts';
+import { runtimePaths } from '../../src/control/registry.ts';
 import { tracked } from '../lib/cleanup.ts';
 import { kasane, type Layers, startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { run, waitUntil } from '../lib/run.ts';
-import { BASE_LINE, GUEST_LINE, text, updateFile } from '../lib/versioning.ts';
+import { BASE_LINE, GUEST_LINE, text, updateFile, writeFiles } from '../lib/versioning.ts';
 
 interface Open {
   /** It writes, and ends. */
@@ -101,4 +103,33 @@ mountTest(
       });
     }),
   { commands: ['vim', 'python3'] },
+);
+
+mountTest('a conflict that somebody was told of keeps its number, though the daemon dies at once', () =>
+  withLayers(async (layers) => {
+    const { base, mnt: mountPoint } = layers;
+    writeFiles(base, { f: text(), g: text() });
+    const mount = await startMount({ ...layers, mountPoint });
+    const verbs = connectVerbs(runtimePaths(mountPoint).socket, { timeoutMs: 20_000 });
+    const about = ({ id, path }: { id: number; path: string }) => `${id} ${path}`;
+    let told: string[];
+    try {
+      await mount.sh('echo guest > f; echo guest > g');
+      const update = text({ [BASE_LINE]: 'base' });
+      for (const name of ['f', 'g']) await updateFile(`${base}/${name}`, update, 'replace');
+      await verbs.reconcile({ path: '', dryRun: false, acceptBase: false }, async () => undefined);
+      told = (await verbs.conflicts()).map(about);
+    } finally {
+      await mount.kill();
+    }
+    expect(told.length).toBe(2);
+    // What the base had is there to be shown, though it has it no more.
+    fs.rmSync(`${base}/g`);
+    await withMount(layers, async () => {
+      const found = JSON.parse((await kasane(['conflicts', '--json', mountPoint])).stdout);
+      expect(found.map(about)).toEqual(told);
+      const shown = await kasane(['show', '--side', 'base', `${mountPoint}/g`]);
+      expect(shown).toMatchObject({ code: 0, stdout: text({ [BASE_LINE]: 'base' }) });
+    });
+  }),
 );

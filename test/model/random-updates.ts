@@ -38,7 +38,6 @@ class Guest {
   #mount: Mount | null = null;
   #agent: Agent | null = null;
   #verbs: Verbs | null = null;
-  #killed = false;
   /** It dies in the next merge, or in what else is carried out like one. */
   dies = false;
 
@@ -61,7 +60,6 @@ class Guest {
 
   async stop(how: 'umount' | 'kill'): Promise<void> {
     await this.#agent?.stop();
-    this.#killed ||= how === 'kill';
     if (how === 'kill') await this.#mount?.kill();
     else await this.#mount?.umount();
     this.model.restarted();
@@ -115,8 +113,6 @@ class Guest {
     }
     this.model.readAll();
     const open = (await this.#verbs?.conflicts())?.map(({ path }) => path).sort() ?? [];
-    if (this.#killed) this.model.killed(open);
-    this.#killed = false;
     const conflicts = this.model.conflicts();
     if (open.join() !== conflicts.join()) {
       const odd = [...open, ...conflicts].filter((path) => !open.includes(path) || !conflicts.includes(path));

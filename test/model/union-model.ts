@@ -190,17 +190,6 @@ export class UnionModel {
     return names;
   }
 
-  /**
-   * The index is written about once a second, so a daemon that is killed may forget a conflict. It finds it anew, but
-   * for one whose base has gone meanwhile: that is kept. `open`: those that are in conflict after it.
-   */
-  killed(open: readonly string[]): void {
-    for (const [path, entry] of this.#overlay) {
-      if (entry.kind !== 'copy' || entry.state !== 'X' || open.includes(path)) continue;
-      if (!this.#base.has(this.basePath(path))) entry.state = 'K';
-    }
-  }
-
   /** For whoever reads a failure. */
   explain(path: string): string {
     const entry = this.#overlay.get(path);
