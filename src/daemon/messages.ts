@@ -7,6 +7,7 @@ import type { ControlReply, ControlRequest } from '../frontend/front.ts';
 import type { OpcodeCounters } from '../fuse/counters.ts';
 import type { InitWishes, Negotiated } from '../fuse/init.ts';
 import type { LogConfig } from '../lib/log.ts';
+import type { Announcement } from '../union/announce.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import type { JobArgs, JobResult } from '../union/jobs.ts';
@@ -31,6 +32,8 @@ export interface ServingStart {
   /** inotify's descriptor, and the port to the notifier; none: the kernel keeps nothing. */
   eventsFd: number;
   notifier: NotifierEnd | null;
+  /** The port to the announcer, and what it will look up first; null: guests hear nothing of the base. */
+  announcer: { port: MessagePort; sign: string } | null;
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
@@ -80,6 +83,20 @@ export interface ToNotifier {
   wake: boolean;
 }
 
+/** Given to the announcer when it starts. */
+export interface AnnouncerStart {
+  mountPoint: string;
+  /** Of the mount's st_dev. */
+  minor: number;
+  sign: string;
+  /** The serving worker's. */
+  wakeFd: number;
+  port: MessagePort;
+}
+
+/** From the serving worker: there is something; or what was asked for by 'next'. */
+export type ToAnnouncer = 'stir' | Announcement[];
+
 export type ToWorker =
   | { kind: 'job-done'; id: number; result: JobResult }
   | { kind: 'look-done'; id: number }
@@ -94,6 +111,8 @@ export type ToWorker =
   | { kind: 'layer'; layer: BaseLayer }
   | { kind: 'accepted'; accepted: boolean }
   | { kind: 'nodes'; from: number; to: number }
+  /** The announcer has ended. */
+  | { kind: 'dumb' }
   /** Nobody tells the kernel of changes any more. */
   | { kind: 'unheard' };
 
@@ -109,6 +128,8 @@ export type FromWorker =
   | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }
   | { kind: 'base-stirs' }
+  /** There is something to tell: the announcer is to be started. */
+  | { kind: 'announce' }
   | { kind: 'changed'; id: number; settled: Settled }
   | { kind: 'committed'; id: number; result: number }
   | { kind: 'rotated'; id: number; name: string | number }

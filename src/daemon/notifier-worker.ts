@@ -1,13 +1,12 @@
 // The thread that writes notifications to the device, and does nothing else: the kernel may let it wait for a lock
 // whose holder waits for the serving worker. It has descriptors of its own, so that a daemon which is killed while
 // this thread waits lets go of all others, the watchdog's pipe among them.
-import * as fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
-import { unshareDescriptors } from '../sys/creds.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import type { NotifierStart, ToNotifier } from './messages.ts';
+import { ownDescriptors } from './own-descriptors.ts';
 
 /** After how long what has time is told of, at least, and at most twice as long. */
 const LATE_MS = 20;
@@ -54,7 +53,7 @@ class Later {
 
 function run(start: NotifierStart): void {
   const { deviceFd, wakeFd, port, written } = start;
-  if (unshareDescriptors() === 0) closeOthers(deviceFd);
+  ownDescriptors(deviceFd);
   parentPort?.postMessage('ready');
   const tell = (one: Uint8Array) => void write(deviceFd, one, 0, one.length);
   const again = AGAIN_MS.map((ms) => new Later(ms, tell));
@@ -76,22 +75,6 @@ function run(start: NotifierStart): void {
     close(deviceFd);
     process.exit(0);
   });
-}
-
-/** Files and directories of the daemon's would be held by this thread's descriptors, too. */
-function closeOthers(deviceFd: number): void {
-  const dir = '/proc/thread-self/fd';
-  for (const name of fs.readdirSync(dir)) {
-    const fd = Number(name);
-    if (fd <= 2 || fd === deviceFd) continue;
-    try {
-      const target = fs.readlinkSync(`${dir}/${name}`);
-      if (target.startsWith('/') || target.startsWith('socket:')) close(fd);
-    } catch (error) {
-      // The descriptor by which the directory was read.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    }
-  }
 }
 
 if (parentPort === null) throw new TypeError('notifier-worker.ts is the entry of a worker thread');

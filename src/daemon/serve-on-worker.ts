@@ -1,12 +1,13 @@
 // Lets the serving worker serve, and wakes it for each message: it sleeps in poll(2), not in an event loop.
-import type { Worker } from 'node:worker_threads';
+import { MessagePort, type Worker } from 'node:worker_threads';
 import type { Log } from '../lib/log.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import type { FromWorker, WorkerStart } from './messages.ts';
 import type { ServingEnd } from './worker-link.ts';
 
 export function serveOnWorker(worker: Worker, start: WorkerStart, log: Log): ServingEnd {
-  worker.postMessage(start, start.notifier === null ? [] : [start.notifier.port]);
+  const ports = [start.notifier?.port, start.announcer?.port].filter((port) => port instanceof MessagePort);
+  worker.postMessage(start, ports);
   return {
     post: (message) => {
       worker.postMessage(message);

@@ -9,6 +9,7 @@ import { closeBacking, openBacking } from '../sys/backing.ts';
 import { close } from '../sys/file.ts';
 import { onBaseEvent } from '../union/base-events.ts';
 import type { Passthrough } from '../union/union.ts';
+import { AnnouncerLink } from './announcer-link.ts';
 import type { ToWorker, WorkerStart } from './messages.ts';
 import { NotifierLink, readEvents } from './notifier-link.ts';
 import { endServing, openServing, receive, type Serving } from './serving.ts';
@@ -20,6 +21,9 @@ function serve(port: MessagePort, start: WorkerStart): void {
   const hear = () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event));
   const voice = new NotifierLink(start.notifier, union.kernel, hear);
   host.whenTold = (done) => voice.whenTold(done);
+  const { announcer } = start;
+  const announcements =
+    announcer === null ? null : new AnnouncerLink(announcer, union, voice, (message) => host.send(message));
   const front = {
     union,
     // Who has opened a control file sees the base as it was by then.
@@ -54,6 +58,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     },
     onWake: () => {
       voice.drain();
+      announcements?.drain();
       drain(port, serving);
     },
     onEvents: hear,

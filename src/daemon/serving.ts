@@ -207,8 +207,12 @@ function take(serving: Serving, message: ToWorker): void {
       union.verdicts.clear();
       expireAll(union);
       return;
+    case 'dumb':
+      union.announcements.ended();
+      return;
     case 'unheard':
       expireAll(union);
+      union.announcements.silence();
       union.kernel.keeping = 'none';
       serving.onUnheard();
       return;

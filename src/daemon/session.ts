@@ -29,6 +29,7 @@ import { Reconciler } from '../union/reconcile.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
+import type { Announcer } from './announcer.ts';
 import { BaseExchange } from './base-exchange.ts';
 import {
   backingDepth,
@@ -94,6 +95,8 @@ class Session {
   readonly #transport: Transport;
   /** null: the kernel keeps nothing, so it need not be told. */
   readonly #notifier: Notifier | null;
+  /** null: guests hear of nothing. */
+  readonly #announcer: Announcer | null;
   #coherence: Coherence;
   /** inotify's; negative: nothing is watched. */
   readonly #eventsFd: number;
@@ -173,6 +176,9 @@ class Session {
     }
     const keeps = this.#coherence.keeping !== 'none';
     this.#notifier = keeps ? transport.startNotifier() : null;
+    // Nothing can be done through a mount that is read-only, not even for show.
+    const watches = this.#coherence.keeping === 'watched' && !options.readOnly;
+    this.#announcer = watches ? transport.prepareAnnouncer() : null;
     if (this.#coherence.note !== null) notes.push(this.#coherence.note);
     notes.push(
       ...transport.notes,
@@ -269,6 +275,7 @@ class Session {
       },
       eventsFd: this.#eventsFd,
       notifier: this.#notifier?.end ?? null,
+      announcer: this.#announcer?.contact ?? null,
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
@@ -282,6 +289,7 @@ class Session {
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
       renamed: () => void this.#folding.foldQuietly(),
+      announce: () => this.#announcer?.start(() => this.#link.send({ kind: 'dumb' })),
       baseStirs: () => this.#changes.stirs(),
       baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),
@@ -381,6 +389,7 @@ class Session {
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
     this.#notifier?.stop();
+    this.#announcer?.stop();
     this.#watchdog?.dismiss();
     places.stop();
     this.#changes.stop();
@@ -478,12 +487,20 @@ class Session {
     }
   }
 
+  /** While the announcer is in the mount, that is in use. */
+  async #unmount(): Promise<number> {
+    await this.#announcer?.pause();
+    const result = await this.#transport.unmount(false);
+    this.#announcer?.resume();
+    return result;
+  }
+
   async #unmountAnyway(): Promise<void> {
-    if ((await this.#transport.unmount(false)) < 0) await this.#transport.unmount(true);
+    if ((await this.#unmount()) < 0) await this.#transport.unmount(true);
   }
 
   async #stop(): Promise<void> {
-    const result = await this.#transport.unmount(false);
+    const result = await this.#unmount();
     if (result < 0) throw new FsError(-result, `cannot be unmounted (${errnoName(result)})`);
   }
 }

@@ -10,6 +10,7 @@ import { NativeServer } from '../fuse/native/server.ts';
 import type { LogConfig } from '../lib/log.ts';
 import { makeLog } from '../lib/log.ts';
 import { eventfd } from '../sys/poll.ts';
+import { type Announcer, prepareAnnouncer } from './announcer.ts';
 import type { ServingStart } from './messages.ts';
 import { type Notifier, startNotifier } from './notifier.ts';
 import { serveHere } from './serve-here.ts';
@@ -22,6 +23,8 @@ export interface Transport {
   serve(start: ServingStart): ServingEnd;
   /** What tells the kernel of changes, so that it may keep things; null: there is no such way. */
   startNotifier(): Notifier | null;
+  /** What tells guests of changes by their own inotify, once it is started; null: there is no such way. */
+  prepareAnnouncer(): Announcer | null;
   /** 0 or a negative errno. `lazy`: at once, even where it is in use. */
   unmount(lazy: boolean): Promise<number>;
   /** A sentence each: what is otherwise than a user expects. */
@@ -49,6 +52,7 @@ export function openTransport(
   return {
     serve: (start) => serveOnWorker(thread, { ...start, deviceFd, wakeFd }, log),
     startNotifier: () => startNotifier(deviceFd, wakeFd, log),
+    prepareAnnouncer: () => prepareAnnouncer(mountPoint, wakeFd, log),
     unmount: async (lazy) => unmount(mountPoint, lazy),
     notes: [],
   };
@@ -65,6 +69,7 @@ function openNative(device: DeviceOptions, logConfig: LogConfig, debug: boolean)
   return {
     serve: (start) => serveHere(server, start),
     startNotifier: () => null,
+    prepareAnnouncer: () => null,
     unmount: (lazy) => server.unmount(lazy),
     notes: [
       'transport fuse-native: who asks is not known, so what is made belongs to the owner of the mount; ' +

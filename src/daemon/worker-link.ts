@@ -28,6 +28,7 @@ export interface LinkEvents {
   renamed(): void;
   baseMoved(layer: number): void;
   baseStirs(): void;
+  announce(): void;
   reserveNodes(): { from: number; to: number };
 }
 
@@ -172,6 +173,9 @@ export class WorkerLink {
         return;
       case 'base-stirs':
         this.#events.baseStirs();
+        return;
+      case 'announce':
+        this.#events.announce();
         return;
       case 'changed':
         this.#answered(message.id, message.settled);

@@ -1,5 +1,6 @@
 // All operations of the direct transport, one function each.
 import type { Handlers } from '../fuse/request.ts';
+import { withAnnouncer } from './announced.ts';
 import { attributeHandlers } from './attributes.ts';
 import { directoryHandlers } from './directories.ts';
 import { fileHandlers } from './files.ts';
@@ -8,11 +9,11 @@ import { lockHandlers } from './locks.ts';
 import { nameHandlers } from './names.ts';
 
 export function handlersOf(front: Front): Handlers {
-  return {
+  return withAnnouncer(front, {
     ...nameHandlers(front),
     ...attributeHandlers(front),
     ...fileHandlers(front),
     ...directoryHandlers(front),
     ...lockHandlers(front),
-  };
+  });
 }

@@ -121,6 +121,11 @@ export function setxattr(
   return putProcFd(dirFd) || ofDescriptor(cSet(PROC_PATH, NAME_ATTR, at, bytes.length, flags));
 }
 
+/** By a path, whose last symlink is followed. */
+export function setxattrByPath(path: string, attr: string, bytes: Uint8Array): number {
+  return putA(path) || putAttr(attr) || cSet(NAME_A, NAME_ATTR, addressOf(bytes), bytes.length, 0);
+}
+
 export function removexattr(dirFd: number, name: string, attr: string): number {
   const bad = putAttr(attr);
   if (bad !== 0) return bad;

@@ -4,6 +4,7 @@
 import { isDirectory } from '../lib/stat.ts';
 import {
   IN_ATTRIB,
+  IN_CLOSE_WRITE,
   IN_CREATE,
   IN_DELETE,
   IN_DELETE_SELF,
@@ -23,7 +24,7 @@ import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 
 const COMES_OR_GOES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
-const OF_CONTENT = IN_MODIFY | IN_ATTRIB;
+const OF_CONTENT = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
 const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 
 /** One event. `name` is '' where it is about the watched object itself. */
@@ -37,6 +38,8 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
   if ((mask & IN_IGNORED) !== 0) union.watches.gone(watch);
   for (const node of nodes) {
     noteChange(union, node, mask, name);
+    // Nothing has changed by that: who wrote before has been noticed.
+    if ((mask & IN_CLOSE_WRITE) !== 0) continue;
     if (node.dir === null) expireNode(union, node, (mask & IN_MODIFY) !== 0);
     else if (name === '') ofDirectory(union, node, mask);
     else if (name.startsWith('.wh.')) hidingChanged(union, node);
@@ -45,21 +48,23 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
   }
 }
 
-/** For the list of events. What a directory's own watch tells of it is told by the watch above, too. */
+/** For the list of events, and for guests. What a directory's own watch tells of it the watch above tells, too. */
 function noteChange(union: Union, node: Node, mask: number, name: string): void {
   if (node.dir === null) {
     if ((mask & OF_CONTENT) === 0) return;
-    for (const place of node.names) noteAt(union, place.parent, place.name, mask, true);
+    for (const place of node.names) noteAt(union, place.parent, place.name, mask, node);
   } else if (name === '') {
     if (node.id === ROOT_ID && (mask & IN_ATTRIB) !== 0) union.changes.note('', mask, true);
   } else if (!node.dir.opaque) {
-    noteAt(union, node, name, mask, union.table.child(node, name) !== undefined);
+    noteAt(union, node, name, mask, union.table.child(node, name));
   }
 }
 
-function noteAt(union: Union, parent: Node, name: string, mask: number, known: boolean): void {
+function noteAt(union: Union, parent: Node, name: string, mask: number, known: Node | undefined): void {
   const path = pathAt(parent, name);
-  if (path !== null) union.changes.note(path, mask, known);
+  if (path === null) return;
+  if ((mask & IN_CLOSE_WRITE) === 0) union.changes.note(path, mask, known !== undefined);
+  union.announcements.note(path, mask, known);
 }
 
 function ofDirectory(union: Union, node: Node, mask: number): void {

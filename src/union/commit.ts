@@ -32,7 +32,7 @@ import { IN_OVERLAY, isOpenForWriting, NONE, type Node, WHITEOUT } from './node.
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
-import { originPathAt } from './place.ts';
+import { originPathAt, pathAt } from './place.ts';
 import { dropObject, keepObject } from './remove.ts';
 import { scatter } from './scatter.ts';
 import type { Union } from './union.ts';
@@ -248,6 +248,8 @@ function tell(union: Union, parent: Node, name: string, child: Node | null): voi
   union.kernel.expire(parent, name);
   if (child !== null) union.kernel.changed(child, true);
   union.kernel.changed(parent, true);
+  const path = pathAt(parent, name);
+  if (path !== null) union.announcements.noteOwn(path, child ?? undefined);
 }
 
 /**

@@ -9,6 +9,7 @@ import { newStat, type Stat } from '../lib/stat.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import type { JournalWriter } from '../versions/journal.ts';
 import type { SeenLog } from '../versions/seen-log.ts';
+import { Announcements } from './announcements.ts';
 import { BaseChanges } from './base-changes.ts';
 import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
@@ -104,6 +105,7 @@ export class Union {
   readonly kernel: KernelView;
   readonly watches: Watches;
   readonly changes: BaseChanges;
+  readonly announcements = new Announcements();
   /** What was decided of stale objects, by path: spares a new look as long as neither side moves. */
   readonly verdicts = new Map<string, Verdict & { until: number }>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */

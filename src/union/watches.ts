@@ -4,6 +4,7 @@
 import { E } from '../lib/errno.ts';
 import {
   IN_ATTRIB,
+  IN_CLOSE_WRITE,
   IN_CREATE,
   IN_DELETE,
   IN_DELETE_SELF,
@@ -19,6 +20,7 @@ import type { DirPart, Node } from './node.ts';
 
 const OF_DIRECTORY =
   IN_MODIFY |
+  IN_CLOSE_WRITE |
   IN_ATTRIB |
   IN_CREATE |
   IN_DELETE |
@@ -27,7 +29,7 @@ const OF_DIRECTORY =
   IN_DELETE_SELF |
   IN_MOVE_SELF |
   IN_ONLYDIR;
-const OF_FILE = IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_DONT_FOLLOW;
+const OF_FILE = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_DELETE_SELF | IN_DONT_FOLLOW;
 /** After the limit has been met nothing is tried for so long. */
 const REST_MS = 5000;
 

@@ -1,4 +1,5 @@
-// What an agent (agent.ts) does beyond node:fs: maps and locks. Loaded when it is first asked for.
+// What an agent (agent.ts) does beyond node:fs: maps, locks and inotify. Loaded when it is first asked for.
+import * as fs from 'node:fs';
 import koffi from 'koffi';
 
 const libc = koffi.load(null);
@@ -6,6 +7,8 @@ const mmap = libc.func('void *mmap(void *, size_t, int, int, int, int64_t)');
 const munmap = libc.func('int munmap(void *, size_t)');
 const msync = libc.func('int msync(void *, size_t, int)');
 const fcntl = libc.func('int fcntl(int, int, ...)');
+const inotifyInit = libc.func('int inotify_init1(int)');
+const inotifyAdd = libc.func('int inotify_add_watch(int, const char *, uint32_t)');
 const flockCall = libc.func('int flock(int, int)');
 
 const MAP_FAILED = 2n ** 64n - 1n;
@@ -19,8 +22,56 @@ const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [val
 const outcome = (result) => (result < 0 ? (names.get(koffi.errno()) ?? String(koffi.errno())) : 'done');
 
 const maps = [];
+const O_NONBLOCK = 0o4000;
+/** Opening and reading are left out, of which guests do enough. */
+const kinds = {
+  MODIFY: 0x2,
+  ATTRIB: 0x4,
+  CLOSE_WRITE: 0x8,
+  MOVED_FROM: 0x40,
+  MOVED_TO: 0x80,
+  CREATE: 0x100,
+  DELETE: 0x200,
+  DELETE_SELF: 0x400,
+};
+const watched = new Map();
 
 export const calls = {
+  /** Watches paths, which `heard` calls by what they are here. */
+  hear(fd, path, label) {
+    const inotify = fd < 0 ? inotifyInit(O_NONBLOCK) : fd;
+    const mask = Object.values(kinds).reduce((all, bit) => all | bit, 0);
+    const watch = inotifyAdd(inotify, path, mask);
+    if (watch < 0) throw Object.assign(new Error(path), { code: outcome(-1) });
+    watched.set(`${inotify} ${watch}`, label);
+    return inotify;
+  },
+  /** What has been told since: `KIND LABEL` or `KIND LABEL/NAME`. */
+  heard(inotify) {
+    const list = [];
+    const buffer = Buffer.alloc(1 << 16);
+    for (let length; ; ) {
+      try {
+        length = fs.readSync(inotify, buffer);
+      } catch (error) {
+        if (error.code !== 'EAGAIN') throw error;
+        return list;
+      }
+      for (let at = 0; at < length; ) {
+        const [watch, bits, size] = [
+          buffer.readInt32LE(at),
+          buffer.readUInt32LE(at + 4),
+          buffer.readUInt32LE(at + 12),
+        ];
+        const name = buffer.toString('utf8', at + 16, at + 16 + size).replace(/\0+$/, '');
+        const label = watched.get(`${inotify} ${watch}`);
+        for (const [kind, bit] of Object.entries(kinds)) {
+          if ((bits & bit) !== 0) list.push(`${kind} ${label}${name === '' ? '' : `/${name}`}`);
+        }
+        at += 16 + size;
+      }
+    }
+  },
   /** Maps the beginning of an open file: the map's number. */
   map(fd, length, kind) {
     const protection = kind === 'shared, for writing' ? 3 : 1;
