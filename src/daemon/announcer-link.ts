@@ -3,7 +3,7 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { takeAnnouncements } from '../union/announce.ts';
 import type { Union } from '../union/union.ts';
-import type { FromWorker, ToAnnouncer } from './messages.ts';
+import type { FromAnnouncer, FromWorker, ToAnnouncer } from './messages.ts';
 import type { NotifierLink } from './notifier-link.ts';
 
 export class AnnouncerLink {
@@ -34,7 +34,12 @@ export class AnnouncerLink {
 
   /** The announcer is ready for more. */
   drain(): void {
-    while (receiveMessageOnPort(this.#port) !== undefined) {
+    for (let got = receiveMessageOnPort(this.#port); got; got = receiveMessageOnPort(this.#port)) {
+      const message = got.message as FromAnnouncer;
+      if (message !== 'next') {
+        this.#union.announcements.drop(message);
+        continue;
+      }
       // Who is not known would be taken for a guest.
       if (this.#union.announcements.announcer < 0) continue;
       const list = takeAnnouncements(this.#union);

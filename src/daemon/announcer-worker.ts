@@ -31,13 +31,18 @@ import { eventfdSignal } from '../sys/poll.ts';
 import { fstat } from '../sys/stat.ts';
 import { setxattrByPath } from '../sys/xattr.ts';
 import type { Announcement } from '../union/announce.ts';
-import type { AnnouncerStart, ToAnnouncer } from './messages.ts';
+import { monotonicMs } from '../union/announcements.ts';
+import type { AnnouncerStart, FromAnnouncer, ToAnnouncer } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
+import { isWatched } from './watchers.ts';
 
 /** What comes within this time is told together. */
 const GATHER_MS = 10;
-/** After each batch it rests so many times as long as that took. */
+/** After each batch it rests so many times as long as that took, and longer after a look for who listens. */
 const REST = 3;
+const LOOK_REST = 20;
+/** Who listens goes on listening for so long. */
+const LISTENS_MS = 5000;
 /** What is mounted inside the union is none of its business. */
 const INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
 const nothing = Buffer.alloc(1);
@@ -51,16 +56,31 @@ function run(start: AnnouncerStart): void {
   introduce(start);
   let paused = false;
   let due = false;
+  let heardUntil = 0;
+  let restUntil = 0;
+  const say = (message: FromAnnouncer) => {
+    port.postMessage(message);
+    eventfdSignal(wakeFd);
+  };
+  const look = () => {
+    const began = monotonicMs();
+    const heard = isWatched(start.minor);
+    const now = monotonicMs();
+    if (heard) heardUntil = now + LISTENS_MS;
+    restUntil = now + LOOK_REST * (now - began);
+    say(heard ? 'next' : began);
+  };
   const ask = (ms: number) =>
     setTimeout(() => {
       due = paused;
       if (paused) return;
-      port.postMessage('next');
-      eventfdSignal(wakeFd);
+      if (monotonicMs() < heardUntil) say('next');
+      else look();
     }, ms);
   port.on('message', (message: ToAnnouncer) => {
     if (message === 'stir') {
-      ask(GATHER_MS);
+      const now = monotonicMs();
+      ask(now < heardUntil ? GATHER_MS : Math.max(GATHER_MS, restUntil - now));
       return;
     }
     const began = performance.now();

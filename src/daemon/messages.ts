@@ -97,6 +97,9 @@ export interface AnnouncerStart {
 /** From the serving worker: there is something; or what was asked for by 'next'. */
 export type ToAnnouncer = 'stir' | Announcement[];
 
+/** Back: more is wanted; or nobody was listening at that time. */
+export type FromAnnouncer = 'next' | number;
+
 export type ToWorker =
   | { kind: 'job-done'; id: number; result: JobResult }
   | { kind: 'look-done'; id: number }

@@ -25,6 +25,14 @@ export interface Waiting {
   id: number;
   /** We did it: it counts although the overlay has it. */
   own: boolean;
+  /** When it was last noted, as `monotonicMs` tells. */
+  at: number;
+}
+
+/** The same for all threads. */
+export function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
 }
 
 export class Announcements {
@@ -47,15 +55,27 @@ export class Announcements {
     const id = (mask & IN_DELETE) !== 0 && node ? node.id : 0;
     if (before !== undefined) {
       before.mask |= mask;
+      before.at = monotonicMs();
       if (id !== 0) before.id = id;
       return;
     }
     if (this.#waiting.size >= MOST) return;
     const made = (mask & IN_CREATE) !== 0 || ((mask & IN_MOVED_TO) !== 0 && node === undefined);
-    this.#waiting.set(path, { was: !made, mask, id, own: false });
+    this.#waiting.set(path, { was: !made, mask, id, own: false, at: monotonicMs() });
+    this.#stir();
+  }
+
+  #stir(): void {
     if (this.#stirring) return;
     this.#stirring = true;
-    this.stirs();
+    this.stirs?.();
+  }
+
+  /** At that time nobody was listening: what is older need not be told. */
+  drop(listened: number): void {
+    for (const [path, { at }] of this.#waiting) if (at < listened) this.#waiting.delete(path);
+    this.#stirring = false;
+    if (this.#waiting.size > 0) this.#stir();
   }
 
   /** Something of a path that was merged, ruled, or put back: by us, in the overlay. */
