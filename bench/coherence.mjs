@@ -93,7 +93,8 @@ async function measure(stage) {
     const message = { done: String(done), paths: change.paths, expected };
     for (const answer of await Promise.all(guests.map(({ ask }) => ask(message)))) {
       if (answer.problem) problems.push(`${change.kind} of ${change.paths}: ${answer.problem}`);
-      else times.set(change.kind, [...(times.get(change.kind) ?? []), answer.ms]);
+      else if (times.has(change.kind)) times.get(change.kind).push(answer.ms);
+      else times.set(change.kind, [answer.ms]);
     }
     if (made % 10_000 === 0)
       say(

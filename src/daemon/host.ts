@@ -6,7 +6,7 @@ import { E } from '../lib/errno.ts';
 import { stackOf } from '../lib/errors.ts';
 import { makeLog } from '../lib/log.ts';
 import type { JobResult } from '../union/jobs.ts';
-import { type PendingWork, TELLING } from '../union/node.ts';
+import type { PendingWork } from '../union/node.ts';
 import type { UnionHost } from '../union/union.ts';
 import { KeepBatch } from './keep-batch.ts';
 import type { FromWorker, ServingStart } from './messages.ts';
@@ -111,7 +111,7 @@ export class Host implements UnionHost {
   whenTold: (done: () => void) => void = (done) => done();
 
   tell: UnionHost['tell'] = () => {
-    const work = this.#begin(TELLING, () => 0);
+    const work = this.#begin('telling the kernel', () => 0);
     this.whenTold(() => this.finish(work.id, null));
     return work;
   };

@@ -9,7 +9,7 @@ import type { NotifierStart, ToNotifier } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
 
 /** After how long what has time is told of, at least, and at most twice as long. */
-const LATE_MS = 20;
+const LATE_MS = 40;
 /** After how long names are told of again (kernel-view.ts, `expire`), and at most twice as long. */
 const AGAIN_MS = [3, 30, 300, 3000];
 

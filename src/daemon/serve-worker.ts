@@ -36,7 +36,6 @@ function serve(port: MessagePort, start: WorkerStart): void {
     directories: new Map(),
     nextDirectory: 1,
     opening: new Map(),
-    anew: new Map(),
     lockWaiters: new Map(),
     controlPaths: new Map(),
     exported: start.exported,

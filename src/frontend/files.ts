@@ -8,13 +8,12 @@ import {
   FUSE_OPEN_KILL_SUIDGID,
   FUSE_WRITE_KILL_SUIDGID,
 } from '../fuse/constants.ts';
-import type { Parked } from '../fuse/parked.ts';
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, type Handlers, PARK } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
+import { O_TRUNC } from '../sys/constants.ts';
 import { dropHandle } from '../union/locks.ts';
-import { type Handle, type Node, type PendingWork, TELLING } from '../union/node.ts';
+import type { Handle } from '../union/node.ts';
 import { allocate, copyRange, fsync, isSynchronous, open, read, seek, write } from '../union/open.ts';
 import { closeHandle } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
@@ -25,16 +24,12 @@ import {
   type Front,
   mayKeepCache,
   nodeOf,
-  type Opening,
   onResult,
   openFlagsOf,
   parkForResult,
   resultOf,
   uniqueOf,
 } from './front.ts';
-
-/** Who is to open again does so at once; what is left is of those that have gone. */
-const MOST_ANEW = 1000;
 
 export function fileHandlers(front: Front): Handlers {
   return {
@@ -66,53 +61,37 @@ function doOpen(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
   const unique = uniqueOf(r.view);
-  const waited = front.opening.get(unique);
+  const names = front.opening.get(unique);
   front.opening.delete(unique);
-  const again = waited?.again ?? front.anew.get(r.pid) === node.id;
-  if (waited === undefined) front.anew.delete(r.pid);
   // While it waited a name went over to another object (a merge, say): the kernel looks it up anew.
-  if (waited?.names.some((name) => !node.names.includes(name))) return -E.ESTALE;
+  if (names?.some((name) => !node.names.includes(name))) return -E.ESTALE;
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  const told = waited?.told ?? 0;
-  const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: waited !== undefined, told });
-  if (handle === WAIT) {
-    // Who writes past us asks nobody how long the file is.
-    const bySize = (flags & O_ACCMODE) === O_RDONLY || front.union.passthrough === null;
-    return waitToOpen(front, r, node, { names: [...node.names], again: again || !bySize, told });
-  }
-  if (typeof handle === 'number') return handle;
+  const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
+  if (handle === WAIT) front.opening.set(unique, [...node.names]);
+  if (typeof handle === 'number') return resultOf(front, handle);
   if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   const { stat } = front.union;
   // Another id is another inode of the kernel's, with pages of its own.
   const keep = r.nodeId === node.id && mayKeepCache(handle, stat);
-  return writeOpenOut(r, handle.id, openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0));
-}
-
-function waitToOpen(front: Front, r: FuseRequest, node: Node, opening: Opening): number {
-  const unique = uniqueOf(r.view);
-  front.opening.set(unique, opening);
-  const work = front.union.waiting as PendingWork;
-  if (work.kind !== TELLING) return resultOf(front, WAIT);
-  opening.told += 1;
-  const token = front.server.park();
-  onResult(work, () => {
-    if (opening.again) front.server.rerun(token);
-    else askAnew(front, token, node);
-  });
-  return PARK;
+  const answer = openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0);
+  const tell = (flags & O_TRUNC) === 0 && front.union.kernel.mustTell(node);
+  return tell ? answerWhenTold(front, r, handle, answer) : writeOpenOut(r, handle.id, answer);
 }
 
 /**
- * The kernel has been told that size and bytes of the node are others, but not which: should it ask when a read is under
- * way, and be told of something else meanwhile, then it drops the answer, and reads as far as the old size. So it looks
- * the name up first, and opens again. Once: a second ESTALE would reach the application.
+ * What the node has open by now stays: so the kernel is told of all that was otherwise, and answered only then, or it
+ * would read as far as the old size. What it is told later of a name is told late (KernelView.renamed).
  */
-function askAnew(front: Front, token: Parked, { id }: Node): void {
-  const { opening, anew, server } = front;
-  opening.delete(uniqueOf(token.view));
-  if (anew.size >= MOST_ANEW) anew.clear();
-  anew.set(token.pid, id);
-  server.answer(token, -E.ESTALE);
+function answerWhenTold(front: Front, r: FuseRequest, handle: Handle, openFlags: number): number {
+  const { server, union } = front;
+  const token = server.park();
+  const payload = Buffer.from(r.reply.subarray(PAYLOAD, PAYLOAD + writeOpenOut(r, handle.id, openFlags)));
+  onResult(union.host.tell(), () => {
+    // Its client has been killed meanwhile, and sends no RELEASE.
+    if (!token.open) closeHandle(union, handle);
+    server.answer(token, 0, payload);
+  });
+  return PARK;
 }
 
 function doRead(front: Front, r: FuseRequest): number {

@@ -13,7 +13,7 @@ import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { ListEntry } from '../union/listing.ts';
 import { giveUpLock, isLocked } from '../union/locks.ts';
-import type { Handle, LockWaiter, Name, Node, NodeId, PendingWork } from '../union/node.ts';
+import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
@@ -38,16 +38,6 @@ export interface DirHandle {
   entries: ListEntry[] | null;
 }
 
-/** An OPEN that waits. */
-export interface Opening {
-  /** Those that the node had when it came. */
-  names: readonly Name[];
-  /** It is not to be answered with ESTALE: it is the second one of its thread, or need not know the file's size. */
-  again: boolean;
-  /** How often it has waited until the kernel was told. */
-  told: number;
-}
-
 export interface Front {
   union: Union;
   /** Set before the first request is served. */
@@ -58,10 +48,8 @@ export interface Front {
   keepSeconds: number;
   directories: Map<number, DirHandle>;
   nextDirectory: number;
-  /** OPENs that wait, by their unique number. */
-  opening: Map<number, Opening>;
-  /** Threads whose OPEN was answered with ESTALE, so that the kernel looks the name up anew and opens again: the node. */
-  anew: Map<number, NodeId>;
+  /** OPENs that wait, by their unique number: the names that the node had when they came. */
+  opening: Map<number, readonly Name[]>;
   /** Requests that wait for a lock. */
   lockWaiters: Map<Parked, LockWaiter>;
   /** Paths of control objects by their number. */

@@ -86,8 +86,8 @@ function hidingChanged(union: Union, node: Node): void {
 function nameChanged(union: Union, parent: Node, name: string): void {
   const child = union.table.child(parent, name);
   union.kernel.expire(parent, name);
-  // Who has a file of the base open keeps it, with its bytes.
-  if (child && child.layer >= 0 && child.handles.size > 0) union.kernel.renamed(child);
+  // Who has a file open keeps it, with its bytes.
+  if (child && child.handles.size > 0) union.kernel.renamed(child);
   else if (child) union.kernel.changed(child, true);
   union.kernel.changed(parent, true);
   if (child?.dir) {

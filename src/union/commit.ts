@@ -246,7 +246,8 @@ function removeObject(union: Union, dirFd: number, name: string): number {
 /** Also who has what was there before: it has a name less. */
 function tell(union: Union, parent: Node, name: string, child: Node | null): void {
   union.kernel.expire(parent, name);
-  if (child !== null) union.kernel.changed(child, true);
+  if (child !== null && child.handles.size > 0) union.kernel.renamed(child);
+  else if (child !== null) union.kernel.changed(child, true);
   union.kernel.changed(parent, true);
   const path = pathAt(parent, name);
   if (path !== null) union.announcements.noteOwn(path, child ?? undefined);

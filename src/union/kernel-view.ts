@@ -104,7 +104,7 @@ export class KernelView {
     if (node.lookups > 0) this.changed(node, true);
   }
 
-  /** Whether a node is not to be opened yet, for the kernel has still to be told that its content is another. */
+  /** Whether the kernel has still to be told that the content of a node is another: whoever opens it waits for that. */
   mustTell(node: Node): boolean {
     if (node.toldIn === 0) return false;
     if (this.keeping !== 'none' && !this.isWritten(node.toldIn)) return true;

@@ -161,9 +161,6 @@ export interface Backing {
   ctimeNsec: number;
 }
 
-/** Kind of the work that is done when the kernel has been told of everything. */
-export const TELLING = 'telling the kernel';
-
 /** Work that a request waits for. The front end parks requests on it. */
 export interface PendingWork {
   readonly id: number;

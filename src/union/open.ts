@@ -47,16 +47,11 @@ import { type Union, waitFor } from './union.ts';
 import { witnessOf } from './witness.ts';
 import { hashXattrs } from './xattr-set.ts';
 
-/** A base that changes faster than the kernel can be told of it does not keep who opens for ever. */
-const MOST_TOLD = 20;
-
 export interface OpenHow {
   /** O_TRUNC by who may not keep set-id bits. */
   dropSetid: boolean;
   /** It has been made to wait before: what a look has come to by now is the answer. */
   hasWaited: boolean;
-  /** How often it has waited for the kernel to be told (TELLING). */
-  told: number;
 }
 
 /** OPEN: a handle, WAIT, or a negative errno. union.stat tells of what a handle has open. */
@@ -65,7 +60,7 @@ export function open(
   node: Node,
   flags: number,
   callerPid: number,
-  { dropSetid, hasWaited, told }: OpenHow,
+  { dropSetid, hasWaited }: OpenHow,
 ): Handle | number {
   if (node.dir !== null) return -E.EISDIR;
   const access = flags & O_ACCMODE;
@@ -95,9 +90,7 @@ export function open(
   if (copied === null && isApart(node) && hasMoved(union, node)) return divide(union, node);
   const wanted = access | (flags & O_DIRECT) | (truncates ? O_TRUNC : 0);
   const opened =
-    copied === null
-      ? openData(union, node, wanted, told)
-      : openInBase(union, node, (flags & O_DIRECT) !== 0, told);
+    copied === null ? openData(union, node, wanted) : openInBase(union, node, (flags & O_DIRECT) !== 0);
   if (typeof opened === 'number') return opened;
   const { fd } = opened;
   if (truncates || writable) node.dataSynced = false;
@@ -111,7 +104,7 @@ export function open(
 }
 
 /** Opens a file for a handle: for reading, where the kernel takes it over, else as the kernel asks for. */
-function openData(union: Union, node: Node, flags: number, told: number): Opened | number {
+function openData(union: Union, node: Node, flags: number): Opened | number {
   const { layer } = node;
   // A copy's data are read in the base by who has them open there.
   if (isApart(node)) return asOpened(reopen(anyHandle(node).fd, O_RDONLY), layer);
@@ -122,10 +115,6 @@ function openData(union: Union, node: Node, flags: number, told: number): Opened
     close(fd);
     return -E.EIO;
   }
-  if (told < MOST_TOLD && (flags & O_TRUNC) === 0 && union.kernel.mustTell(node)) {
-    close(fd);
-    return waitFor(union, union.host.tell());
-  }
   if (!goesThrough(union, node, layer, union.stat.size)) return { fd, layer };
   const refused = overlay || (flags & O_DIRECT) === 0 ? 0 : refuseDirect(fd);
   if (refused < 0) return refused;
@@ -133,17 +122,13 @@ function openData(union: Union, node: Node, flags: number, told: number): Opened
 }
 
 /** The content of a copy of metadata alone, which nobody has asked to write to. */
-function openInBase(union: Union, node: Node, direct: boolean, told: number): Opened | number {
+function openInBase(union: Union, node: Node, direct: boolean): Opened | number {
   const found = openContent(union, node);
   if (typeof found === 'number') return found;
   const error = fstat(found.fd, union.stat);
   if (error < 0 || lacksContent(union, found.fd, '', union.stat)) {
     close(found.fd);
     return error < 0 ? error : -E.EIO;
-  }
-  if (told < MOST_TOLD && union.kernel.mustTell(node)) {
-    close(found.fd);
-    return waitFor(union, union.host.tell());
   }
   if (!goesThrough(union, node, found.layer, union.stat.size)) return found;
   const refused = direct ? refuseDirect(found.fd) : 0;

@@ -58,7 +58,7 @@ export interface UnionHost {
   keepAncestor(bytes: Uint8Array, hash: string): void;
   /** A directory has another path, and so has what is recorded beneath it: the journal says which. */
   renamed(): void;
-  /** Has the kernel told of all that has changed by now (TELLING). */
+  /** Has the kernel told of all that has changed by now. */
   tell(): PendingWork;
   /** The base has changed something in use: what has settled of it is to be asked for (base-changes.ts). */
   baseStirs(): void;

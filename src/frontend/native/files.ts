@@ -35,7 +35,7 @@ export function fileHandlers(front: NativeFront): FileHandlers {
       const dropSetid = (flags & O_TRUNC) !== 0;
       return rerunning(front, (hasWaited) =>
         atNode(front, path, (node) =>
-          opened(front, open(union, node, flags, UNKNOWN_PID, { dropSetid, hasWaited, told: 0 })),
+          opened(front, open(union, node, flags, UNKNOWN_PID, { dropSetid, hasWaited })),
         ),
       );
     },
