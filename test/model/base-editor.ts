@@ -80,6 +80,13 @@ export class BaseEditor {
     fs.renameSync(temporary, full);
   }
 
+  /** Files, but where an overlay has a directory: what is displaced is beyond the model. */
+  #fill(dir: string, names: readonly string[], models: readonly UnionModel[]): void {
+    for (const path of names.map((name) => join(dir, name))) {
+      if (!models.some((model) => model.hasDirectory(path))) this.#put(path, this.#newFile());
+    }
+  }
+
   #remove(path: string): void {
     const old = this.tree.get(path);
     if (old !== undefined) this.#history.set(path, [...(this.#history.get(path) ?? []), old]);
@@ -119,7 +126,7 @@ export class BaseEditor {
       if (path === undefined || (kind === 'add' && models.some((model) => model.hasDirectory(path))))
         return null;
       this.#put(path, kind === 'add' ? this.#newFile() : { type: 'dir' });
-      if (kind === 'add tree') this.#put(join(path, 'f0'), this.#newFile());
+      if (kind === 'add tree') this.#fill(path, ['f0'], models);
       return path;
     }
     if (kind.endsWith('tree')) {
@@ -128,7 +135,7 @@ export class BaseEditor {
       this.#remove(path);
       if (kind === 'delete tree') return path;
       this.#put(path, { type: 'dir' });
-      for (const name of ['f0', 'f3']) this.#put(join(path, name), this.#newFile());
+      this.#fill(path, ['f0', 'f3'], models);
       return path;
     }
     if (kind === 'revert') return this.#revert(random, models);
@@ -179,7 +186,7 @@ export class BaseEditor {
         break;
       default:
         this.#put(path, { type: 'dir' });
-        this.#put(join(path, 'f0'), this.#newFile());
+        this.#fill(path, ['f0'], models);
     }
     return path;
   }
