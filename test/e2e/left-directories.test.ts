@@ -81,31 +81,34 @@ mountTest('what the guest has changed, filled or removed something in stays, and
 );
 
 mountTest('what the base has again was never gone, and an undo brings back what went and keeps it', () =>
-  withGuest({ files: { 'd/sub/f': 'text\n', 'e/f': '', other: '' } }, async (guest) => {
-    const { mount, exists, changeBase, base, kasane, at } = guest;
-    await mount.sh(
-      'touch d/sub/own e/own; rm d/sub/own; setfattr -n user.x -v 1 d/sub; setfattr -x user.x d/sub',
-    );
-    await remove(guest, 'd', 'e');
-    expect(await report(guest, '--dry-run')).toMatchObject({ dropped: 2, kept: 1 });
-    expect(await exists('d/sub')).toBe(true);
-    expect(await goesWhenMet(guest, 'd')).toBe(true);
-    await mount.sh('stat e > /dev/null');
-    await changeBase(() => writeFiles(base, { 'e/back': '' }));
-    expect(await mount.sh('ls e')).toBe('back\nown\n');
-    expect(await report(guest)).toMatchObject({ dropped: 0, kept: 0 });
-    expect(await kasane(['undo', at('d/sub')])).toMatchObject({ code: 2 });
-    for (const name of ['d', 'd/sub']) expect(await kasane(['undo', at(name)])).toMatchObject({ code: 0 });
-    expect(await report(guest)).toMatchObject({ dropped: 0, kept: 0 });
-    expect(await mount.sh('stat d > /dev/null; ls d')).toBe('sub\n');
-    // Named by a person it follows the base again.
-    await kasane(['reconcile', at('d/sub')]);
-    expect(await exists('d/sub')).toBe(false);
-    await changeBase(() => writeFiles(base, { 'd/new': '' }));
-    expect(await mount.sh('ls d')).toBe('new\n');
-    await remove(guest, 'd');
-    expect(await goesWhenMet(guest, 'd')).toBe(true);
-  }),
+  withGuest(
+    { files: { 'd/sub/f': 'text\n', 'e/f': '', other: '' }, options: ['--coherence', 'check'] },
+    async (guest) => {
+      const { mount, exists, changeBase, base, kasane, at } = guest;
+      await mount.sh(
+        'touch d/sub/own e/own; rm d/sub/own; setfattr -n user.x -v 1 d/sub; setfattr -x user.x d/sub',
+      );
+      await remove(guest, 'd', 'e');
+      expect(await report(guest, '--dry-run')).toMatchObject({ dropped: 2, kept: 1 });
+      expect(await exists('d/sub')).toBe(true);
+      expect(await goesWhenMet(guest, 'd')).toBe(true);
+      await mount.sh('stat e > /dev/null');
+      await changeBase(() => writeFiles(base, { 'e/back': '' }));
+      expect(await mount.sh('ls e')).toBe('back\nown\n');
+      expect(await report(guest)).toMatchObject({ dropped: 0, kept: 0 });
+      expect(await kasane(['undo', at('d/sub')])).toMatchObject({ code: 2 });
+      for (const name of ['d', 'd/sub']) expect(await kasane(['undo', at(name)])).toMatchObject({ code: 0 });
+      expect(await report(guest)).toMatchObject({ dropped: 0, kept: 0 });
+      expect(await mount.sh('stat d > /dev/null; ls d')).toBe('sub\n');
+      // Named by a person it follows the base again.
+      await kasane(['reconcile', at('d/sub')]);
+      expect(await exists('d/sub')).toBe(false);
+      await changeBase(() => writeFiles(base, { 'd/new': '' }));
+      expect(await mount.sh('ls d')).toBe('new\n');
+      await remove(guest, 'd');
+      expect(await goesWhenMet(guest, 'd')).toBe(true);
+    },
+  ),
 );
 
 mountTest('those of a new tree go at the mount, before anybody asks', () =>
