@@ -48,7 +48,9 @@ function openDirectory(front: Front, r: FuseRequest): number {
   // Of a listing the kernel asks no more, so every change of it has to be heard of.
   const { union } = front;
   const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
-  return writeOpenOut(r, fh, kept ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
+  if (!kept) return writeOpenOut(r, fh, 0);
+  // What it has of a listing that is another by now, and of which it is still to be told, it drops by this.
+  return writeOpenOut(r, fh, FOPEN_CACHE_DIR | (union.kernel.mustTell(node) ? 0 : FOPEN_KEEP_CACHE));
 }
 
 function releaseDirectory(front: Front, r: FuseRequest): number {

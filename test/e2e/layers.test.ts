@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import { workload } from '../differential/differential.ts';
 import { renameWith } from '../lib/calls.ts';
 import { forgetAll, openHandles, takeHandles } from '../lib/handles.ts';
-import { kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
@@ -260,9 +260,13 @@ function withTexts(files: Record<string, string>, body: (tools: Texts) => Promis
     await sh('mkdir -p a b c', [], { cwd: layers.base });
     const watch = new BaseWatch(layers.base);
     await withUnion(layers, async (mount) => {
-      const changeBase = (act: string) => watch.changing(() => sh(act, [], { cwd: layers.base }));
+      const changing = async (work: () => Promise<unknown>) => {
+        await watch.changing(work);
+        await caughtUp(mount.dir);
+      };
+      const changeBase = (act: string) => changing(() => sh(act, [], { cwd: layers.base }));
       const update = (name: string, content: string) =>
-        watch.changing(() => updateFile(`${layers.base}/${name}`, content, 'replace'));
+        changing(() => updateFile(`${layers.base}/${name}`, content, 'replace'));
       const conflicts = async () => {
         const { stdout } = await kasane(['conflicts', '--json', mount.dir]);
         return (JSON.parse(stdout) as { path: string; kind: string }[]).map(
