@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { ripen } from '../lib/base-update.ts';
-import { startMount, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sleep, waitUntil } from '../lib/run.ts';
 import { BaseWatch, guestOf, text, withGuest, writeFiles } from '../lib/versioning.ts';
@@ -397,6 +397,7 @@ mountTest('two guests of one base: each keeps its own, both get the update', () 
         await guests[1].mount.sh("sed -i 's/^line 3$/two/' f");
         await guests[0].update('f', text(base3), 'replace, same mtime');
         await guests[0].update('g', text(base3), 'in place');
+        await caughtUp(two.dir);
         expect(await guests[0].read('f')).toBe(both);
         expect(await guests[1].read('f')).toBe(text({ 3: 'two' }));
         for (const guest of guests) expect(await guest.read('g')).toBe(text(base3));
