@@ -180,8 +180,6 @@ const data = {
       key: 'write',
       name: 'sequential write',
       unit: 'MiB',
-      // In a virtual machine who first touches memory pays for it.
-      warm: true,
       work: ({ size }) => ['write', '.', 'new', size.data],
       goals: [of('dir', 1.05), of('dir', 1.05, 'cpu')],
     },
