@@ -14,9 +14,9 @@ export function generator(seed) {
   };
 }
 
-/** A content whose first line says how long it is and what the rest hashes to. */
-export function version(word) {
-  const rest = `${word}\n`.repeat(1 + (word.length % 7) * 400);
+/** A content whose first line says how long it is and what the rest hashes to; six times so many lines at most. */
+export function version(word, lines = 400) {
+  const rest = `${word}\n`.repeat(1 + (word.length % 7) * lines);
   const hash = createHash('md5').update(rest).digest('hex');
   for (let size = rest.length + hash.length + 3; ; size++) {
     const whole = `${size} ${hash}\n${rest}`;

@@ -1,12 +1,12 @@
 // The main thread's side of the announcer, which is started when there is something to tell, and paused while the mount
 // is being taken down.
 import { randomBytes } from 'node:crypto';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import { readMountInfo } from '../control/mountinfo.ts';
 import type { Log } from '../lib/log.ts';
 import type { AnnouncerStart } from './messages.ts';
+import { startSideThread } from './side-thread.ts';
 
-const HEAP_MB = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 };
 /** It is in the midst of something that waits for a lock; the mount is in use then in any case. */
 const PAUSE_MS = 200;
 
@@ -28,18 +28,12 @@ export function prepareAnnouncer(mountPoint: string, wakeFd: number, log: Log): 
   const start = (gone: () => void): void => {
     if (worker !== null) return;
     const minor = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor ?? -1;
-    const workerData: AnnouncerStart = { mountPoint, minor, sign, wakeFd, port: port2 };
-    worker = new Worker(new URL('./announcer-worker.js', import.meta.url), {
-      workerData,
-      transferList: [port2],
-      resourceLimits: HEAP_MB,
-    });
-    worker.on('error', (error) => log.error(`announcer: ${error.stack ?? error.message}`));
+    const data: AnnouncerStart = { mountPoint, minor, sign, wakeFd, port: port2 };
+    worker = startSideThread(new URL('./announcer-worker.js', import.meta.url), 'announcer', data, log);
     worker.once('exit', () => {
       worker = null;
       gone();
     });
-    worker.unref();
   };
   const pause = (): Promise<void> =>
     new Promise((resolve) => {

@@ -1,10 +1,8 @@
 // The main thread's side of the notifier: starts it, and gives the serving worker the port to it.
-import { MessageChannel, Worker } from 'node:worker_threads';
+import { MessageChannel } from 'node:worker_threads';
 import type { Log } from '../lib/log.ts';
 import type { NotifierEnd, NotifierStart } from './messages.ts';
-
-/** It holds little: a small heap, and a thread whose memory is not to be noticed. */
-const HEAP_MB = { maxOldGenerationSizeMb: 128 };
+import { startSideThread } from './side-thread.ts';
 
 export interface Notifier {
   /** To be given to the serving worker. */
@@ -20,12 +18,7 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
   const { port1, port2 } = new MessageChannel();
   const written = new Int32Array(new SharedArrayBuffer(4));
   const start: NotifierStart = { deviceFd, wakeFd, port: port2, written };
-  const worker = new Worker(new URL('./notifier-worker.js', import.meta.url), {
-    workerData: start,
-    transferList: [port2],
-    resourceLimits: HEAP_MB,
-  });
-  worker.on('error', (error) => log.error(`notifier: ${error.stack ?? error.message}`));
+  const worker = startSideThread(new URL('./notifier-worker.js', import.meta.url), 'notifier', start, log);
   const gone = new Promise<void>((resolve) => {
     worker.once('exit', () => resolve());
   });
@@ -33,7 +26,6 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
     worker.once('message', () => resolve());
   });
   const ready = Promise.race([first, gone]);
-  worker.unref();
   return {
     end: { port: port1, written },
     ready,

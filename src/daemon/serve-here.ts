@@ -16,7 +16,6 @@ export function serveHere(server: NativeServer, given: ServingStart): ServingEnd
   const umask = process.umask();
   const serving = openServing(start, (message) => theirs.postMessage(message), setImmediate);
   const { union, host } = serving;
-  serving.host.onCollected = () => void setImmediate(() => serving.host.flush());
   serving.metrics = () => server.metrics();
   const front = {
     union,

@@ -63,8 +63,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onEvents: hear,
     onDone: () => voice.send(),
     onPause: () => {
-      host.flush();
-      serving.seenLog?.flush();
+      serving.flush();
       union.kernel.tellLate();
       voice.send();
     },

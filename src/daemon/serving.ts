@@ -76,6 +76,8 @@ export interface Serving {
   readonly mint: Mint;
   readonly identity: IdentityLog | null;
   readonly seenLog: SeenLog | null;
+  /** Sends and writes what has been collected: for when nobody waits for an answer. */
+  readonly flush: () => void;
   /** The journal has been given away, which happens about once a second while the guest changes something. */
   onRotate: () => void;
   /** Nobody hears what the kernel is to be told. */
@@ -98,8 +100,12 @@ export function openServing(
   const journal = start.config.readOnly ? noJournal : new JournalWriter(start.stateFd);
   const { config, overlay, layers, workFd, linksFd } = start;
   const identity = start.exported ? new IdentityLog(start.stateDir) : null;
-  const seenLog =
-    start.stateDir === null ? null : new SeenLog(start.stateDir, () => later(() => seenLog?.flush()));
+  const flush = () => {
+    host.flush();
+    seenLog?.flush();
+  };
+  host.onCollected = () => later(flush);
+  const seenLog = start.stateDir === null ? null : new SeenLog(start.stateDir, host.onCollected);
   const watching = start.eventsFd < 0 ? null : inotifyWatching(start.eventsFd);
   const branches = { overlay, layers, workFd, linksFd };
   const union = new Union({
@@ -124,6 +130,7 @@ export function openServing(
     mint,
     identity,
     seenLog,
+    flush,
     onRotate: nothing,
     onUnheard: nothing,
     metrics: () => [],

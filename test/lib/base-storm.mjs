@@ -1,24 +1,9 @@
 // A random mixture of changes of a base, as fast as they can be made; the same for the same seed. For a child process.
-import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
+import { version as contentOf, generator } from '../../bench/coherence-changes.mjs';
 
-function generator(seed) {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
-
-/** A content whose first line says how long it is and what the rest hashes to (agent-child.mjs, readVersions). */
-export function version(word) {
-  const rest = `${word}\n`.repeat(1 + (word.length % 7) * 40);
-  const hash = createHash('md5').update(rest).digest('hex');
-  for (let size = rest.length + hash.length + 3; ; size++) {
-    const whole = `${size} ${hash}\n${rest}`;
-    if (whole.length === size) return whole;
-  }
-}
+/** Its first line says how long it is and what the rest hashes to (agent-child.mjs, readVersions). */
+export const version = (word) => contentOf(word, 40);
 
 const rename = (from, to) => fs.renameSync(from, to);
 
