@@ -29,21 +29,24 @@ function at(dirFd: number, name: string, layer: number): Location | number {
   return location;
 }
 
-/** Where the object lies that a node shows; a negative errno when there is no way to it. */
+/**
+ * Where the object lies that a node shows; a negative errno when there is no way to it. ESTALE: none of its names leads
+ * to it any more, perhaps since the kernel has walked one of them; it looks that up anew, and finds what is there now.
+ */
 export function locate(union: Union, node: Node): Location | number {
   if (node.dir !== null) return locateDirectory(union, node);
   if (node.orphanFd >= 0) return at(node.orphanFd, '', node.layer);
   const place = node.names[0];
-  if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ENOENT;
+  if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ESTALE;
   const dirFd = dirOf(union, node, place.parent);
-  if (dirFd === -E.ENOENT && leavePlace(union, node)) return locate(union, node);
+  if ((dirFd === -E.ENOENT || dirFd === -E.ESTALE) && leavePlace(union, node)) return locate(union, node);
   return at(dirFd, place.name, node.layer);
 }
 
 function dirOf(union: Union, node: Node, parent: Node): number {
   if (node.layer < 0) return overlayDirFd(union, parent);
   const part = parent.dir?.parts.find((one) => one.layer === node.layer);
-  return part ? partFd(union, parent, part) : -E.ENOENT;
+  return part ? partFd(union, parent, part) : -E.ESTALE;
 }
 
 function locateDirectory(union: Union, node: Node): Location | number {
@@ -70,7 +73,7 @@ export function leavePlace(union: Union, node: Node): boolean {
 
 /**
  * stat of what the node shows. When the name leads to another object by now, whoever has the old one open
- * keeps it; a node that nobody has open goes over to the new one (ENOENT when the type is another).
+ * keeps it; a node that nobody has open goes over to the new one (ESTALE when the type is another).
  */
 export function statNode(union: Union, node: Node, out: Stat): number {
   const where = locate(union, node);
@@ -84,9 +87,8 @@ export function statNode(union: Union, node: Node, out: Stat): number {
   if (error === 0 && union.table.shows(node, where.layer, out)) return 0;
   if (node.handles.size > 0) return fstat(anyHandle(node).fd, out);
   if (error < 0) return error;
-  if ((out.mode & S_IFMT) !== node.type) return -E.ENOENT;
   // The kernel keeps the target of a symlink with its node: another symlink is another node.
-  if (node.type === S_IFLNK) return -E.ESTALE;
+  if ((out.mode & S_IFMT) !== node.type || node.type === S_IFLNK) return -E.ESTALE;
   showOther(union, node, where.layer, out);
   return 0;
 }

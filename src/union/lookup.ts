@@ -192,17 +192,23 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
     divide(union, known);
     return instantiate(union, parent, name);
   }
+  // Another object of the same type under the name: the nodeid stays, unless somebody has the old one open.
+  const stays = known?.type === type && mayShowOther(known);
   const object = union.table.ofObject(layer, found.stat);
   if (object && object !== known) {
-    union.table.link(object, parent, name);
     // One that has a single name in the base had its others before.
-    if (layer >= 0 && found.stat.nlink === 1) leaveOthers(union, object, parent, name);
+    const moved = layer >= 0 && found.stat.nlink === 1;
+    // It has been renamed over what was here. Who has just walked this name comes with the id of that.
+    if (stays && moved && mayShowOther(object) && union.table.identity === null) {
+      leaveAll(union, object);
+      showOther(union, known, layer, found.stat);
+      return known;
+    }
+    union.table.link(object, parent, name);
+    if (moved) leaveOthers(union, object, parent, name);
     return object;
   }
-  // Another object of the same type under the name: the nodeid stays, unless somebody has the old one open. A
-  // symlink is never open, and the kernel keeps its target.
-  const stays = known && known.type === type && type !== S_IFLNK && known.handles.size === 0;
-  if (stays && known.names.length === 1 && !known.busy) {
+  if (stays) {
     showOther(union, known, layer, found.stat);
     return known;
   }
@@ -210,6 +216,16 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
   union.table.show(node, layer, found.stat);
   enter(union, node, parent, name);
   return node;
+}
+
+/** Nobody has its object open or works with it. A symlink is never open, and the kernel keeps its target. */
+function mayShowOther(node: Node): boolean {
+  return node.type !== S_IFLNK && node.handles.size === 0 && node.names.length === 1 && node.busy === null;
+}
+
+function leaveAll(union: Union, node: Node): void {
+  for (const { parent, name } of node.names) union.kernel.expire(parent, name);
+  union.table.part(node);
 }
 
 function leaveOthers(union: Union, node: Node, parent: Node, name: string): void {

@@ -174,6 +174,23 @@ mountTest(
     ),
 );
 
+mountTest('a file that is replaced is there at any time, though others look at its next version, too', () =>
+  withLayers(async (layers) => {
+    fs.writeFileSync(`${layers.base}/f`, long);
+    await withMount({ ...layers, options: ['--coherence', 'check'] }, async ({ dir }) => {
+      const [changer, reader, onlooker] = [startAgent(), startAgent(), startAgent()];
+      const agents = [changer, reader, onlooker];
+      for (const one of agents) await one.call('existsSync', dir);
+      const replacing = changer.call('replaceStorm', `${layers.base}/f`, [version('x'), long], 1500);
+      const looking = onlooker.call('lookAgain', [`${dir}/f.next`, `${dir}/f`], 1500);
+      const { problems } = await reader.call<{ problems: string[] }>('readVersions', `${dir}/f`, 1500);
+      await Promise.all([replacing, looking]);
+      expect(problems).toEqual([]);
+      for (const one of agents) await one.stop();
+    });
+  }),
+);
+
 mountTest('a copy is merged when the base moves, and what was removed or replaced stays so', () =>
   withGuests(
     async ({ base }, [first, second]) => {

@@ -79,6 +79,11 @@ const own = {
     }
     return count;
   },
+  /** Looks at names again and again for that many milliseconds, whether there is anything or not. */
+  lookAgain(paths, milliseconds) {
+    const end = performance.now() + milliseconds;
+    while (performance.now() < end) for (const path of paths) fs.existsSync(path);
+  },
   /**
    * Opens and reads a file again and again for that many milliseconds. Each of its versions says in its first line
    * how long it is and what its rest hashes to: what is read must be one of them, with the size that fstat tells. It is
