@@ -5,6 +5,7 @@ import { EXIT, type ExitCode, exitCodeOf } from '../control/exit-codes.ts';
 import { type Json, jsonText } from '../control/json.ts';
 import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
+import { pause } from '../lib/passing.ts';
 
 export interface Io {
   out(text: string): void;
@@ -60,7 +61,7 @@ function writeAll(fd: number, what: string | Uint8Array): void {
       if (code === 'EPIPE') throw new OutputClosed();
       // A terminal or pipe that somebody else made non-blocking: wait a little, without spinning.
       if (code !== 'EAGAIN') throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      pause(5);
     }
   }
 }

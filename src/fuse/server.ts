@@ -4,6 +4,7 @@
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, stackOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { isPassing, pause } from '../lib/passing.ts';
 import { read, write } from '../sys/file.ts';
 import { eventfdClear, poll3 } from '../sys/poll.ts';
 import { readers, sizeOf, writers } from './codec.ts';
@@ -25,6 +26,10 @@ const EVENTS = 4;
 const LISTEN_EVERY = 1;
 /** Nobody has asked for anything for so many milliseconds: idle. */
 const IDLE_AFTER = 1000;
+/** Between two tries of what the kernel refuses for the moment, in milliseconds. */
+const PAUSE_MS = 10;
+/** A reply is tried so often before the client is answered with an error. */
+const REPLY_TRIES = 20;
 
 export interface ServerOptions {
   /** O_NONBLOCK. The server does not close it. */
@@ -192,13 +197,21 @@ class Server implements FuseServer {
         return 'unmounted';
       } else if (length === -E.ECONNABORTED) {
         return 'aborted';
-      } else if (length !== -E.ENOENT && length !== -E.EINTR) {
+      } else if (length >= 0) {
+        throw new FsError(E.EPROTO, `reading the FUSE device gave ${length} bytes`);
+      } else if (length !== -E.ENOENT) {
         // ENOENT: the client took the request back while we read it.
-        const what = length < 0 ? errnoName(length) : `${length} bytes`;
-        throw new FsError(length < 0 ? -length : E.EPROTO, `reading the FUSE device gave ${what}`);
+        this.#bear('reading the FUSE device', length);
       }
     }
     return 'stopped';
+  }
+
+  /** What the kernel refuses for the moment alone ends no mount: it is tried again after a pause. */
+  #bear(what: string, error: number): void {
+    if (!isPassing(error)) throw new FsError(-error, `${what} gave ${errnoName(error)}`);
+    this.#complaints.add(`${what} gave ${errnoName(error)}: it is tried again`);
+    pause(PAUSE_MS);
   }
 
   /** The length of the next message, or a negative errno: EAGAIN when even a spin found nothing. */
@@ -225,7 +238,10 @@ class Server implements FuseServer {
     const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
     const ready = poll3(deviceFd, wakeFd, eventsFd, limit);
     this.#listened = performance.now();
-    if (ready < 0) throw new FsError(-ready, `waiting for the FUSE device gave ${errnoName(ready)}`);
+    if (ready < 0) {
+      this.#bear('waiting for the FUSE device', ready);
+      return;
+    }
     if (timeout !== 0 && (ready & DEVICE) !== 0) this.#spin.waited(this.#listened - this.#started);
     if ((ready & WAKE) !== 0) {
       eventfdClear(wakeFd);
@@ -233,7 +249,7 @@ class Server implements FuseServer {
     }
     if (ready === 0 && limit > 0) this.#call('idle', () => idle?.run());
     if ((ready & EVENTS) !== 0) this.#call('events', () => this.#options.onEvents?.());
-    if ((ready & (WAKE | EVENTS)) !== 0) this.#options.onDone?.();
+    if ((ready & (WAKE | EVENTS)) !== 0) this.#done();
   }
 
   /** What the owner passed in must not end the loop, which would leave every client waiting. */
@@ -254,7 +270,12 @@ class Server implements FuseServer {
     else if (opcode === opcodes.DESTROY.code) this.#finish(0);
     else this.#handle();
     if (this.#deferred.length > 0) this.#runDeferred();
-    this.#options.onDone?.();
+    this.#done();
+  }
+
+  #done(): void {
+    const { onDone } = this.#options;
+    if (onDone) this.#call('what has been collected for others', onDone);
   }
 
   #load(buffer: Buffer, view: DataView, length: number): void {
@@ -340,11 +361,23 @@ class Server implements FuseServer {
     this.#options.trace?.(replyLine(opcode, message, view, result));
     const written = write(this.#options.deviceFd, reply, 0, length);
     // ENOENT: the client is gone, or the connection was aborted.
-    if (written < 0 && written !== -E.ENOENT) {
-      this.#complaints.add(
-        `the reply to ${opcodeName(opcode)}, ${length} bytes, was refused: ${errnoName(written)}`,
-      );
+    if (written < 0 && written !== -E.ENOENT) this.#sendAnyway(opcode, reply, view, written);
+  }
+
+  /** A reply was refused. It is tried again, and then an error in its place: the client gets some answer. */
+  #sendAnyway(opcode: number, reply: Buffer, view: DataView, refused: number): void {
+    const length = view.getUint32(0, true);
+    let result = refused;
+    for (let tries = 1; isPassing(result) && tries < REPLY_TRIES; tries++) {
+      pause(PAUSE_MS);
+      result = write(this.#options.deviceFd, reply, 0, length);
     }
+    if (result >= 0 || result === -E.ENOENT) return;
+    const what = `the reply to ${opcodeName(opcode)}, ${length} bytes`;
+    this.#complaints.add(`${what}, was refused: ${errnoName(result)}`);
+    view.setUint32(0, PAYLOAD, true);
+    view.setInt32(4, -E.EIO, true);
+    while (isPassing(write(this.#options.deviceFd, reply, 0, PAYLOAD))) pause(PAUSE_MS);
   }
 
   #initialise(): void {

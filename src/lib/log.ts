@@ -17,12 +17,20 @@ export type Log = Record<LogLevel, (message: string) => void>;
 
 export function makeLog(config: LogConfig): Log {
   const least = logLevels.indexOf(config.level);
+  let lost = 0;
+  const write = (line: string) => {
+    try {
+      const missing = lost === 0 ? '' : ` (${lost} lines before this could not be written)`;
+      fs.writeSync(config.fd, `${line}${missing}\n`);
+      lost = 0;
+    } catch {
+      // Its disk is full, or its reader has gone: no reason to fail in what is being done.
+      lost += 1;
+    }
+  };
   const writer = (level: LogLevel) => {
     if (logLevels.indexOf(level) < least) return () => {};
-    return (message: string) => {
-      const time = new Date().toISOString();
-      fs.writeSync(config.fd, `${time} ${level} ${config.prefix}: ${message}\n`);
-    };
+    return (message: string) => write(`${new Date().toISOString()} ${level} ${config.prefix}: ${message}`);
   };
   return { debug: writer('debug'), info: writer('info'), warn: writer('warn'), error: writer('error') };
 }
