@@ -116,6 +116,22 @@ mountTest('a base that goes back to what it was withdraws the conflict', () =>
   }),
 );
 
+mountTest('what the guest has removed stays known by its bytes, though the base has written over them', () =>
+  withGuest({ files: { 'd/f': text() } }, async (guest) => {
+    // An opaque directory hides the name, and with it whatever the base does to the file in place.
+    await guest.mount.sh('cat d/f > /dev/null; rm -r d; mkdir d');
+    await guest.update('d/f', text(base3), 'in place');
+    await guest.update('d/f', text({ 15: 'BASE 15' }));
+    await guest.mount.write('d/f', text(guest15));
+    expect(await guest.read('d/f')).toBe(text(guest15));
+    expect(await guest.conflictList()).toEqual(['d/f text']);
+    await guest.update('d/f', text());
+    expect(await guest.read('d/f')).toBe(text(guest15));
+    expect(await guest.conflictList()).toEqual([]);
+    expect(await guest.events('d/f')).toContain('withdrawn');
+  }),
+);
+
 mountTest('what the guest removed stays removed; what it makes there again continues the origin', () =>
   withGuest({ files: { a: text(), b: text(), c: text(), d: text() } }, async (guest) => {
     await guest.mount.sh('rm a b c d');

@@ -175,7 +175,7 @@ export class BaseEditor {
         break;
       }
       case 'same again':
-        this.#put(path, old);
+        this.#put(path, { ...old });
         break;
       case 'delete':
         this.#remove(path);
@@ -203,7 +203,7 @@ export class BaseEditor {
     const [path, list] = chosen;
     const obj = random.of(list.filter((one: Obj) => one.type !== 'dir'));
     if (obj === undefined || models.some((model) => model.hasDirectory(path))) return null;
-    this.#put(path, obj);
+    this.#put(path, { ...obj });
     return path;
   }
 }

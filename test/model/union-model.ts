@@ -112,6 +112,8 @@ export class UnionModel {
   readonly #overlay = new Map<string, Entry>();
   /** Of each path of the base the version that was last opened through the mount (rule 2); none after a restart. */
   readonly #seen = new Map<string, Obj | null>();
+  /** Versions of the base that were removed, taken or copied here: their content was kept then. */
+  readonly #kept = new Set<Obj>();
   readonly #reached: (row: string) => void;
 
   constructor(base: Tree, reached: (row: string) => void) {
@@ -219,13 +221,17 @@ export class UnionModel {
       const entry = this.#overlay.get(path);
       const base = this.basePath(path);
       if (entry === undefined) this.#seen.set(base, obj);
-      else if (entry.kind === 'copy' && entry.origin?.path === base) this.#seen.set(base, entry.origin.obj);
+      else if (entry.kind === 'copy' && entry.origin?.path === base) {
+        this.#seen.set(base, entry.origin.obj);
+        if (entry.origin.obj !== null) this.#kept.add(entry.origin.obj);
+      }
     }
   }
 
-  /** The base writes to a file in place: what was read of it can not be read again. */
+  /** The base writes to a file in place: what was only read of it can not be read again. */
   overwritten(base: string): void {
-    if (this.#seen.has(base)) this.#seen.set(base, null);
+    const seen = this.#seen.get(base);
+    if (seen && !this.#kept.has(seen)) this.#seen.set(base, null);
   }
 
   /** Whether the overlay has a directory at that place of the base. */
@@ -260,7 +266,9 @@ export class UnionModel {
     const now = this.#base.get(base);
     if (now === undefined) return null;
     const read = this.#seen.get(base);
-    return { path: base, obj: seen ?? (read === undefined ? now : read) };
+    const obj = seen ?? (read === undefined ? now : read);
+    if (obj !== null) this.#kept.add(obj);
+    return { path: base, obj };
   }
 
   /** The guest gives a file this content and mode, in place or under a new inode number, having read it. */
@@ -310,6 +318,7 @@ export class UnionModel {
   unlink(path: string): void {
     const before = this.state(path);
     const origin = this.#take(path, this.#overlay.get(path) === undefined ? this.beneath(path) : null);
+    for (const [at, obj] of this.view()) if (at.startsWith(`${path}/`)) this.#kept.add(obj);
     for (const below of [...this.#overlay.keys()])
       if (below.startsWith(`${path}/`)) this.#overlay.delete(below);
     this.#overlay.delete(path);
