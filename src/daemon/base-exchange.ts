@@ -102,7 +102,7 @@ export class BaseExchange {
       this.disbelieve(doubt);
       return;
     }
-    reconciler().baseState = 'accepted';
+    reconciler().acceptance.state = 'accepted';
     link().send({ kind: 'accepted', accepted: true });
     this.#remember();
   }
@@ -111,7 +111,7 @@ export class BaseExchange {
   disbelieve(why: string): void {
     const { store, log, link, reconciler } = this.#parts;
     this.doubt = why;
-    reconciler().baseState = 'unaccepted';
+    reconciler().acceptance.state = 'unaccepted';
     log.warn(`the base is not accepted: ${why}`);
     store.events.add({ kind: 'unaccepted', path: '', detail: why });
     link().send({ kind: 'accepted', accepted: false });
@@ -122,7 +122,7 @@ export class BaseExchange {
     store.setBases(baseRecords(branches.layers));
     if (this.doubt === null) return;
     this.doubt = null;
-    await reconciler().acceptBase();
+    await reconciler().acceptance.accept();
     store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
     link().send({ kind: 'accepted', accepted: true });
     await store.flush();

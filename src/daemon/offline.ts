@@ -115,10 +115,10 @@ class Offline {
     let doubt = layers.length === 0 ? null : baseDoubt(store.bases(), layers);
     const reconciler = this.#newReconciler(options, branches, (why) => {
       doubt = why;
-      reconciler.baseState = 'unaccepted';
+      reconciler.acceptance.state = 'unaccepted';
       store.events.add({ kind: 'unaccepted', path: '', detail: why });
     });
-    if (doubt !== null) reconciler.baseState = 'unaccepted';
+    if (doubt !== null) reconciler.acceptance.state = 'unaccepted';
     return {
       options,
       branches,
@@ -136,7 +136,7 @@ class Offline {
         store.setBases(baseRecords(layers));
         if (doubt === null) return;
         doubt = null;
-        await reconciler.acceptBase();
+        await reconciler.acceptance.accept();
         store.events.add({ kind: 'accepted', path: '', detail: 'accepted by a person' });
         await store.flush();
       },

@@ -54,7 +54,7 @@ function versionOfSide(side: SideRef): Version | null {
 }
 
 function frozen(context: MountContext): PathState['frozen'] {
-  const { baseState } = context.reconciler;
+  const { state: baseState } = context.reconciler.acceptance;
   return baseState === 'accepted' ? null : baseState;
 }
 

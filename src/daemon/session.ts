@@ -199,7 +199,7 @@ class Session {
       link: () => this.#link,
     });
     this.#reconciler = this.#newReconciler();
-    if (this.#base.doubt !== null) this.#reconciler.baseState = 'unaccepted';
+    if (this.#base.doubt !== null) this.#reconciler.acceptance.state = 'unaccepted';
     this.#link = this.#newLink(logConfig);
     // What the control directory shows may be out of date then.
     const failed = () => {

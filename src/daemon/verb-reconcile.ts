@@ -11,8 +11,8 @@ import type {
 import { isDirectory } from '../lib/stat.ts';
 import { AGAIN, base64, type Outcome, stepOf } from '../union/carrying.ts';
 import { isLeft } from '../union/left-dirs.ts';
+import type { LookOptions } from '../union/looking.ts';
 import { originFor } from '../union/origin-list.ts';
-import type { LookOptions } from '../union/reconcile.ts';
 import { readBase } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { type OverlayEntry, walkFrom } from '../union/walk-overlay.ts';
@@ -50,7 +50,8 @@ export async function reconcile(
   const baseAccepted = request.acceptBase && context.doubt !== null && !dryRun;
   if (request.acceptBase && !dryRun) await context.acceptBase();
   const places = await placesOf(context, path);
-  const decidable = !dryRun && !context.options.readOnly && context.reconciler.baseState === 'accepted';
+  const decidable =
+    !dryRun && !context.options.readOnly && context.reconciler.acceptance.state === 'accepted';
   if (decidable && places.some((place) => place.path === path)) await liftPin(context, path);
   const run = new Run(context, request, places.length, emit);
   try {

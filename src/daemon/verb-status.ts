@@ -81,7 +81,7 @@ export function baseStateOf(context: MountContext): StatusReport['base'] {
   const { layers } = context.branches;
   if (layers.length === 0 || layers.some((layer) => baseMoved(layer) < 0)) return 'absent';
   if (context.doubt !== null) return 'unaccepted';
-  return context.reconciler.baseState;
+  return context.reconciler.acceptance.state;
 }
 
 function report(

@@ -1,0 +1,101 @@
+// A look at a set: paths that are reconciled wholly or not at all.
+import { decideSet } from '../merge/decide.ts';
+import type { SetKind } from '../merge/policy.ts';
+import { isCurrent, type View, viewOf } from './assess.ts';
+import { carryOutTogether, type Decided } from './carry-out.ts';
+import { AGAIN, type Outcome, outcome } from './carrying.ts';
+import { judge, planned } from './judging.ts';
+import type { Place } from './left-dirs.ts';
+import { keepCurrent, noteAbsent, unlessMoving } from './look-object.ts';
+import { keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
+import type { Branches } from './sides.ts';
+import { walkOverlay } from './walk-overlay.ts';
+
+/** The outcome of the path itself. */
+export async function lookAtSet(
+  context: LookContext,
+  place: Place,
+  kind: SetKind,
+  members: readonly string[],
+  options: LookOptions,
+): Promise<Outcome> {
+  const { path } = place;
+  let own = outcome('current');
+  for (let attempt = 0; attempt < TRIES; attempt++) {
+    const views = await viewsOf(context, members, place);
+    const absent = views.filter((view) => view.overlay.state !== 'object');
+    for (const view of absent) if (view.path === path) own = noteAbsent(context, view, options);
+    const present = views.filter((view) => view.overlay.state === 'object');
+    if (present.every(isCurrent)) {
+      for (const view of present) await keepCurrent(context, view, options);
+      return own;
+    }
+    const removed = absent.some((view) => view.overlay.state === 'whiteout');
+    const decided = await judgeTogether(context, kind, present, removed, options);
+    if (decided === AGAIN) continue;
+    const outcomes = options.dryRun
+      ? decided.map(({ assessed }) => planned(assessed))
+      : await unlessMoving(() => carryOutTogether(context, decided));
+    if (outcomes === AGAIN) continue;
+    let again = false;
+    for (const [i, { assessed }] of decided.entries()) {
+      const done = outcomes[i] ?? AGAIN;
+      if (done === AGAIN) {
+        again = true;
+        continue;
+      }
+      if (!options.dryRun) await settled(context, assessed.view, done);
+      if (assessed.view.path === path) own = done;
+    }
+    if (!again) return own;
+  }
+  return keepsChanging(context, path);
+}
+
+/** `removed`: the guest has a whiteout for a member. */
+async function judgeTogether(
+  context: LookContext,
+  kind: SetKind,
+  present: readonly View[],
+  removed: boolean,
+  options: LookOptions,
+): Promise<Decided[] | typeof AGAIN> {
+  const found: Decided[] = [];
+  for (const view of present) {
+    const one = await unlessMoving(() => judge(context, view, options));
+    if (one !== AGAIN) found.push(one);
+  }
+  if (found.length < present.length) return AGAIN;
+  const looks = found.map(({ assessed }) => assessed.look);
+  const decisions = decideSet(kind, looks, removed);
+  return found.map((one, i) => ({
+    ...one,
+    assessed: { ...one.assessed, decision: decisions[i] ?? one.assessed.decision },
+  }));
+}
+
+async function viewsOf(context: LookContext, members: readonly string[], place: Place): Promise<View[]> {
+  const views: View[] = [];
+  for (const member of members) views.push(await viewOf(context, member, basePathOf(member, place)));
+  return views;
+}
+
+/** The base's path of a member of the set that `path` is in: a redirect can only lie above both. */
+function basePathOf(member: string, { path, basePath }: Place): string {
+  let tail = 0;
+  while (tail < path.length && tail < basePath.length && path.at(-1 - tail) === basePath.at(-1 - tail))
+    tail += 1;
+  const above = path.slice(0, path.length - tail);
+  return member.startsWith(above)
+    ? basePath.slice(0, basePath.length - tail) + member.slice(above.length)
+    : member;
+}
+
+/** What the overlay has beneath a directory, for a set that is all of it. */
+export async function membersBeneath({ overlay }: Branches, dir: string): Promise<string[]> {
+  const paths: string[] = [];
+  for await (const entry of walkOverlay(overlay, dir)) {
+    if (entry.kind === 'object') paths.push(entry.path);
+  }
+  return paths;
+}
