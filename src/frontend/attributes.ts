@@ -25,7 +25,7 @@ import type { Node } from '../union/node.ts';
 import { revisit } from '../union/revive.ts';
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../union/xattrs.ts';
 import { getattrControl, isControl, setattrControl, statxControl } from './control-files.ts';
-import { type Front, nodeOf, resultOf, validFor } from './front.ts';
+import { type Front, nodeOf, resultOf, tellAttributes } from './front.ts';
 
 export function attributeHandlers(front: Front): Handlers {
   return {
@@ -70,8 +70,8 @@ function doStatx(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return statxControl(front, r.nodeId);
   const error = fillAttributes(front, r);
   if (error < 0) return error;
-  const { stat, ino, keepAttributes } = front.union.entry;
-  return writeStatxOut(r, validFor(front, keepAttributes), stat, ino);
+  const { stat, ino } = front.union.entry;
+  return writeStatxOut(r, tellAttributes(front), stat, ino);
 }
 
 function fillAttributes(front: Front, r: FuseRequest): number {
@@ -106,8 +106,8 @@ function doSetattr(front: Front, r: FuseRequest): number {
 }
 
 function replyAttributes(front: Front, r: FuseRequest): number {
-  const { stat, ino, keepAttributes } = front.union.entry;
-  return writeAttrOut(r, validFor(front, keepAttributes), stat, ino);
+  const { stat, ino } = front.union.entry;
+  return writeAttrOut(r, tellAttributes(front), stat, ino);
 }
 
 function doSetxattr(front: Front, r: FuseRequest, node: Node): number {

@@ -16,7 +16,7 @@ import { fsyncDirectory } from '../union/open.ts';
 import { WAIT } from '../union/union.ts';
 import { keepsNames } from '../union/validity.ts';
 import { controlEntry, isControl, listControl } from './control-files.ts';
-import { type Front, nodeOf, parkForResult, validFor } from './front.ts';
+import { type Front, nodeOf, parkForResult, tellAttributes, validFor } from './front.ts';
 
 export function directoryHandlers(front: Front): Handlers {
   return {
@@ -128,7 +128,7 @@ function addEntry(page: Page, { name, ino, type, offset }: ListEntry): void {
   const { table, entry } = front.union;
   table.refer(entry.node, entry.node.id);
   const nameValid = validFor(front, entry.keepName);
-  const attrValid = validFor(front, entry.keepAttributes);
+  const attrValid = tellAttributes(front);
   const { id } = entry.node;
   page.length = addDirentPlus(
     r,

@@ -11,7 +11,8 @@ import {
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, type Handlers, PARK } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { O_TRUNC } from '../sys/constants.ts';
+import { O_ACCMODE, O_TRUNC, O_WRONLY } from '../sys/constants.ts';
+import { pread } from '../sys/file.ts';
 import { dropHandle } from '../union/locks.ts';
 import type { Handle } from '../union/node.ts';
 import { allocate, copyRange, fsync, isSynchronous, open, read, seek, write } from '../union/open.ts';
@@ -30,6 +31,9 @@ import {
   resultOf,
   uniqueOf,
 } from './front.ts';
+
+/** Above this the kernel may never ask for all of it. */
+const SMALL = 64 * 1024;
 
 export function fileHandlers(front: Front): Handlers {
   return {
@@ -65,6 +69,7 @@ function doOpen(front: Front, r: FuseRequest): number {
   front.opening.delete(unique);
   // While it waited a name went over to another object (a merge, say): the kernel looks it up anew.
   if (names?.some((name) => !node.names.includes(name))) return -E.ESTALE;
+  const isFirst = node.cachedAt === undefined;
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
   if (handle === WAIT) front.opening.set(unique, [...node.names]);
@@ -74,8 +79,22 @@ function doOpen(front: Front, r: FuseRequest): number {
   // Another id is another inode of the kernel's, with pages of its own.
   const keep = r.nodeId === node.id && mayKeepCache(handle, stat);
   const answer = openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0);
+  // What the base has written to it, or put in its place, since it was looked up.
+  if (handle.layer >= 0 && stat.size !== node.toldSize) front.union.kernel.changed(node, true);
   const tell = (flags & O_TRUNC) === 0 && front.union.kernel.mustTell(node);
-  return tell ? answerWhenTold(front, r, handle, answer) : writeOpenOut(r, handle.id, answer);
+  if (tell) return answerWhenTold(front, r, handle, answer);
+  const stored = isFirst && r.nodeId === node.id && storeContent(front, handle, stat.size);
+  return writeOpenOut(r, handle.id, stored ? answer | FOPEN_KEEP_CACHE : answer);
+}
+
+/**
+ * What is opened for reading is read, as a rule: of a small file of the base that costs less here than in a request of
+ * its own. A change of the base meanwhile is told of after this.
+ */
+function storeContent({ server }: Front, handle: Handle, size: number): boolean {
+  if (handle.layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY || size === 0 || size > SMALL) return false;
+  const { fd, node } = handle;
+  return server.store(node.id, size, (buffer, at, length) => pread(fd, buffer, at, length, 0));
 }
 
 /**

@@ -71,10 +71,17 @@ export function callerOf(r: FuseRequest, mask: number): Caller {
 
 /** Replies with union.entry and counts the reference that the kernel gets by it. An old handle asks by its own id. */
 export function replyEntry(front: Front, r: FuseRequest, id: number = front.union.entry.node.id): number {
-  const { node, stat, ino, keepName, keepAttributes } = front.union.entry;
+  const { node, stat, ino, keepName } = front.union.entry;
   front.union.table.refer(node, id);
   if (keepName) front.union.kernel.answered(node);
-  return writeEntryOut(r, id, 1, validFor(front, keepName), validFor(front, keepAttributes), stat, ino);
+  return writeEntryOut(r, id, 1, validFor(front, keepName), tellAttributes(front), stat, ino);
+}
+
+/** The attributes in union.entry are told now: the seconds for which the kernel keeps them. */
+export function tellAttributes(front: Front): number {
+  const { node, stat, keepAttributes } = front.union.entry;
+  node.toldSize = stat.size;
+  return validFor(front, keepAttributes);
 }
 
 /** Seconds for which the kernel keeps what it may keep; 0: it asks each time. */
@@ -184,7 +191,7 @@ export function mayKeepCache(
   const { ino, ctimeSec, ctimeNsec, size } = stat;
   node.cachedAt = isRegular(stat.mode) ? { ino, ctimeSec, ctimeNsec, size } : null;
   return (
-    before !== null &&
+    before != null &&
     before.ino === ino &&
     before.ctimeSec === ctimeSec &&
     before.ctimeNsec === ctimeNsec &&

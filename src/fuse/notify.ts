@@ -1,10 +1,14 @@
 // Notifications: what tells the kernel that something it keeps is out of date. Many are packed one behind the
-// other; each is one write(2) to the device, and only by a thread that never serves (native-notes/fuse.md).
+// other; each is one write(2) to the device, and only by a thread that never serves, but for a STORE
+// (native-notes/fuse.md).
 import { putI64, putU64 } from './codec.ts';
 
 const HEADER = 16;
 const INVAL_INODE = 2;
 const INVAL_ENTRY = 3;
+const STORE = 4;
+/** What precedes the bytes of a STORE. */
+export const STORE_ROOM = HEADER + 24;
 const INODE_SIZE = HEADER + 24;
 const ENTRY_SIZE = HEADER + 16;
 /** The name is looked up anew when it is next used; without this what is mounted on it would be detached. */
@@ -68,6 +72,17 @@ export class NotifyBatch {
     putU64(this.#view, at + 8, 0);
     return at;
   }
+}
+
+/** The head of a STORE of the first `length` bytes of a file, which follow it. */
+export function putStore(view: DataView, nodeId: number, length: number): void {
+  view.setUint32(0, STORE_ROOM + length, true);
+  view.setInt32(4, STORE, true);
+  putU64(view, 8, 0);
+  putU64(view, HEADER, nodeId);
+  putU64(view, HEADER + 8, 0);
+  view.setUint32(HEADER + 16, length, true);
+  view.setUint32(HEADER + 20, 0, true);
 }
 
 function viewOf(bytes: Uint8Array): DataView {

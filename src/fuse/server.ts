@@ -11,6 +11,7 @@ import { readers, sizeOf, writers } from './codec.ts';
 import { Complaints, MAX_ERRNO } from './complaints.ts';
 import { Counters, type OpcodeCounters } from './counters.ts';
 import { type InitWishes, MAX_IO, type Negotiated, negotiate } from './init.ts';
+import { putStore, STORE_ROOM } from './notify.ts';
 import { hasUnique, newParked, type Parked, viewOf } from './parked.ts';
 import { HEADER, opcodeName, opcodeRow, opcodes, PAYLOAD } from './protocol.ts';
 import { type FuseRequest, type Handler, type Handlers, NO_REPLY, PARK } from './request.ts';
@@ -78,6 +79,15 @@ export interface FuseServer {
   rerun(request: Parked): void;
   /** Answers a parked request: a negative errno, else success with `payload`. A second time does nothing. */
   answer(request: Parked, result: number, payload?: Buffer): void;
+  /**
+   * Puts the first `length` bytes of a file into the kernel's cache, as `fill` reads them to a place in a buffer;
+   * whether it did. Only for what has never been open: a page that the kernel holds locked would stop us for ever.
+   */
+  store(
+    nodeId: number,
+    length: number,
+    fill: (buffer: Buffer, at: number, length: number) => number,
+  ): boolean;
   /** What INIT agreed upon; null before it. */
   readonly negotiated: Negotiated | null;
   metrics(): OpcodeCounters[];
@@ -167,6 +177,19 @@ class Server implements FuseServer {
   rerun(request: Parked): void {
     this.#deferred.push(request);
     if (!this.#inHandler) this.#runDeferred();
+  }
+
+  store(
+    nodeId: number,
+    length: number,
+    fill: (buffer: Buffer, at: number, length: number) => number,
+  ): boolean {
+    // The reply's own bytes are written after this.
+    const { reply, replyView, replyLimit } = this.#r;
+    if (STORE_ROOM - PAYLOAD + length > replyLimit || fill(reply, STORE_ROOM, length) !== length)
+      return false;
+    putStore(replyView, nodeId, length);
+    return write(this.#options.deviceFd, reply, 0, STORE_ROOM + length) > 0;
   }
 
   answer(request: Parked, result: number, payload?: Buffer): void {

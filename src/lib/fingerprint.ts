@@ -1,6 +1,6 @@
 // What one statx tells of an object of the base. Two equal fingerprints mean "not changed", except where
 // one was taken within the clock's granularity of the file's own times (git calls that racily clean).
-import { hash128 } from './hash.ts';
+import { hash128Text } from './hash.ts';
 import type { Stat } from './stat.ts';
 
 export interface Fingerprint {
@@ -41,24 +41,25 @@ export function fingerprintText(f: Fingerprint): string {
   return `${f.layer} ${f.ino} ${f.size} ${f.mtimeSec}.${f.mtimeNsec} ${f.ctimeSec}.${f.ctimeNsec} ${f.mode} ${f.uid} ${f.gid} ${f.rdevMajor}:${f.rdevMinor}`;
 }
 
-export function sameFingerprint(a: Fingerprint, b: Fingerprint): boolean {
+/** Whether `fingerprintOf` the object in that layer would be this one. */
+export function isOf(f: Fingerprint, stat: Stat, layer: string): boolean {
   return (
-    a.ino === b.ino &&
-    a.size === b.size &&
-    a.mtimeSec === b.mtimeSec &&
-    a.mtimeNsec === b.mtimeNsec &&
-    a.ctimeSec === b.ctimeSec &&
-    a.ctimeNsec === b.ctimeNsec &&
-    a.mode === b.mode &&
-    a.uid === b.uid &&
-    a.gid === b.gid &&
-    a.rdevMajor === b.rdevMajor &&
-    a.rdevMinor === b.rdevMinor &&
-    a.layer === b.layer
+    f.ino === stat.ino &&
+    f.size === stat.size &&
+    f.mtimeSec === stat.mtimeSec &&
+    f.mtimeNsec === stat.mtimeNsec &&
+    f.ctimeSec === stat.ctimeSec &&
+    f.ctimeNsec === stat.ctimeNsec &&
+    f.mode === stat.mode &&
+    f.uid === stat.uid &&
+    f.gid === stat.gid &&
+    f.rdevMajor === stat.rdevMajor &&
+    f.rdevMinor === stat.rdevMinor &&
+    f.layer === layer
   );
 }
 
 /** 32 hexadecimal digits. */
 export function hashFingerprint(f: Fingerprint): string {
-  return hash128(Buffer.from(fingerprintText(f), 'latin1'));
+  return hash128Text(fingerprintText(f));
 }

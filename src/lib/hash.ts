@@ -9,6 +9,11 @@ export function hash128(...parts: readonly Uint8Array[]): string {
   return hash.digest('hex').slice(0, 32);
 }
 
+/** The same of a text in ASCII, such as the name of a version, which each first open of a file asks for. */
+export function hash128Text(text: string): string {
+  return crypto.hash('sha256', text, 'hex').slice(0, 32);
+}
+
 /** For contents that come in pieces: `update` each, then `digest` once. */
 export function hash128Stream(): { update(part: Uint8Array): void; digest(): string } {
   const hash = crypto.createHash('sha256');

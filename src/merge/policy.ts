@@ -50,6 +50,21 @@ interface Rule {
   says: string;
 }
 
+/**
+ * What the first rule says that matches a path. Each open asks, and as a rule none does: so all are asked by two
+ * expressions, one of them for what can be told at the path's first letter.
+ */
+function anyOf(rules: readonly Rule[]): (path: string) => string | null {
+  const sources = rules.map(({ match }) => match.source);
+  const together = (list: string[]) => (list.length === 0 ? /(?!)/ : new RegExp(list.join('|')));
+  const anchored = together(sources.filter((source) => source.startsWith('^')));
+  const floating = together(sources.filter((source) => !source.startsWith('^')));
+  return (path) => {
+    if (!anchored.test(path) && !floating.test(path)) return null;
+    return rules.find(({ match }) => match.test(path))?.says ?? null;
+  };
+}
+
 /** A path of the root, or, if the base is that first directory itself, without it. */
 function under(dir: string, rest: string): RegExp {
   return new RegExp(`^(?:${dir}/)?${rest}$`);
@@ -105,25 +120,25 @@ const ignoreRules: Rule[] = [
   { match: under('etc', 'mtab'), says: 'state of the running system' },
 ];
 
+const ignoredBy = anyOf(ignoreRules);
+
 export function isIgnored(path: string): string | null {
   // What git keeps beneath .git/logs or names x.log is a part of the repository.
-  if (gitDirectory(path) !== null) return null;
-  return ignoreRules.find((rule) => rule.match.test(path))?.says ?? null;
+  return gitDirectory(path) === null ? ignoredBy(path) : null;
 }
 
 // One record per line or stanza, keyed by a name or number that must be unique: what a line merge makes of two
 // additions can be two users with one uid. Until record merges exist they are conflicts if both sides changed.
-const recordPaths = [
-  under('var', 'lib/dpkg/(?:status|available|statoverride|diversions)(?:-old)?'),
-  under('var', 'lib/dpkg/triggers/[^/]+'),
-  under('var', 'lib/apt/extended_states'),
-  under('var', 'cache/debconf/[^/]+\\.dat(?:-old)?'),
-];
+const recordPath = under(
+  'var',
+  '(?:lib/(?:dpkg/(?:(?:status|available|statoverride|diversions)(?:-old)?|triggers/[^/]+)|apt/extended_states)' +
+    '|cache/debconf/[^/]+\\.dat(?:-old)?)',
+);
 
 /** Account files: anywhere that may be an /etc; dpkg's, apt's and debconf's by their full path. */
 export function isRecordFormat(path: string): boolean {
   if (accountFiles.includes(baseName(path)) && inEtc(path)) return true;
-  return recordPaths.some((pattern) => pattern.test(path));
+  return recordPath.test(path);
 }
 
 // Made from other files by a command. A guest's holds what only the guest has (/usr/local/lib, private CAs), so
@@ -145,12 +160,12 @@ const generatedRules: Rule[] = [
   { match: /^boot\/grub\/grub\.cfg$/, says: 'update-grub' },
 ];
 
-export function isGenerated(path: string): string | null {
-  return generatedRules.find((rule) => rule.match.test(path))?.says ?? null;
-}
+/** The command that makes it anew; null: it is not generated. */
+export const isGenerated = anyOf(generatedRules);
 
 /** The repository's directory that a path is in (or is); null: in none. */
 function gitDirectory(path: string): string | null {
+  if (!path.includes('.git')) return null;
   const parts = path.split('/');
   const at = parts.indexOf('.git');
   if (at < 0) return null;

@@ -4,7 +4,7 @@ import { statAt } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import { setMetacopy } from '../branch/metacopy.ts';
 import { branchIno } from '../branch/numbers.ts';
-import { fingerprintOf, sameFingerprint } from '../lib/fingerprint.ts';
+import { fingerprintOf, isOf } from '../lib/fingerprint.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, ftruncate, openat } from '../sys/file.ts';
@@ -70,7 +70,7 @@ export function copyUpMetadata(
   let error = steps();
   for (let attempt = 1; error === 0; attempt++) {
     error = statAt(dirFd, name, again);
-    if (error < 0 || sameFingerprint(fingerprintOf(again, ''), fingerprintOf(stat, ''))) break;
+    if (error < 0 || isOf(fingerprintOf(stat, ''), again, '')) break;
     torn = attempt === TRIES;
     if (torn) break;
     Object.assign(stat, again);

@@ -4,7 +4,7 @@
 import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
 import { type OriginStore, writeOriginBytes } from '../branch/origin-store.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, isOf } from '../lib/fingerprint.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
@@ -226,7 +226,7 @@ async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
     if (typeof content === 'number') return content;
     const again = fstat(job.sourceFd, after);
     if (again < 0) return again;
-    const still = sameFingerprint(fingerprintOf(stat, job.layer), fingerprintOf(after, job.layer));
+    const still = isOf(fingerprintOf(stat, job.layer), after, job.layer);
     if (still || attempt === TRIES) return { content, stat, torn: !still };
     const emptied = ftruncate(fd, 0);
     if (emptied < 0) return emptied;

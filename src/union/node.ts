@@ -4,6 +4,7 @@ import type { Metacopy } from '../branch/metacopy.ts';
 import type { Fingerprint } from '../lib/fingerprint.ts';
 import type { Stat } from '../lib/stat.ts';
 import type { Origin } from '../versions/origin.ts';
+import type { Reader, Seen } from './seen.ts';
 
 /** What the kernel calls a nodeid; never reused within an overlay. */
 export type NodeId = number & { readonly brand: 'NodeId' };
@@ -70,6 +71,17 @@ export interface Name {
   name: string;
 }
 
+/** An opening of a node that was noted (note-seen.ts); valid while the node shows what it showed then, at that place. */
+export interface Noted {
+  reader: Reader;
+  version: Seen;
+  /** By identity: what tells of the version. */
+  shows: object;
+  place: Name;
+  /** In the base, of its directory. */
+  dirPath: string;
+}
+
 /** The origins of an overlay object, valid while its ctime is the one given. */
 export interface OriginCache {
   ctimeSec: number;
@@ -96,6 +108,12 @@ export interface Compared {
   moved: boolean;
   /** Hash of the base's fingerprint, '' where it has nothing. */
   fingerprint: string;
+}
+
+/** A fingerprint and its hash. */
+export interface Print {
+  of: Fingerprint;
+  hash: string;
 }
 
 export interface Node {
@@ -130,7 +148,9 @@ export interface Node {
   origins: OriginCache | null;
   compared: Compared | null;
   /** The fingerprint that was last taken of it, as a base object. */
-  print: { of: Fingerprint; hash: string } | null;
+  print: Print | null;
+  /** The last of its openings. */
+  noted: Noted | null;
   /** The object was removed or replaced while it was open; reached by this descriptor alone, else -1. */
   orphanFd: number;
   /** Of an overlay's file: what it says of its content; null: that is its own; undefined: not asked yet. */
@@ -139,8 +159,13 @@ export interface Node {
   contentIno: number;
   /** Content of a copy of metadata alone that has no name any more; else -1. */
   dataFd: number;
-  /** ctime and size at the last OPEN: the kernel's pages are still right when they are the same at the next. */
-  cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null;
+  /**
+   * ctime and size at the last OPEN: the kernel's pages are still right when they are the same at the next. null: what
+   * pages it has is not known; undefined: it has none, for nobody has ever opened it.
+   */
+  cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null | undefined;
+  /** The size that the kernel was last told; -1: none. */
+  toldSize: number;
   /** Watch on the base's file, where that has several names; -1: none. */
   watch: number;
   /** Number of the notifications that say its content is another; 0: the kernel knows what there is to know. */

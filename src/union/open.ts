@@ -1,9 +1,6 @@
 // Open files: OPEN and RELEASE, reading and writing, and what may wait for a disk (as jobs). A file of the base
 // that is opened for writing is brought up first, so that a write is a bare pwrite.
-import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
-import { isRegular } from '../lib/stat.ts';
-import { mergeable } from '../merge/policy.ts';
 import {
   O_ACCMODE,
   O_APPEND,
@@ -20,7 +17,6 @@ import {
 } from '../sys/constants.ts';
 import { close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
-import type { Origin } from '../versions/origin.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
 import { showOther } from './expiry.ts';
@@ -28,8 +24,7 @@ import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { lacksContent, metacopyOf, openContent } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, livingNode, type Node } from './node.ts';
-import { originFor } from './origin-list.ts';
-import { baseFingerprint, fingerprintOfNode, originsOf } from './origins.ts';
+import { noteSeen } from './note-seen.ts';
 import {
   divide,
   goesThrough,
@@ -40,12 +35,9 @@ import {
   type Opened,
   writableFd,
 } from './passthrough.ts';
-import { basePathAt, pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
-import { witnessOf } from './witness.ts';
-import { hashXattrs } from './xattr-set.ts';
 
 export interface OpenHow {
   /** O_TRUNC by who may not keep set-id bits. */
@@ -183,51 +175,6 @@ function openObject(union: Union, node: Node, flags: number): number {
   if (at.name === '') return reopen(at.dirFd, flags | O_CLOEXEC);
   const fd = openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   return fd === -E.ENOENT && leavePlace(union, node) ? openObject(union, node, flags) : fd;
-}
-
-/**
- * Remembers which version the caller has read; of text of the base a descriptor is kept, too. `shown`: what was the
- * origin of the copy when it was opened, if its writer has set that back. union.stat tells of the file.
- */
-function noteSeen(
-  union: Union,
-  node: Node,
-  callerPid: number,
-  { fd, layer }: Opened,
-  shown: Origin | null,
-): void {
-  const place = node.names[0];
-  if (!place || (place.parent.dir?.parts.length ?? 0) === 0) return;
-  const path = pathAt(place.parent, place.name);
-  const basePath = basePathAt(place.parent, place.name);
-  const { stat } = union;
-  if (path === null || basePath === null || !isRegular(stat.mode)) return;
-  if (layer < 0) {
-    const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
-    if (origin === null) return;
-    const { fingerprint, content, mode, uid, gid, xattrs } = origin;
-    const lasting = !union.seen.has(basePath, fingerprint) && mergeable(path, union.config.osTree, stat.size);
-    const version = { fingerprint, content, fd: -1, witness: null, mode, uid, gid, xattrs, lasting };
-    union.seen.opened(basePath, callerPid, version);
-    return;
-  }
-  const { mode, uid, gid } = stat;
-  const fingerprint =
-    node.layer === layer ? fingerprintOfNode(union, node, stat) : baseFingerprint(union, layer, stat);
-  const isNew = !union.seen.has(basePath, fingerprint);
-  const lasting = isNew && mergeable(path, union.config.osTree, stat.size);
-  const kept = lasting ? dup(fd) : -1;
-  union.seen.opened(basePath, callerPid, {
-    fingerprint,
-    content: union.contents.get(fingerprint) ?? '',
-    fd: Math.max(kept, -1),
-    witness: witnessOf(stat),
-    mode,
-    uid,
-    gid,
-    xattrs: isNew ? hashXattrs(readXattrs(fd, '')) : '',
-    lasting,
-  });
 }
 
 export function read(handle: Handle, buffer: Buffer, at: number, length: number, offset: number): number {

@@ -2,12 +2,12 @@
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
 import { readXattrs } from '../branch/copy.ts';
 import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
-import { fingerprintOf, hashFingerprint, sameFingerprint } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, isOf } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import type { Stat } from '../lib/stat.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
 import { locate } from './locate.ts';
-import type { Node, OriginCache } from './node.ts';
+import type { Node, OriginCache, Print } from './node.ts';
 import type { Union } from './union.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -50,12 +50,12 @@ export function baseFingerprint(union: Union, layer: number, stat: Stat): string
 }
 
 /** The same of what a node of the base shows, which is asked for at each of its opens. */
-export function fingerprintOfNode(union: Union, node: Node, stat: Stat): string {
-  const now = fingerprintOf(stat, union.layers[node.layer]?.identity ?? '');
-  if (node.print === null || !sameFingerprint(node.print.of, now)) {
-    node.print = { of: now, hash: hashFingerprint(now) };
-  }
-  return node.print.hash;
+export function printOfNode(union: Union, node: Node, stat: Stat): Print {
+  const layer = union.layers[node.layer]?.identity ?? '';
+  if (node.print !== null && isOf(node.print.of, stat, layer)) return node.print;
+  const of = fingerprintOf(stat, layer);
+  node.print = { of, hash: hashFingerprint(of) };
+  return node.print;
 }
 
 /** Hash of the attributes of a base object, as an origin has it; they are kept for a merge of them. */

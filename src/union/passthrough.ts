@@ -77,6 +77,7 @@ export function newHandle(union: Union, node: Node, opened: Opened, flags: numbe
   const layer = node.backing?.layer ?? opened.layer;
   const kept = access | (flags & (O_DSYNC | O_SYNC));
   const handle = union.table.addHandle(node, opened.fd, kept, { writable, layer, through });
+  node.cachedAt ??= null;
   if (!through) return handle;
   // Set-id bits have to go when the file is written to, which takes a request.
   handle.direct = writable && (mode & (S_ISUID | S_ISGID)) !== 0;

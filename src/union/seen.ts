@@ -27,8 +27,10 @@ export interface Seen {
   order: number;
 }
 
-interface Reader {
+/** What a thread has opened of a path. */
+export interface Reader {
   tid: number;
+  readonly of: Path;
   /** The version of its last opening. */
   last: Seen;
   /**
@@ -36,6 +38,8 @@ interface Reader {
    * what it is about to overwrite once more, for the backup.
    */
   founded: Seen;
+  /** It is known no more. */
+  gone: boolean;
 }
 
 interface Path {
@@ -44,12 +48,16 @@ interface Path {
   readers: Reader[];
   /** The newest that anybody has opened. */
   newest: Seen;
+  /** It has been opened since it was last about to go. */
+  used: boolean;
 }
 
 /** Versions whose descriptors are kept, at most. */
 const MOST_DESCRIPTORS = 300;
 /** Paths of which it is known who has read what. */
 const MOST_PATHS = 20_000;
+/** This part of them goes at a time: to find the oldest entry of a Map takes as long as many have gone before it. */
+const PART = 16;
 /** Readers of a path above which those that have ended are forgotten, and those that live at last. */
 const READERS = 32;
 const MOST_READERS = 128;
@@ -62,7 +70,7 @@ function lives(tid: number, other = tid): boolean {
 }
 
 export class SeenVersions {
-  /** Least recently opened first. */
+  /** Least recently opened first, but for those that have been `used` since. */
   readonly #byPath = new Map<string, Path>();
   /** Those with a descriptor, oldest first. */
   readonly #kept = new Set<Seen>();
@@ -78,41 +86,47 @@ export class SeenVersions {
     return this.#byPath.get(path)?.versions.some((one) => one.fingerprint === fingerprint) ?? false;
   }
 
-  /** Thread `tid` has opened a version for reading. The descriptor in `version` is given away. */
-  opened(path: string, tid: number, version: Omit<Seen, 'order'>): void {
-    const news = this.#note(path, tid, version);
-    if (news === null || !news.lasting || this.#log === null) return;
-    const { fingerprint, content, mode, uid, gid, xattrs } = news;
-    this.#log.append({ path, tid, time: Date.now(), fingerprint, content, mode, uid, gid, xattrs });
+  /**
+   * Thread `tid` has opened a version for reading. The descriptor in `version` is given away. While what this returns
+   * `stands`, that the thread opens the same version once more is no news.
+   */
+  opened(path: string, tid: number, version: Omit<Seen, 'order'>): Reader {
+    const entry = this.#note(path, version);
+    const known = entry.of;
+    const isNews = noteReader(known, tid, entry.version);
+    const reader = known.readers.at(-1) as Reader;
+    if (isNews && entry.version.lasting && this.#log !== null) {
+      const { fingerprint, content, mode, uid, gid, xattrs } = entry.version;
+      this.#log.append({ path, tid, time: Date.now(), fingerprint, content, mode, uid, gid, xattrs });
+    }
+    return reader;
   }
 
   /** What the last daemon has known of somebody who still lives. The descriptor is given away. */
   restore({ path, tid, ...version }: SeenRecord, fd: number, witness: Witness | null): void {
-    this.#note(path, tid, { ...version, fd, witness, lasting: true });
+    const entry = this.#note(path, { ...version, fd, witness, lasting: true });
+    noteReader(entry.of, tid, entry.version);
   }
 
-  /** The version; null where it was known already that the thread has opened it last. */
-  #note(path: string, tid: number, version: Omit<Seen, 'order'>): Seen | null {
-    const entry = this.#byPath.get(path);
-    let known = entry?.versions.find((one) => one.fingerprint === version.fingerprint);
-    if (!known) {
-      known = { ...version, order: this.#order++ };
-      entry?.versions.push(known);
+  #note(path: string, version: Omit<Seen, 'order'>): { of: Path; version: Seen } {
+    let of = this.#byPath.get(path);
+    let known = of?.versions.find((one) => one.fingerprint === version.fingerprint);
+    if (known === undefined) {
+      known = asSeen(version, this.#order++);
+      of?.versions.push(known);
       if (known.fd >= 0) this.#kept.add(known);
     } else if (version.fd >= 0) {
       close(version.fd);
     }
-    this.#byPath.delete(path);
-    this.#byPath.set(path, entry ?? { versions: [known], readers: [], newest: known });
-    let isNews = true;
-    if (entry) {
-      if (known.order > entry.newest.order) entry.newest = known;
-      isNews = noteReader(entry, tid, known);
+    if (of === undefined) {
+      of = { versions: [known], readers: [], newest: known, used: false };
+      this.#byPath.set(path, of);
     } else {
-      this.#byPath.get(path)?.readers.push({ tid, last: known, founded: known });
+      of.used = true;
+      if (known.order > of.newest.order) of.newest = known;
     }
-    this.#limit();
-    return isNews ? known : null;
+    if (this.#kept.size > MOST_DESCRIPTORS || this.#byPath.size > MOST_PATHS) this.#limit();
+    return { of, version: known };
   }
 
   /**
@@ -143,15 +157,26 @@ export class SeenVersions {
   }
 
   #limit(): void {
+    const descriptors = this.#kept.size > MOST_DESCRIPTORS ? MOST_DESCRIPTORS / PART : 0;
+    let count = 0;
     for (const version of this.#kept) {
-      if (this.#kept.size <= MOST_DESCRIPTORS) break;
+      if (count++ >= descriptors) break;
       this.#letGo(version);
     }
+    let paths = this.#byPath.size > MOST_PATHS ? MOST_PATHS / PART : 0;
     for (const [path, entry] of this.#byPath) {
-      if (this.#byPath.size <= MOST_PATHS) break;
+      if (paths-- <= 0) break;
       this.#byPath.delete(path);
-      for (const version of entry.versions) this.#letGo(version);
+      if (entry.used) {
+        entry.used = false;
+        this.#byPath.set(path, entry);
+      } else this.#forget(entry);
     }
+  }
+
+  #forget(entry: Path): void {
+    for (const reader of entry.readers) reader.gone = true;
+    for (const version of entry.versions) this.#letGo(version);
   }
 
   /** The version stays known by its name; without its bytes it can only end in a conflict, never in silence. */
@@ -163,19 +188,47 @@ export class SeenVersions {
   }
 
   clear(): void {
+    for (const entry of this.#byPath.values()) this.#forget(entry);
     this.#byPath.clear();
-    for (const version of this.#kept) this.#letGo(version);
   }
 }
 
-/** Whether that was not known already. */
+/** Spelled out: a spread costs as much as all the rest. */
+function asSeen(version: Omit<Seen, 'order'>, order: number): Seen {
+  const { fingerprint, content, fd, witness, mode, uid, gid, xattrs, lasting } = version;
+  return { fingerprint, content, fd, witness, mode, uid, gid, xattrs, lasting, order };
+}
+
+/** That the thread of a reader opens `version`, as it did last, changes nothing. */
+export function stands(reader: Reader, tid: number, version: Seen): boolean {
+  const same = reader.tid === tid && reader.last === version && reader.founded === version && !reader.gone;
+  if (same) reader.of.used = true;
+  return same;
+}
+
+/** Whether that was not known already. The reader is the last of the path's then. */
 function noteReader(entry: Path, tid: number, version: Seen): boolean {
-  const at = entry.readers.findIndex((one) => one.tid === tid);
-  const before = at < 0 ? null : (entry.readers.splice(at, 1)[0] as Reader);
-  entry.readers.push({ tid, last: version, founded: before?.last ?? version });
-  if (entry.readers.length > READERS) {
-    if (entry.readers.length % READERS === 1) entry.readers = entry.readers.filter((one) => lives(one.tid));
-    if (entry.readers.length > MOST_READERS) entry.readers.shift();
+  const { readers } = entry;
+  const at = readers.findLastIndex((one) => one.tid === tid);
+  const known = readers[at];
+  const before = known?.last;
+  if (known === undefined) readers.push({ tid, of: entry, last: version, founded: version, gone: false });
+  else {
+    known.founded = known.last;
+    known.last = version;
+    if (at < readers.length - 1) readers.push(...readers.splice(at, 1));
   }
-  return before?.last !== version;
+  if (readers.length > READERS) limitReaders(entry);
+  return before !== version;
+}
+
+function limitReaders(entry: Path): void {
+  const { readers } = entry;
+  if (readers.length % READERS === 1) {
+    const last = readers.at(-1);
+    for (const one of readers) one.gone = one !== last && !lives(one.tid);
+    entry.readers = readers.filter((one) => !one.gone);
+  }
+  const oldest = entry.readers.length > MOST_READERS ? entry.readers.shift() : undefined;
+  if (oldest !== undefined) oldest.gone = true;
 }

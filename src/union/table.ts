@@ -107,11 +107,13 @@ export class NodeTable {
       origins: null,
       compared: null,
       print: null,
+      noted: null,
       orphanFd: -1,
       metacopy: undefined,
       contentIno: 0,
       dataFd: -1,
-      cachedAt: null,
+      cachedAt: undefined,
+      toldSize: -1,
       watch: -1,
       toldIn: 0,
       answeredAt: -1000,
@@ -273,7 +275,7 @@ export class NodeTable {
     node.btimeNsec = stat.btimeNsec;
     node.origins = null;
     node.compared = null;
-    node.cachedAt = null;
+    if (node.cachedAt !== undefined) node.cachedAt = null;
     node.metacopy = undefined;
     node.contentIno = 0;
     this.#objects[layer + 1] ??= new Map();

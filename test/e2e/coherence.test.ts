@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
 import { version } from '../lib/base-storm.mjs';
-import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
 import { sleep, waitUntil } from '../lib/run.ts';
@@ -172,6 +172,22 @@ mountTest(
       },
       (base) => fs.writeFileSync(`${base}/f`, long),
     ),
+);
+
+mountTest(
+  'who has opened a small file, and not read it yet, reads what the base has written to it since',
+  () =>
+    withLayers(async (layers) => {
+      fs.writeFileSync(`${layers.base}/f`, 'before\n');
+      await withMount(layers, async ({ dir }) => {
+        const guest = startAgent();
+        const fd = await guest.call<number>('openSync', `${dir}/f`, 'r');
+        fs.writeFileSync(`${layers.base}/f`, 'after, and longer\n');
+        await caughtUp(dir);
+        expect((await guest.call<Buffer>('readWhole', fd)).toString()).toBe('after, and longer\n');
+        await guest.stop();
+      });
+    }),
 );
 
 mountTest('a file that is replaced is there at any time, though others look at its next version, too', () =>

@@ -80,11 +80,23 @@ mountTest('reading, writing and mapping reach the file beneath without a request
   }),
 );
 
-mountTest('a small file of the base is read by the daemon, once', () =>
-  withStage(async ({ mount, at, agent }) => {
-    const guest = agent();
-    for (let i = 0; i < 20; i++) await guest.call('readFileSync', at('small'));
-    expect(await answered(mount, 'READ')).toBe(1);
+mountTest('a small file of the base comes with its first open: nobody asks for its bytes', () =>
+  withLayers(async (layers) => {
+    const sizes = [0, 1, 6, 4095, 4096, 4097, 64 * 1024];
+    const content = (size: number) => Buffer.from(Array.from({ length: size }, (_, i) => 1 + (i % 251)));
+    for (const size of sizes) fs.writeFileSync(`${layers.base}/${size}`, content(size));
+    await withMount(layers, async (mount) => {
+      const guest = startAgent();
+      for (let i = 0; i < 3; i++) {
+        for (const size of sizes) {
+          const read = await guest.call<Buffer>('readFileSync', `${mount.dir}/${size}`);
+          expect(read.equals(content(size)), `${size} bytes`).toBe(true);
+        }
+      }
+      await guest.stop();
+      expect(await answered(mount, 'OPEN')).toBeGreaterThanOrEqual(3 * sizes.length);
+      expect(await answered(mount, 'READ')).toBe(0);
+    });
   }),
 );
 
