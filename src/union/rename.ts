@@ -347,11 +347,11 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   const target = movable(union, to, callerPid);
   if (typeof target === 'number') return target;
   const takenTo: Taken = { origin: null };
-  let error = preparePlace(union, to.parent, to.name, callerPid, source.dir ? null : source, takenTo);
+  let error = prepareExchanged(union, to, source, callerPid, takenTo);
   if (error < 0) return error;
   const toHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
   const takenFrom: Taken = { origin: null };
-  error = preparePlace(union, from.parent, from.name, callerPid, target.dir ? null : target, takenFrom);
+  error = prepareExchanged(union, from, target, callerPid, takenFrom);
   if (error < 0) return error;
   const fromHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
   const fromFd = overlayDirFd(union, from.parent);
@@ -392,6 +392,13 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
     if (node.dir !== null) expireBeneath(union, node);
   }
   return 0;
+}
+
+/** A directory that the base has removed leaves nothing to be taken, as when it is renamed. */
+function prepareExchanged(union: Union, at: Side, node: Node, callerPid: number, taken: Taken): number {
+  const error = preparePlace(union, at.parent, at.name, callerPid, node.dir ? null : node, taken);
+  if (error === 0 && !union.found.inBase && isDirectory(taken.origin?.mode ?? 0)) taken.origin = null;
+  return error;
 }
 
 /** What is recorded of the paths beneath goes along. */

@@ -160,9 +160,18 @@ function isForeignCopy(overlay: Overlay, dirFd: number, name: string, stat: Stat
   return value.length > 0 && redirectOf(overlay, dirFd, name) === null;
 }
 
+/** Whether a directory above hides what the base has here; what a redirect brings from elsewhere is seen again. */
 function isUnderOpaque(overlay: Overlay, path: string): boolean {
-  const parts = path.split('/').slice(0, -1);
-  return parts.some((_, depth) => isOpaqueAt(overlay, parts.slice(0, depth + 1).join('/')));
+  const names = path.split('/').slice(0, -1);
+  let hidden = false;
+  for (const depth of names.keys()) {
+    const fd = openDirectoryBeneath(overlay.rootFd, names.slice(0, depth + 1).join('/'));
+    if (fd < 0) return hidden;
+    const { marks } = overlay;
+    hidden = isOpaque(marks, fd, '') || (hidden && redirectOf(overlay, fd, '') === null);
+    close(fd);
+  }
+  return hidden;
 }
 
 /** The directories that make up the one of the base at a path. Throws FsError for what cannot be read. */

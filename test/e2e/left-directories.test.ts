@@ -2,6 +2,7 @@
 // the base's once nothing of the guest's is in it; what the guest has changed or filled stays.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { renameWith } from '../lib/calls.ts';
 import { withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { waitUntil } from '../lib/run.ts';
@@ -124,4 +125,36 @@ mountTest('those of a new tree go at the mount, before anybody asks', () =>
       expect(fs.existsSync(`${layers.overlay}/keep/own`)).toBe(true);
     });
   }),
+);
+
+mountTest('one that changes places with something else leaves neither record nor origin where it was', () =>
+  withGuest(
+    { files: { 'a/f': '', 'b/f': '', 'c/f': '', 'd/f': '', file: 'base\n', 'dir/f': '' } },
+    async (guest) => {
+      const { mount, at, kasane, mnt } = guest;
+      await mount.sh('touch a/own b/own c/own d/own; echo guest > ownfile; mkdir owndir');
+      await remove(guest, 'a', 'b', 'c', 'd');
+      expect(await report(guest)).toMatchObject({ kept: 4 });
+      for (const [kept, other] of [
+        ['a', 'file'],
+        ['b', 'ownfile'],
+        ['c', 'dir'],
+        ['d', 'owndir'],
+      ] as const) {
+        expect(await renameWith(at(kept), at(other), 'exchange')).toBe('done');
+        expect(await mount.sh(`ls ${other}`)).toBe('own\n');
+      }
+      expect(await mount.sh('cat a b; ls c d')).toBe('base\nguest\nc:\nf\n\nd:\n');
+      const status = JSON.parse((await kasane(['status', '--json', mnt])).stdout) as {
+        counts: { kept: number };
+      };
+      expect(status.counts.kept).toBe(0);
+      expect(await report(guest)).toMatchObject({ kept: 0, dropped: 0 });
+      // Nothing is known of a directory there: what the base puts there is added by both.
+      await guest.changeBase(() => writeFiles(guest.base, { b: 'base, too\n' }));
+      expect(await guest.read('b')).toBe('guest\n');
+      expect(await guest.conflictList()).toEqual(['b added']);
+      expect((await kasane(['check', mnt])).stdout).toContain(' 0 warnings');
+    },
+  ),
 );

@@ -190,6 +190,24 @@ mountTest('deleted by the base: an untouched copy goes, a changed one is kept', 
   ),
 );
 
+mountTest('what a redirect shows is not hidden by an opaque directory above it', () =>
+  withGuest({ files: { 'src/f': text(), 'src/g': text(), 'd/old': '' } }, async (guest) => {
+    await guest.mount.sh(
+      `rm -r d; mkdir d; mv src d/moved; ${edit('d/moved/f')}; chmod 600 d/moved/g; true >> d/moved/g`,
+    );
+    await guest.update('src/f', text({ 15: 'BASE 15' }));
+    await guest.read('d/moved/f');
+    expect(await guest.conflictList()).toEqual(['d/moved/f text']);
+    expect((await guest.kasane(['resolve', '--take', 'base', guest.at('d/moved/f')])).code).toBe(0);
+    expect(guest.raw('d/moved/f')).toBe(null);
+    await guest.mount.sh('chmod 644 d/moved/g');
+    await guest.update('src/g', text(base3));
+    expect(await guest.read('d/moved/g')).toBe(text(base3));
+    expect(guest.raw('d/moved/g')).toBe(null);
+    expect(await guest.conflictList()).toEqual([]);
+  }),
+);
+
 mountTest('added on both sides: the same is adopted, another is in conflict', () =>
   withGuest({ files: { 'd/x': '' } }, async (guest) => {
     await guest.mount.write('d/same', text());
