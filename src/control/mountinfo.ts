@@ -88,3 +88,8 @@ function unescapeOctal(field: string): string {
     String.fromCharCode(Number.parseInt(digits, 8)),
   );
 }
+
+/** Minor number of the device of what is mounted there, topmost; -1: nothing. */
+export function minorOf(mountPoint: string): number {
+  return readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor ?? -1;
+}

@@ -1,40 +1,56 @@
 // The serving worker's side of the announcer: what is to be told goes out when the announcer asks for it, and after
 // the kernel has been told, so that who is woken by an event finds what it is about.
-import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { receiveMessageOnPort } from 'node:worker_threads';
 import { takeAnnouncements } from '../union/announce.ts';
 import type { Union } from '../union/union.ts';
-import type { FromAnnouncer, FromWorker, ToAnnouncer } from './messages.ts';
+import type { AnnouncerContact, FromAnnouncer, FromWorker, ToAnnouncer } from './messages.ts';
 import type { NotifierLink } from './notifier-link.ts';
 
 export class AnnouncerLink {
-  readonly #port: MessagePort;
   readonly #union: Union;
   readonly #voice: NotifierLink;
+  readonly #send: (message: FromWorker) => void;
+  #contact: AnnouncerContact;
+  #started = false;
 
   constructor(
-    { port, sign }: { port: MessagePort; sign: string },
+    contact: AnnouncerContact,
     union: Union,
     voice: NotifierLink,
     send: (message: FromWorker) => void,
   ) {
-    this.#port = port;
+    this.#contact = contact;
     this.#union = union;
     this.#voice = voice;
-    let started = false;
-    const { announcements } = union;
-    announcements.stirs = () => {
-      if (!started) {
-        started = true;
-        announcements.sign = sign;
-        send({ kind: 'announce' });
-      }
-      this.#post('stir');
-    };
+    this.#send = send;
+    union.announcements.stirs = () => this.#stirs();
+  }
+
+  #stirs(): void {
+    if (!this.#started) {
+      this.#started = true;
+      this.#union.announcements.sign = this.#contact.sign;
+      this.#send({ kind: 'announce' });
+    }
+    this.#post('stir');
+  }
+
+  /** It has died; null: and there will be no other. What it was about to tell is for the next one. */
+  replace(contact: AnnouncerContact | null): void {
+    const { announcements } = this.#union;
+    if (contact === null) {
+      announcements.ended();
+      return;
+    }
+    this.#contact = contact;
+    this.#started = false;
+    announcements.again();
   }
 
   /** The announcer is ready for more. */
   drain(): void {
-    for (let got = receiveMessageOnPort(this.#port); got; got = receiveMessageOnPort(this.#port)) {
+    const { port } = this.#contact;
+    for (let got = receiveMessageOnPort(port); got; got = receiveMessageOnPort(port)) {
       const message = got.message as FromAnnouncer;
       if (message !== 'next') {
         this.#union.announcements.drop(message);
@@ -48,6 +64,6 @@ export class AnnouncerLink {
   }
 
   #post(message: ToAnnouncer): void {
-    this.#port.postMessage(message);
+    this.#contact.port.postMessage(message);
   }
 }

@@ -32,8 +32,10 @@ import { fstat } from '../sys/stat.ts';
 import { setxattrByPath } from '../sys/xattr.ts';
 import type { Announcement } from '../union/announce.ts';
 import { monotonicMs } from '../union/announcements.ts';
+import { failPoint } from '../union/fail-point.ts';
 import type { AnnouncerStart, FromAnnouncer, ToAnnouncer } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
+import { NO_USE } from './side-thread.ts';
 import { isWatched } from './watchers.ts';
 
 /** What comes within this time is told together. */
@@ -52,7 +54,7 @@ const stat = newStat();
 function run(start: AnnouncerStart): void {
   const { port, wakeFd } = start;
   // Without descriptors of its own a daemon that is killed could not let go of the device.
-  if (ownDescriptors(-1) < 0) process.exit(0);
+  if (ownDescriptors(-1) < 0) process.exit(NO_USE);
   introduce(start);
   let paused = false;
   let due = false;
@@ -113,6 +115,7 @@ function introduce(start: AnnouncerStart): void {
 }
 
 function tell(start: AnnouncerStart, list: readonly Announcement[]): void {
+  failPoint('announce');
   const root = openRoot(start);
   if (root < 0) return;
   let at = '';

@@ -1,20 +1,22 @@
 // The main thread's side of the announcer, which is started when there is something to tell, and paused while the mount
-// is being taken down.
+// is being taken down. Should it die, the serving worker has another one started by the same way.
 import { randomBytes } from 'node:crypto';
-import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
-import { readMountInfo } from '../control/mountinfo.ts';
+import { MessageChannel } from 'node:worker_threads';
+import { minorOf } from '../control/mountinfo.ts';
 import type { Log } from '../lib/log.ts';
-import type { AnnouncerStart } from './messages.ts';
-import { startSideThread } from './side-thread.ts';
+import type { AnnouncerContact, AnnouncerStart } from './messages.ts';
+import { SideThread } from './side-thread.ts';
 
 /** It is in the midst of something that waits for a lock; the mount is in use then in any case. */
 const PAUSE_MS = 200;
 
 export interface Announcer {
-  /** To be given to the serving worker: the port, and what the announcer will look up first. */
-  contact: { port: MessagePort; sign: string };
-  /** Once. `gone`: it has ended. */
-  start(gone: () => void): void;
+  /** To be given to the serving worker. */
+  readonly contact: AnnouncerContact;
+  /** The one that the last contact is of. */
+  start(): void;
+  /** Set by whoever is to know that it has died, and of the contact to another one, to be started; null: none. */
+  onDied: (contact: AnnouncerContact | null) => void;
   /** It has left the mount when this resolves, as a rule, and stays outside until resume(). */
   pause(): Promise<void>;
   resume(): void;
@@ -22,34 +24,34 @@ export interface Announcer {
 }
 
 export function prepareAnnouncer(mountPoint: string, wakeFd: number, log: Log): Announcer {
-  const { port1, port2 } = new MessageChannel();
-  const sign = `.kasane-${randomBytes(16).toString('hex')}`;
-  let worker: Worker | null = null;
-  const start = (gone: () => void): void => {
-    if (worker !== null) return;
-    const minor = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor ?? -1;
-    const data: AnnouncerStart = { mountPoint, minor, sign, wakeFd, port: port2 };
-    worker = startSideThread(new URL('./announcer-worker.js', import.meta.url), 'announcer', data, log);
-    worker.once('exit', () => {
-      worker = null;
-      gone();
-    });
+  const minor = minorOf(mountPoint);
+  const file = new URL('./announcer-worker.js', import.meta.url);
+  const thread = new SideThread(file, 'announcer', log, (worthwhile) =>
+    announcer.onDied(worthwhile ? prepare() : null),
+  );
+  let next: AnnouncerStart;
+  const prepare = (): AnnouncerContact => {
+    const { port1, port2 } = new MessageChannel();
+    const sign = `.kasane-${randomBytes(16).toString('hex')}`;
+    next = { mountPoint, minor, sign, wakeFd, port: port2 };
+    return { port: port1, sign };
   };
-  const pause = (): Promise<void> =>
-    new Promise((resolve) => {
-      if (worker === null) return resolve();
-      const timer = setTimeout(resolve, PAUSE_MS);
-      worker.once('message', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-      worker.postMessage('pause');
-    });
-  return {
-    contact: { port: port1, sign },
-    start,
-    pause,
-    resume: () => worker?.postMessage('resume'),
-    stop: () => worker?.postMessage('stop'),
+  const announcer: Announcer = {
+    contact: prepare(),
+    start: () => {
+      if (!thread.isRunning) void thread.start(next);
+    },
+    onDied: () => {},
+    pause: () =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, PAUSE_MS);
+        void thread.ask('pause').then(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      }),
+    resume: () => thread.say('resume'),
+    stop: () => void thread.stop(),
   };
+  return announcer;
 }

@@ -74,6 +74,10 @@ export const withoutEvents = (errno: string): Coherence =>
 export const withoutWatchdog = (): Coherence =>
   check('coherence is check: mount fusectl on /sys/fs/fuse/connections, or ask for notify, to have notify');
 
+/** Several have died, one after the other. */
+export const withoutNotifier = (): Coherence =>
+  check('coherence is check: what tells the kernel of changes has failed again and again (see the log)');
+
 /** The kernel cannot expire a name without detaching what is mounted on it. */
 export const tooOld = (kernelMinor: number): Coherence =>
   check(`coherence is check: this kernel (FUSE 7.${kernelMinor}) cannot expire names, which 7.38 can`);

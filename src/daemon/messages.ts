@@ -32,8 +32,8 @@ export interface ServingStart {
   /** inotify's descriptor, and the port to the notifier; none: the kernel keeps nothing. */
   eventsFd: number;
   notifier: NotifierEnd | null;
-  /** The port to the announcer, and what it will look up first; null: guests hear nothing of the base. */
-  announcer: { port: MessagePort; sign: string } | null;
+  /** null: guests hear nothing of the base. */
+  announcer: AnnouncerContact | null;
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
@@ -83,6 +83,12 @@ export interface ToNotifier {
   wake: boolean;
 }
 
+/** By which the serving worker knows an announcer: the port to it, and what it will look up first. */
+export interface AnnouncerContact {
+  port: MessagePort;
+  sign: string;
+}
+
 /** Given to the announcer when it starts. */
 export interface AnnouncerStart {
   mountPoint: string;
@@ -114,8 +120,10 @@ export type ToWorker =
   | { kind: 'layer'; layer: BaseLayer }
   | { kind: 'accepted'; accepted: boolean }
   | { kind: 'nodes'; from: number; to: number }
-  /** The announcer has ended. */
-  | { kind: 'dumb' }
+  /** The notifier has died, and another one is in its place. */
+  | { kind: 'notifier'; end: NotifierEnd }
+  /** The announcer has died; null: and there will be no other. */
+  | { kind: 'announcer'; contact: AnnouncerContact | null }
   /** Nobody tells the kernel of changes any more. */
   | { kind: 'unheard' };
 

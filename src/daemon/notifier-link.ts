@@ -5,7 +5,7 @@ import type { KernelView } from '../union/kernel-view.ts';
 import type { NotifierEnd, ToNotifier } from './messages.ts';
 
 export class NotifierLink {
-  readonly #end: NotifierEnd | null;
+  #end: NotifierEnd | null;
   readonly #kernel: KernelView;
   /** Takes note of what the base has raised by now. */
   readonly #hear: () => void;
@@ -39,6 +39,15 @@ export class NotifierLink {
   whenTold(done: () => void): void {
     if (this.#silent || !this.#kernel.keeps) done();
     else this.#asking.push(done);
+  }
+
+  /**
+   * Another notifier is in the place of one that has died. What that had still to write is lost, so everything is taken
+   * back: by the caller, and who has waited for a part of it waits for that.
+   */
+  replace(end: NotifierEnd): void {
+    this.#end = end;
+    for (const { done } of this.#waiting.splice(0)) this.#asking.push(done);
   }
 
   /** Nobody hears us any more: who waits for the kernel to be told waits in vain. */

@@ -5,6 +5,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
+import { failPoint } from '../union/fail-point.ts';
 import type { NotifierStart, ToNotifier } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
 
@@ -53,12 +54,12 @@ class Later {
 
 function run(start: NotifierStart): void {
   const { deviceFd, wakeFd, port, written } = start;
-  ownDescriptors(deviceFd);
-  parentPort?.postMessage('ready');
+  parentPort?.postMessage(ownDescriptors(deviceFd));
   const tell = (one: Uint8Array) => void write(deviceFd, one, 0, one.length);
   const again = AGAIN_MS.map((ms) => new Later(ms, tell));
   const late = new Later(LATE_MS, tell);
   port.on('message', ({ batch, number, wake }: ToNotifier) => {
+    failPoint('notify');
     forEachNotification(batch, (at, size, when) => {
       // What the kernel does not know (any more) needs no telling.
       if (when !== LATE && write(deviceFd, batch, at, size) < 0) return;

@@ -1,35 +1,47 @@
-// The main thread's side of the notifier: starts it, and gives the serving worker the port to it.
+// The main thread's side of the notifier: starts it, and another one should it die. The serving worker is given the
+// port to it.
 import { MessageChannel } from 'node:worker_threads';
+import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { close, dup } from '../sys/file.ts';
 import type { NotifierEnd, NotifierStart } from './messages.ts';
-import { startSideThread } from './side-thread.ts';
+import { SideThread } from './side-thread.ts';
 
 export interface Notifier {
   /** To be given to the serving worker. */
-  end: NotifierEnd;
-  /** It has descriptors of its own by then. */
-  ready: Promise<void>;
-  /** It has ended: asked to, or by a mistake of its own. */
-  gone: Promise<void>;
+  readonly end: NotifierEnd;
+  /** Whether it has descriptors of its own: it does by then. */
+  readonly ready: Promise<boolean>;
+  /**
+   * Set by whoever is to know that another one, with this end, is in the place of one that has died. What that had
+   * been given and not written is lost. `last`: so many have died that there will be no other.
+   */
+  onReplaced: (end: NotifierEnd, last: boolean) => void;
   stop(): void;
 }
 
 export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
-  const { port1, port2 } = new MessageChannel();
   const written = new Int32Array(new SharedArrayBuffer(4));
-  const start: NotifierStart = { deviceFd, wakeFd, port: port2, written };
-  const worker = startSideThread(new URL('./notifier-worker.js', import.meta.url), 'notifier', start, log);
-  const gone = new Promise<void>((resolve) => {
-    worker.once('exit', () => resolve());
+  // The serving worker closes its own, whose number may be another file's by the time that a notifier is started.
+  const ownFd = dup(deviceFd);
+  if (ownFd < 0) throw new FsError(-ownFd, 'no descriptor for the notifier');
+  let last = false;
+  const file = new URL('./notifier-worker.js', import.meta.url);
+  const thread = new SideThread(file, 'notifier', log, (worthwhile) => {
+    if (last) return;
+    last = !worthwhile;
+    notifier.onReplaced(begin().end, last);
   });
-  const first = new Promise<void>((resolve) => {
-    worker.once('message', () => resolve());
-  });
-  const ready = Promise.race([first, gone]);
-  return {
-    end: { port: port1, written },
-    ready,
-    gone,
-    stop: () => worker.postMessage('stop'),
+  const begin = () => {
+    const { port1, port2 } = new MessageChannel();
+    const start: NotifierStart = { deviceFd: ownFd, wakeFd, port: port2, written };
+    const ready = thread.start(start).then((error) => error === 0);
+    return { end: { port: port1, written }, ready };
   };
+  const notifier: Notifier = {
+    ...begin(),
+    onReplaced: () => {},
+    stop: () => void thread.stop().then(() => close(ownFd)),
+  };
+  return notifier;
 }

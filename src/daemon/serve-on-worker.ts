@@ -2,15 +2,14 @@
 import { MessagePort, type Worker } from 'node:worker_threads';
 import type { Log } from '../lib/log.ts';
 import { eventfdSignal } from '../sys/poll.ts';
-import type { FromWorker, WorkerStart } from './messages.ts';
+import type { FromWorker, ToWorker, WorkerStart } from './messages.ts';
 import type { ServingEnd } from './worker-link.ts';
 
 export function serveOnWorker(worker: Worker, start: WorkerStart, log: Log): ServingEnd {
-  const ports = [start.notifier?.port, start.announcer?.port].filter((port) => port instanceof MessagePort);
-  worker.postMessage(start, ports);
+  worker.postMessage(start, there(start.notifier?.port, start.announcer?.port));
   return {
     post: (message) => {
-      worker.postMessage(message);
+      worker.postMessage(message, portsOf(message));
       eventfdSignal(start.wakeFd);
     },
     listen: (take) => {
@@ -22,4 +21,14 @@ export function serveOnWorker(worker: Worker, start: WorkerStart, log: Log): Ser
       worker.on('exit', () => take({ kind: 'ended', how: 'exited', journal: '' }));
     },
   };
+}
+
+/** What goes over to the worker. */
+function portsOf(message: ToWorker): MessagePort[] {
+  if (message.kind === 'notifier') return [message.end.port];
+  return message.kind === 'announcer' ? there(message.contact?.port) : [];
+}
+
+function there(...ports: (MessagePort | undefined)[]): MessagePort[] {
+  return ports.filter((port) => port instanceof MessagePort);
 }

@@ -74,7 +74,10 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onInterrupt: (token) => interrupted(front, token),
     onDestroy: () => {},
   });
-  serving.onUnheard = () => voice.silence();
+  serving.voices = {
+    notifier: (end) => (end === null ? voice.silence() : voice.replace(end)),
+    announcer: (contact) => announcements?.replace(contact),
+  };
   serving.onRotate = () => shrinker.look(union.table.size);
   serving.metrics = () => front.server.metrics();
   let how: string;

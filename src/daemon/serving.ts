@@ -20,7 +20,7 @@ import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { SeenLog } from '../versions/seen-log.ts';
 import { Host } from './host.ts';
-import type { FromWorker, ServingStart, ToWorker } from './messages.ts';
+import type { AnnouncerContact, FromWorker, NotifierEnd, ServingStart, ToWorker } from './messages.ts';
 
 /** New ones are asked for when so few are left: more than can be looked up while the main thread is busy. */
 const NODES_LOW = 500_000;
@@ -69,6 +69,13 @@ class Mint {
   };
 }
 
+/** By what the kernel and guests are told, where the kernel keeps something. */
+interface Voices {
+  /** Another notifier is there; null: there is none any more. */
+  notifier(end: NotifierEnd | null): void;
+  announcer(contact: AnnouncerContact | null): void;
+}
+
 export interface Serving {
   readonly start: ServingStart;
   readonly host: Host;
@@ -80,8 +87,7 @@ export interface Serving {
   readonly flush: () => void;
   /** The journal has been given away, which happens about once a second while the guest changes something. */
   onRotate: () => void;
-  /** Nobody hears what the kernel is to be told. */
-  onUnheard: () => void;
+  voices: Voices;
   /** What has been answered so far. */
   metrics: () => OpcodeCounters[];
 }
@@ -132,7 +138,7 @@ export function openServing(
     seenLog,
     flush,
     onRotate: nothing,
-    onUnheard: nothing,
+    voices: { notifier: nothing, announcer: nothing },
     metrics: () => [],
   };
 }
@@ -214,14 +220,18 @@ function take(serving: Serving, message: ToWorker): void {
       union.verdicts.clear();
       expireAll(union);
       return;
-    case 'dumb':
-      union.announcements.ended();
+    case 'announcer':
+      serving.voices.announcer(message.contact);
+      return;
+    case 'notifier':
+      serving.voices.notifier(message.end);
+      expireAll(union);
       return;
     case 'unheard':
       expireAll(union);
       union.announcements.silence();
       union.kernel.keeping = 'none';
-      serving.onUnheard();
+      serving.voices.notifier(null);
       return;
     case 'nodes':
       mint.add(message);

@@ -13,7 +13,7 @@ import {
 import { createControlServer } from '../control/server.ts';
 import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
-import { defaultWishes, type Negotiated } from '../fuse/init.ts';
+import { defaultWishes } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
 import { errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
@@ -21,7 +21,6 @@ import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
-import { inotifyInit } from '../sys/poll.ts';
 import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
@@ -29,7 +28,6 @@ import { Reconciler } from '../union/reconcile.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
-import type { Announcer } from './announcer.ts';
 import { BaseExchange } from './base-exchange.ts';
 import {
   backingDepth,
@@ -47,16 +45,14 @@ import {
   whiteoutNotes,
 } from './branches.ts';
 import { ChangeList } from './change-list.ts';
-import { type Coherence, chooseCoherence, tooOld, withoutEvents, withoutWatchdog } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import { Folding } from './folding.ts';
 import { limitNotes } from './limits.ts';
 import type { ServingStart } from './messages.ts';
-import type { Notifier } from './notifier.ts';
 import { happened, neededAncestors, recover } from './recovery.ts';
+import { Telling } from './telling.ts';
 import { openTransport, type Transport } from './transport.ts';
 import { createVerbs } from './verbs.ts';
-import { startWatchdog, type Watchdog } from './watchdog.ts';
 import { WorkerLink } from './worker-link.ts';
 
 const NODE_BLOCK = 1_000_000;
@@ -93,14 +89,7 @@ class Session {
   readonly #reconciler: Reconciler;
   readonly #link: WorkerLink;
   readonly #transport: Transport;
-  /** null: the kernel keeps nothing, so it need not be told. */
-  readonly #notifier: Notifier | null;
-  /** null: guests hear of nothing. */
-  readonly #announcer: Announcer | null;
-  #coherence: Coherence;
-  /** inotify's; negative: nothing is watched. */
-  readonly #eventsFd: number;
-  #watchdog: Watchdog | null = null;
+  readonly #telling: Telling;
   readonly #folding: Folding;
   readonly #base: BaseExchange;
   readonly #changes: ChangeList;
@@ -169,17 +158,7 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#transport = transport;
-    this.#coherence = chooseCoherence(options);
-    this.#eventsFd = this.#coherence.keeping === 'watched' ? inotifyInit() : -1;
-    if (this.#coherence.keeping === 'watched' && this.#eventsFd < 0) {
-      this.#coherence = withoutEvents(errnoName(this.#eventsFd));
-    }
-    const keeps = this.#coherence.keeping !== 'none';
-    this.#notifier = keeps ? transport.startNotifier() : null;
-    // Nothing can be done through a mount that is read-only, not even for show.
-    const watches = this.#coherence.keeping === 'watched' && !options.readOnly;
-    this.#announcer = watches ? transport.prepareAnnouncer() : null;
-    if (this.#coherence.note !== null) notes.push(this.#coherence.note);
+    this.#telling = new Telling(options, transport, notes, this.#log, (message) => this.#link.send(message));
     notes.push(
       ...transport.notes,
       ...submountNotes(options.bases),
@@ -242,6 +221,7 @@ class Session {
     const options = this.#options;
     const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = this.#branches;
     const { privileged, actsForOthers } = rights;
+    const { coherence, eventsFd, notifier, announcer } = this.#telling;
     const start: ServingStart = {
       overlay,
       layers,
@@ -258,8 +238,8 @@ class Session {
         mergesLive: options.export !== 'on',
         osTree,
         copyUpLimit: options.copyUpLimit ?? Number.POSITIVE_INFINITY,
-        keeping: this.#coherence.keeping,
-        keepSeconds: this.#coherence.seconds,
+        keeping: coherence.keeping,
+        keepSeconds: coherence.seconds,
       },
       log: { ...logConfig, prefix: 'serve' },
       debug: options.debug,
@@ -269,13 +249,13 @@ class Session {
         ...defaultWishes,
         killPriv: true,
         exportSupport: options.export !== 'off',
-        readdirplus: this.#coherence.keeping === 'none' ? 'off' : 'always',
+        readdirplus: coherence.keeping === 'none' ? 'off' : 'always',
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },
-      eventsFd: this.#eventsFd,
-      notifier: this.#notifier?.end ?? null,
-      announcer: this.#announcer?.contact ?? null,
+      eventsFd,
+      notifier: notifier?.end ?? null,
+      announcer: announcer?.contact ?? null,
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
       exported: options.export !== 'off',
@@ -289,7 +269,7 @@ class Session {
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
       renamed: () => void this.#folding.foldQuietly(),
-      announce: () => this.#announcer?.start(() => this.#link.send({ kind: 'dumb' })),
+      announce: () => this.#telling.announcer?.start(),
       baseStirs: () => this.#changes.stirs(),
       baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),
@@ -311,7 +291,7 @@ class Session {
       },
       fold: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
-      coherence: () => this.#coherence,
+      coherence: () => this.#telling.coherence,
       acceptBase: () => base.accept(),
       stop: () => this.#stop(),
     };
@@ -330,8 +310,7 @@ class Session {
   }
 
   async #serve(): Promise<void> {
-    const negotiated = await this.#link.serving;
-    if (this.#notifier !== null) await this.#guard(this.#notifier, negotiated);
+    await this.#telling.begin(await this.#link.serving);
     // An open conflict may be over by now: the next access looks.
     for (const { path } of this.#store.conflicts.all())
       this.#link.send({ kind: 'verdict', path, verdict: unseen });
@@ -357,22 +336,6 @@ class Session {
     }
   }
 
-  /** What notifications need: a kernel that takes them, and somebody who frees their clients should the daemon die. */
-  async #guard(notifier: Notifier, negotiated: Negotiated | null): Promise<void> {
-    await notifier.ready;
-    void notifier.gone.then(() => this.#link.send({ kind: 'unheard' }));
-    this.#watchdog = startWatchdog(this.#options.mountPoint, this.#log);
-    if (negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
-      this.#coherence = tooOld(negotiated.kernelMinor);
-    } else if (this.#watchdog === null && this.#options.coherence.mode === 'auto') {
-      this.#coherence = withoutWatchdog();
-      this.#link.send({ kind: 'unheard' });
-    } else {
-      return;
-    }
-    this.notes.push(this.#coherence.note ?? '');
-  }
-
   #closeServer: () => Promise<void> = async () => {};
 
   /** Until the mount is gone; the process's exit code. */
@@ -388,16 +351,15 @@ class Session {
     if (this.#base.isNewTree || this.#options.export === 'on') this.#compareAll();
     const sweeper = this.#sweepLater(FIRST_SWEEP_MS);
     const { how, journal } = await this.#link.ended;
-    this.#notifier?.stop();
-    this.#announcer?.stop();
-    this.#watchdog?.dismiss();
+    const orderly = how === 'unmounted' || how === 'aborted';
+    this.#telling.end(orderly);
     places.stop();
     this.#changes.stop();
     sweeper.stop();
     this.#log.info(`${escapeName(this.#options.mountPoint)}: ${how}`);
     await this.#finish(journal);
     for (const signal of signals) process.removeListener(signal, onSignal);
-    return how === 'unmounted' || how === 'aborted' ? 0 : 1;
+    return orderly ? 0 : 1;
   }
 
   /**
@@ -489,9 +451,10 @@ class Session {
 
   /** While the announcer is in the mount, that is in use. */
   async #unmount(): Promise<number> {
-    await this.#announcer?.pause();
+    const { announcer } = this.#telling;
+    await announcer?.pause();
     const result = await this.#transport.unmount(false);
-    this.#announcer?.resume();
+    announcer?.resume();
     return result;
   }
 

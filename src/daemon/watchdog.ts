@@ -2,7 +2,6 @@
 // that waits in the kernel to write a notification cannot be killed before, and as long as it lives clients wait for
 // answers. A shell that reads from a pipe is enough.
 import { spawn } from 'node:child_process';
-import { readMountInfo } from '../control/mountinfo.ts';
 import { errnoName } from '../lib/errno.ts';
 import type { Log } from '../lib/log.ts';
 import { AT_FDCWD, O_WRONLY } from '../sys/constants.ts';
@@ -15,11 +14,12 @@ const SCRIPT = "trap '' INT TERM HUP; read -r bye || echo 1 >&3";
 export interface Watchdog {
   /** It goes, and does nothing. */
   dismiss(): void;
+  /** It aborts the connection now, and goes. */
+  abort(): void;
 }
 
-/** null, and a line in the log, where the connection cannot be aborted. */
-export function startWatchdog(mountPoint: string, log: Log): Watchdog | null {
-  const minor = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor ?? -1;
+/** `minor`: of the mount's st_dev. null, and a line in the log, where its connection cannot be aborted. */
+export function startWatchdog(minor: number, log: Log, died: () => void): Watchdog | null {
   const fd = openAbort(minor);
   if (fd < 0) {
     log.warn(`no watchdog: the connection ${minor} cannot be aborted (${errnoName(fd)})`);
@@ -32,10 +32,22 @@ export function startWatchdog(mountPoint: string, log: Log): Watchdog | null {
     detached: true,
   });
   close(fd);
-  child.on('error', (error) => log.warn(`no watchdog: ${error.message}`));
-  child.stdin?.on('error', () => log.warn('the watchdog has gone'));
+  let asked = false;
+  const over = (how: string) => {
+    if (asked) return;
+    asked = true;
+    log.warn(`the watchdog has gone (${how})`);
+    died();
+  };
+  child.on('error', (error) => over(error.message));
+  child.on('exit', (code, signal) => over(`${signal ?? code}`));
+  child.stdin?.on('error', (error) => over(error.message));
   child.unref();
-  return { dismiss: () => void child.stdin?.end('bye\n') };
+  const end = (word: string) => {
+    asked = true;
+    child.stdin?.end(word);
+  };
+  return { dismiss: () => end('bye\n'), abort: () => end('') };
 }
 
 function openAbort(minor: number): number {

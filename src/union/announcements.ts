@@ -38,6 +38,8 @@ export function monotonicMs(): number {
 export class Announcements {
   #waiting = new Map<string, Waiting>();
   #stirring = false;
+  /** What has been given out and is not known to have been told. */
+  #out: [path: string, waiting: Waiting][] = [];
   /** By key of parent and name; of the batch that is under way. */
   readonly #pretences = new Map<string, Pretence>();
   /** As the kernel tells it of requests; -1: there is nobody. Whatever this thread asks, it changes nothing. */
@@ -89,6 +91,7 @@ export class Announcements {
   next(): [path: string, waiting: Waiting] | null {
     for (const entry of this.#waiting) {
       this.#waiting.delete(entry[0]);
+      this.#out.push(entry);
       return entry;
     }
     return null;
@@ -97,6 +100,23 @@ export class Announcements {
   /** All that was given out has been told. */
   begin(): void {
     this.#pretences.clear();
+    this.#out = [];
+  }
+
+  /** The announcer has died. What it was at waits for the next one. */
+  again(): void {
+    this.announcer = -1;
+    this.sign = '';
+    this.#stirring = false;
+    for (const [path, told] of this.#out) {
+      const since = this.#waiting.get(path);
+      this.#waiting.set(
+        path,
+        since === undefined ? told : { ...since, was: told.was, mask: since.mask | told.mask },
+      );
+    }
+    this.begin();
+    if (this.#waiting.size > 0) this.#stir();
   }
 
   /** A batch is given out; an empty one is the last until `stirs` is called again. */
@@ -123,6 +143,7 @@ export class Announcements {
   silence(): void {
     this.stirs = null;
     this.#waiting.clear();
+    this.#out = [];
   }
 
   /** The announcer has ended: its number may be another's from now on. */

@@ -1,0 +1,130 @@
+// What it takes to stay coherent while the kernel keeps things: how it is chosen at the start, which threads and
+// processes it needs, and how the mount goes over to `check` where one of them cannot be had, or is lost.
+import type { MountOptions } from '../control/mount-options.ts';
+import { minorOf } from '../control/mountinfo.ts';
+import type { Negotiated } from '../fuse/init.ts';
+import { errnoName } from '../lib/errno.ts';
+import type { Log } from '../lib/log.ts';
+import { close } from '../sys/file.ts';
+import { inotifyInit } from '../sys/poll.ts';
+import type { Announcer } from './announcer.ts';
+import {
+  type Coherence,
+  chooseCoherence,
+  tooOld,
+  withoutEvents,
+  withoutNotifier,
+  withoutWatchdog,
+} from './coherence.ts';
+import type { ToWorker } from './messages.ts';
+import type { Notifier } from './notifier.ts';
+import { Deaths } from './side-thread.ts';
+import type { Transport } from './transport.ts';
+import { startWatchdog, type Watchdog } from './watchdog.ts';
+
+export class Telling {
+  coherence: Coherence;
+  /** inotify's; negative: nothing is watched. */
+  eventsFd: number;
+  /** null: the kernel keeps nothing, so it need not be told. */
+  readonly notifier: Notifier | null;
+  /** null: guests hear of nothing. */
+  readonly announcer: Announcer | null;
+  #watchdog: Watchdog | null = null;
+  readonly #watchdogsDied = new Deaths();
+  readonly #minor: number;
+  readonly #wish: MountOptions['coherence'];
+  /** A sentence each, for status. */
+  readonly #notes: string[];
+  readonly #log: Log;
+  readonly #send: (message: ToWorker) => void;
+
+  /** To be made where the mount is there and nobody serves yet. */
+  constructor(
+    options: MountOptions,
+    transport: Transport,
+    notes: string[],
+    log: Log,
+    send: (message: ToWorker) => void,
+  ) {
+    this.#wish = options.coherence;
+    this.#notes = notes;
+    this.#log = log;
+    this.#send = send;
+    this.coherence = chooseCoherence(options);
+    this.#minor = minorOf(options.mountPoint);
+    this.eventsFd = this.#watchBase();
+    if (this.coherence.keeping !== 'none') this.#startWatchdog();
+    const { keeping } = this.coherence;
+    this.notifier = keeping === 'none' ? null : transport.startNotifier();
+    // Nothing can be done through a mount that is read-only, not even for show.
+    this.announcer = keeping === 'watched' && !options.readOnly ? transport.prepareAnnouncer() : null;
+    if (this.coherence.note !== null) notes.push(this.coherence.note);
+    if (this.notifier !== null) this.notifier.onReplaced = (end, last) => this.#newNotifier(end, last);
+    if (this.announcer !== null) this.announcer.onDied = (contact) => this.#newAnnouncer(contact);
+  }
+
+  #watchBase(): number {
+    if (this.coherence.keeping !== 'watched') return -1;
+    const fd = inotifyInit();
+    if (fd < 0) this.coherence = withoutEvents(errnoName(fd));
+    return fd;
+  }
+
+  /** Without one clients could wait for ever: then notifications are only for who has asked for them. */
+  #startWatchdog(): void {
+    this.#watchdog = startWatchdog(this.#minor, this.#log, () => this.#watchdogDied());
+    if (this.#watchdog !== null || this.#wish.mode !== 'auto') return;
+    this.coherence = withoutWatchdog();
+    if (this.eventsFd >= 0) close(this.eventsFd);
+    this.eventsFd = -1;
+  }
+
+  #watchdogDied(): void {
+    const again = this.#watchdogsDied.add();
+    this.#watchdog = again ? startWatchdog(this.#minor, this.#log, () => this.#watchdogDied()) : null;
+    if (this.#watchdog === null && this.#wish.mode === 'auto') this.#check(withoutWatchdog());
+  }
+
+  /** The mount serves. Resolves when it is as coherent as it will be. */
+  async begin(negotiated: Negotiated | null): Promise<void> {
+    if (this.notifier === null) return;
+    const apart = await this.notifier.ready;
+    if (negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
+      this.#check(tooOld(negotiated.kernelMinor));
+    } else if (!apart && this.#wish.mode === 'auto') {
+      this.#check(withoutWatchdog());
+    }
+  }
+
+  /** From now on nothing is kept, and what the kernel has is taken back. */
+  #check(coherence: Coherence): void {
+    this.coherence = coherence;
+    this.#note(coherence.note ?? '');
+    this.#send({ kind: 'unheard' });
+  }
+
+  #note(note: string): void {
+    this.#notes.push(note);
+    this.#log.warn(note);
+  }
+
+  #newNotifier(end: Notifier['end'], last: boolean): void {
+    this.#log.warn('the notifier has ended: another one takes back what the kernel keeps');
+    this.#send({ kind: 'notifier', end });
+    if (last) this.#check(withoutNotifier());
+  }
+
+  #newAnnouncer(contact: Announcer['contact'] | null): void {
+    if (contact === null) this.#note('guests’ inotify tells nothing of the base: the announcer has ended');
+    this.#send({ kind: 'announcer', contact });
+  }
+
+  /** The mount has ended. `orderly`: nobody can wait for an answer any more; else whoever does gets an error. */
+  end(orderly: boolean): void {
+    this.notifier?.stop();
+    this.announcer?.stop();
+    if (orderly) this.#watchdog?.dismiss();
+    else this.#watchdog?.abort();
+  }
+}
