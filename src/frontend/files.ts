@@ -11,11 +11,11 @@ import {
 import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, type Handlers, PARK } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
-import { O_ACCMODE, O_TRUNC, O_WRONLY } from '../sys/constants.ts';
+import { O_ACCMODE, O_APPEND, O_DSYNC, O_SYNC, O_TRUNC, O_WRONLY } from '../sys/constants.ts';
 import { pread } from '../sys/file.ts';
 import { dropHandle } from '../union/locks.ts';
 import type { Handle } from '../union/node.ts';
-import { allocate, copyRange, fsync, isSynchronous, open, read, seek, write } from '../union/open.ts';
+import { AT_END, allocate, copyRange, fsync, open, read, seek, write } from '../union/open.ts';
 import { closeHandle } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
@@ -122,17 +122,19 @@ function doRead(front: Front, r: FuseRequest): number {
 }
 
 function doWrite(front: Front, r: FuseRequest): number {
-  const { fh, offset, size, writeFlags } = readers.write_in(r.view, HEADER);
+  const { fh, offset, size, writeFlags, flags } = readers.write_in(r.view, HEADER);
   const at = HEADER + sizeOf('write_in');
   if (isControl(r.nodeId)) return writeControl(front, r.nodeId, r.buffer.subarray(at, at + size));
   const handle = handleOf(front, fh);
   if (!handle) return -E.EBADF;
   const dropSetid = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
-  const written = write(front.union, handle, r.buffer, at, size, offset, dropSetid, r.pid);
+  // Those of the call, not of the open: fcntl and pwritev2 change them. Pages of a map that go back have none.
+  const where = (flags & O_APPEND) === 0 ? offset : AT_END;
+  const written = write(front.union, handle, r.buffer, at, size, where, dropSetid, r.pid);
   if (written < 0) return written;
-  if (!isSynchronous(handle)) return writers.write_out(r.replyView, PAYLOAD, { size: written });
-  fsync(front.union, handle, true);
-  return parkForResult(front, () => countPayload(written));
+  const synced = (flags & O_SYNC) === 0 ? 0 : fsync(front.union, handle, (flags & O_SYNC) === O_DSYNC);
+  if (synced === WAIT) return parkForResult(front, () => countPayload(written));
+  return synced < 0 ? synced : writers.write_out(r.replyView, PAYLOAD, { size: written });
 }
 
 function countPayload(count: number): Buffer {

@@ -21,6 +21,7 @@ const cPread = native('pread', 'int', ['int', 'uintptr_t', 'size_t', 'int64_t'])
 const cPwrite = native('pwrite', 'int', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 const cRead = native('read', 'int', ['int', 'uintptr_t', 'size_t']);
 const cPreadv2 = native('preadv2', 'int', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);
+const cPwritev2 = native('pwritev2', 'int', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);
 const cWrite = native('write', 'int', ['int', 'uintptr_t', 'size_t']);
 const cFsync = native('fsync', 'int', ['int']);
 const cFdatasync = native('fdatasync', 'int', ['int']);
@@ -101,6 +102,13 @@ export function pread(fd: number, buf: Uint8Array, bufOffset: number, len: numbe
 /** One struct iovec. */
 const vector = pinned(16);
 const RWF_NOWAIT = 8;
+const RWF_APPEND = 16;
+
+function setVector(address: number, len: number): void {
+  vector.u32[0] = address >>> 0;
+  vector.u32[1] = Math.floor(address / 0x100000000);
+  vector.u32[2] = len;
+}
 
 /** As pread, but of what lies in memory: EAGAIN where a disk would have to be waited for, or nobody knows. */
 export function preadCached(
@@ -112,9 +120,7 @@ export function preadCached(
 ): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
   const address = addressOf(buf) + bufOffset;
-  vector.u32[0] = address >>> 0;
-  vector.u32[1] = Math.floor(address / 0x100000000);
-  vector.u32[2] = len;
+  setVector(address, len);
   const got = cPreadv2(fd, vector.address, 1, pos, RWF_NOWAIT);
   if (got !== -E.EOPNOTSUPP) return got;
   // tmpfs and ramfs do not know the flag.
@@ -124,6 +130,13 @@ export function preadCached(
 export function pwrite(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
   return cPwrite(fd, addressOf(buf) + bufOffset, len, pos);
+}
+
+/** Writes at the end, wherever that is by now. */
+export function append(fd: number, buf: Uint8Array, bufOffset: number, len: number): number {
+  if (!inside(buf, bufOffset, len)) return -E.EFAULT;
+  setVector(addressOf(buf) + bufOffset, len);
+  return cPwritev2(fd, vector.address, 1, 0, RWF_APPEND);
 }
 
 export function read(fd: number, buf: Uint8Array, bufOffset: number, len: number): number {

@@ -7,15 +7,13 @@ import {
   O_CLOEXEC,
   O_DIRECT,
   O_DIRECTORY,
-  O_DSYNC,
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
-  O_SYNC,
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
-import { close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
+import { append, close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { killSetid } from './attributes.ts';
 import { copyUp } from './copy-up.ts';
@@ -181,7 +179,10 @@ export function read(handle: Handle, buffer: Buffer, at: number, length: number,
   return pread(handle.fd, buffer, at, length, offset);
 }
 
-/** Bytes written, or a negative errno; WAIT while O_SYNC's sync is under way (`finished` gives the count then). */
+/** As an offset: the file's end, which a kernel that does not know of a merge takes to be elsewhere. */
+export const AT_END = -1;
+
+/** Bytes written, or a negative errno. */
 export function write(
   union: Union,
   handle: Handle,
@@ -199,12 +200,8 @@ export function write(
     if (error < 0) return error;
   }
   const fd = writableFd(handle);
-  return fd < 0 ? fd : pwrite(fd, buffer, at, length, offset);
-}
-
-/** Whether each write of this handle must reach the disk before it is answered. */
-export function isSynchronous(handle: Handle): boolean {
-  return (handle.flags & (O_DSYNC | O_SYNC)) !== 0;
+  if (fd < 0) return fd;
+  return offset === AT_END ? append(fd, buffer, at, length) : pwrite(fd, buffer, at, length, offset);
 }
 
 /** What is the overlay's of a copy of metadata alone; ENODATA: it is none. */

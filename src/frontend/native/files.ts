@@ -2,10 +2,10 @@
 import type { Answer, NativeHandlers } from '../../fuse/native/handlers.ts';
 import { E } from '../../lib/errno.ts';
 import { S_IFREG } from '../../lib/stat.ts';
-import { O_RDWR, O_TRUNC } from '../../sys/constants.ts';
+import { O_DSYNC, O_RDWR, O_SYNC, O_TRUNC } from '../../sys/constants.ts';
 import { createFile, newObject } from '../../union/create.ts';
 import type { Handle } from '../../union/node.ts';
-import { fsync, fsyncDirectory, isSynchronous, open, read, write } from '../../union/open.ts';
+import { fsync, fsyncDirectory, open, read, write } from '../../union/open.ts';
 import { closeHandle } from '../../union/passthrough.ts';
 import { noLongerWritten } from '../../union/stale.ts';
 import { closeControl, openControl, readControl, writeControl } from './control-files.ts';
@@ -89,8 +89,9 @@ function opened(front: NativeFront, handle: Handle | number): number {
 function doWrite(front: NativeFront, handle: Handle, from: Buffer, offset: number): Answer {
   const { union } = front;
   const written = write(union, handle, from, 0, from.length, offset, false, UNKNOWN_PID);
-  if (written < 0 || !isSynchronous(handle)) return written;
-  return Promise.resolve(resulting(front, () => fsync(union, handle, true))).then((error) =>
+  const how = handle.flags & O_SYNC;
+  if (written < 0 || how === 0) return written;
+  return Promise.resolve(resulting(front, () => fsync(union, handle, how === O_DSYNC))).then((error) =>
     error < 0 ? error : written,
   );
 }
