@@ -28,7 +28,15 @@ import { getxattr, setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import { failPoint } from './fail-point.ts';
-import type { CompleteJob, CopyUpJob, JobArgs, JobResult, TakeJob } from './jobs.ts';
+import type {
+  AllocateJob,
+  CompleteJob,
+  CopyRangeJob,
+  CopyUpJob,
+  JobArgs,
+  JobResult,
+  TakeJob,
+} from './jobs.ts';
 import { stillShows, type Witness } from './witness.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -74,11 +82,9 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
         return done(result === -E.EINVAL ? 0 : result);
       }
       case 'allocate':
-        return done(await closing([job.fd], fallocateAsync(job.fd, job.mode, job.offset, job.length)));
-      case 'copy-range': {
-        const { fdIn, offIn, fdOut, offOut, length } = job;
-        return done(await closing([fdIn, fdOut], copyFileRangeAsync(fdIn, offIn, fdOut, offOut, length)));
-      }
+        return done(await closing([job.fd], allocate(job)));
+      case 'copy-range':
+        return done(await closing([job.fdIn, job.fdOut], copyRange(job)));
       case 'truncate':
         return done(await truncateInSteps(job.fd, job.size));
     }
@@ -86,6 +92,17 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
     context.log.error(`job ${job.kind}: ${error instanceof Error ? error.stack : String(error)}`);
     return done(-E.EIO);
   }
+}
+
+async function allocate({ fd, mode, offset, length, synced }: AllocateJob): Promise<number> {
+  const error = await fallocateAsync(fd, mode, offset, length);
+  return error < 0 || !synced ? error : fdatasyncAsync(fd);
+}
+
+async function copyRange({ fdIn, offIn, fdOut, offOut, length, synced }: CopyRangeJob): Promise<number> {
+  const copied = await copyFileRangeAsync(fdIn, offIn, fdOut, offOut, length);
+  const error = copied <= 0 || !synced ? 0 : await fdatasyncAsync(fdOut);
+  return error < 0 ? error : copied;
 }
 
 async function closing(fds: readonly number[], work: Promise<number>): Promise<number> {

@@ -83,6 +83,8 @@ export interface AllocateJob {
   mode: number;
   offset: number;
   length: number;
+  /** Whether it has to be on the disk, too: the guest has the file open with O_DSYNC. */
+  synced: boolean;
 }
 
 export interface CopyRangeJob {
@@ -92,6 +94,7 @@ export interface CopyRangeJob {
   fdOut: number;
   offOut: number;
   length: number;
+  synced: boolean;
 }
 
 export interface TruncateJob {

@@ -10,6 +10,7 @@ import {
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
+  O_SYNC,
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
@@ -204,6 +205,11 @@ export function write(
   return offset === AT_END ? append(fd, buffer, at, length) : pwrite(fd, buffer, at, length, offset);
 }
 
+/** What is written by calls that tell of no flags of their own must be on the disk when they return. */
+function isSynchronous(handle: Handle): boolean {
+  return (handle.flags & O_SYNC) !== 0;
+}
+
 /** What is the overlay's of a copy of metadata alone; ENODATA: it is none. */
 function openForSync(union: Union, node: Node): number {
   const at = metacopyOf(union, node) === null ? -E.ENODATA : locate(union, node);
@@ -246,9 +252,10 @@ export function allocate(union: Union, handle: Handle, mode: number, offset: num
   const own = writableFd(handle);
   const fd = own < 0 ? own : dup(own);
   if (fd < 0) return fd;
+  const job = { kind: 'allocate', fd, mode, offset, length, synced: isSynchronous(handle) } as const;
   return waitFor(
     union,
-    union.host.startJob({ kind: 'allocate', fd, mode, offset, length }, (done) => done.result),
+    union.host.startJob(job, (done) => done.result),
   );
 }
 
@@ -271,7 +278,8 @@ export function copyRange(
     close(fdIn);
     return fdOut;
   }
-  const job = { kind: 'copy-range', fdIn, offIn, fdOut, offOut, length } as const;
+  const synced = isSynchronous(to);
+  const job = { kind: 'copy-range', fdIn, offIn, fdOut, offOut, length, synced } as const;
   return waitFor(
     union,
     union.host.startJob(job, (done) => done.result),

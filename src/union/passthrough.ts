@@ -10,16 +10,7 @@
 import { branchIno } from '../branch/numbers.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
-import {
-  F_RDLCK,
-  F_UNLCK,
-  O_ACCMODE,
-  O_CLOEXEC,
-  O_DSYNC,
-  O_RDONLY,
-  O_RDWR,
-  O_SYNC,
-} from '../sys/constants.ts';
+import { F_RDLCK, F_UNLCK, O_ACCMODE, O_CLOEXEC, O_RDONLY, O_RDWR, O_SYNC } from '../sys/constants.ts';
 import { close, openat, reopen, setLease } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { locate } from './locate.ts';
@@ -75,7 +66,7 @@ export function newHandle(union: Union, node: Node, opened: Opened, flags: numbe
   const writable = access !== O_RDONLY;
   const through = node.backing !== null;
   const layer = node.backing?.layer ?? opened.layer;
-  const kept = access | (flags & (O_DSYNC | O_SYNC));
+  const kept = access | (flags & O_SYNC);
   const handle = union.table.addHandle(node, opened.fd, kept, { writable, layer, through });
   node.cachedAt ??= null;
   if (!through) return handle;
@@ -146,10 +137,10 @@ export function showOwnSize(node: Node, scratch: Stat, out: Stat): void {
   out.blocks = scratch.blocks;
 }
 
-/** A descriptor for writing by us; a negative errno. It is the handle's. */
+/** A descriptor for writing by us, who never wait for a disk (a sync is a job); a negative errno. It is the handle's. */
 export function writableFd(handle: Handle): number {
   if (!handle.through) return handle.fd;
-  if (handle.writeFd < 0) handle.writeFd = reopen(handle.fd, O_RDWR | (handle.flags & (O_DSYNC | O_SYNC)));
+  if (handle.writeFd < 0) handle.writeFd = reopen(handle.fd, O_RDWR);
   return handle.writeFd;
 }
 

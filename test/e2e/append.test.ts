@@ -20,11 +20,14 @@ for (const coherence of ['check', 'notify']) {
           layers,
           'user',
           async (mount) => {
-            await mount.sh('cd "$1"; for f in short long; do sed -i s/^1$/guest/ $f; cat $f; done > /dev/null');
+            await mount.sh(
+              'cd "$1"; for f in short long; do sed -i s/^1$/guest/ $f; cat $f; done > /dev/null',
+            );
             await dpkgReplace(`${layers.base}/long`, lines('1', 'a line that the update has made longer'));
             await dpkgReplace(`${layers.base}/short`, lines('1', ''));
             // The kernel has the old sizes from the look-ups; the opens wait for the merges.
-            const script = 'cd "$1"; for f in short long; do stat -c %s $f; echo tail >> $f; done; cat short long';
+            const script =
+              'cd "$1"; for f in short long; do stat -c %s $f; echo tail >> $f; done; cat short long';
             const merged = (last: string) => `${lines('guest', last)}tail\n`;
             expect(await mount.sh(script)).toBe(
               `20\n20\n${merged('')}${merged('a line that the update has made longer')}`,
