@@ -106,7 +106,10 @@ function machineTable(result) {
     ],
     ['system', `${machine.system}, kernel ${machine.kernel}, Node ${machine.node}`],
     ['client', result.client],
-    ['run', `${result.quick ? 'quick, ' : ''}${result.rounds} rounds, ${seconds}`],
+    [
+      'run',
+      `${result.quick ? 'quick, ' : ''}${result.fresh ? 'fresh mounts, ' : ''}${result.rounds} rounds, ${seconds}`,
+    ],
     ...Object.entries(result.peers).map(([name, { about, version }]) => [name, `${about} ${version}`]),
     ...Object.entries(result.missing).map(([name, why]) => [name, `missing: ${why}`]),
   ];

@@ -3,6 +3,7 @@
 import { closeCell, dropCaches, measured, openCell, work } from './cell.mjs';
 import { takesPart } from './peers.mjs';
 import { placeOn } from './places.mjs';
+import { beInUse, fillUsed } from './used.mjs';
 
 export function createSamples() {
   return { samples: {}, failed: {}, lacks: {}, places: {} };
@@ -47,9 +48,15 @@ async function takeStep(cell, step, times) {
 async function playSteps(bench, scene, name, place, round, store, wanted) {
   const { stage, usable } = bench;
   const steps = stepsFor(scene, wanted, name);
-  const { prepare, finish } = scene;
+  const { finish } = scene;
+  const used = scene.used && !bench.fresh;
+  const prepare = async (cell) => {
+    await scene.prepare?.(cell);
+    if (used) await fillUsed(cell);
+  };
   const cell = await openCell(bench, usable[name], place, { prepare, finish });
   try {
+    if (used) await beInUse(cell);
     for (const step of steps) {
       try {
         keep(store, step.key, name, { round, ...(await takeStep(cell, step, round)) });

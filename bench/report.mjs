@@ -76,7 +76,7 @@ export function headLines(result) {
     `${machine.date} commit ${machine.commit}${machine.changed ? ' with changes' : ''}, ${machine.cpu} × ${machine.cores}, ` +
       `${machine.memoryMiB} MiB, load ${digits(machine.load)} at start`,
     `${machine.system}, kernel ${machine.kernel}, node ${machine.node}; client: ${result.client}; ` +
-      `${result.quick ? 'quick, ' : ''}${result.rounds} rounds, ${result.seconds} s`,
+      `${result.quick ? 'quick, ' : ''}${result.fresh ? 'fresh mounts, ' : ''}${result.rounds} rounds, ${result.seconds} s`,
     `versions: ${Object.entries(peers)
       .filter(([, { version }]) => version)
       .map(([name, { version }]) => `${name} ${version}`)

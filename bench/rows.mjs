@@ -1,6 +1,7 @@
 // What is measured, as data: scenes, each with a base of its own and steps that run one after another in one
-// mount; each step is a row. `args(size)` is the workload for the client; `warm` runs it once before the clock,
-// `cold` drops the caches first. A goal is at most so much of a peer's wall (or cpu: client and daemon together).
+// mount (in use before, where the scene says `used`); each step is a row. `args(size)` is the workload for the client;
+// `warm` runs it once before the clock, `cold` drops the caches first. A goal is at most so much of a peer's wall (or
+// cpu: client and daemon together).
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { make } from './cell.mjs';
@@ -72,6 +73,7 @@ async function smallBase(cell) {
 const small = {
   key: 'small',
   on: 'tmpfs',
+  used: true,
   prepare: smallBase,
   steps: [
     {
@@ -227,6 +229,7 @@ const asProject = [of('fuse-overlayfs', 0.6)];
 const git = {
   key: 'git',
   on: 'tmpfs',
+  used: true,
   lacks: lacksCommand('git'),
   rounds: 3,
   prepare: copyInto((bench, place, size) => gitTree(bench, place, size.git)),
@@ -252,6 +255,7 @@ const git = {
 const compile = {
   key: 'compile',
   on: 'tmpfs',
+  used: true,
   lacks: lacksCommand('make', 'cc'),
   rounds: 2,
   prepare: copyInto((bench, place, size) => cProject(bench, place, size.units)),
@@ -269,6 +273,7 @@ const compile = {
 const npm = {
   key: 'npm',
   on: 'tmpfs',
+  used: true,
   lacks: lacksCommand('npm'),
   rounds: 2,
   prepare: copyInto((bench, place, size) => npmProject(bench, place, size.packages)),
@@ -298,6 +303,7 @@ const npm = {
 const apt = {
   key: 'apt',
   on: 'tmpfs',
+  used: true,
   rounds: 2,
   lacks: (bench) =>
     fs.existsSync(bench.chroot)

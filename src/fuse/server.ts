@@ -1,6 +1,7 @@
 // Reads requests from the device, hands each to its handler and writes the answer: one thread, one request at
 // a time, and nothing that waits but the device itself and the eventfd by which other threads wake it. Every
 // request is answered, whatever its handler does: a client without an answer cannot even be killed.
+import { performance } from 'node:perf_hooks';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, stackOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';

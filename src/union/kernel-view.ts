@@ -2,6 +2,7 @@
 // collected here: another thread writes them (fuse/notify.ts). The order matters: a name before the node that it
 // leads to, for the kernel takes the directory's lock for a name, and so lets a look-up that is under way end first
 // (native-notes/fuse.md).
+import { performance } from 'node:perf_hooks';
 import { NotifyBatch } from '../fuse/notify.ts';
 import type { Node, PendingWork } from './node.ts';
 

@@ -1,5 +1,6 @@
 // Resolving names: the four states of a name, and the nodes for what is found. With --coherence check every
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
+import { performance } from 'node:perf_hooks';
 import { type BaseLayer, statAt } from '../branch/base.ts';
 import { descend, type LayerDir } from '../branch/descent.ts';
 import { branchIno } from '../branch/numbers.ts';

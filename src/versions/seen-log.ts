@@ -74,7 +74,7 @@ export class SeenLog {
     const records = this.#waiting;
     this.#waiting = [];
     if (this.#fd < 0 && !this.#begin()) return;
-    this.#bytes += this.#put(records.map((record) => JSON.stringify(record)));
+    this.#bytes += this.#put(records);
     if (this.#bytes < MOST) return;
     this.#end();
     fs.renameSync(this.#inBytes(FILE), this.#inBytes(OLD));
@@ -96,12 +96,13 @@ export class SeenLog {
     this.#fd = openat(AT_FDCWD, `${this.#dir}/${FILE}`, flags, 0o600);
     if (this.#fd < 0) return false;
     // Also ends what a crash cut off.
-    this.#bytes = this.#put([JSON.stringify(bootId())]);
+    this.#bytes = this.#put(bootId());
     return true;
   }
 
-  #put(lines: readonly string[]): number {
-    const bytes = Buffer.from(lines.map((json) => `\n${json} ${sumOf(json)}`).join(''), 'utf8');
+  #put(value: readonly SeenRecord[] | string): number {
+    const json = JSON.stringify(value);
+    const bytes = Buffer.from(`\n${json} ${sumOf(json)}`, 'utf8');
     write(this.#fd, bytes, 0, bytes.length);
     return bytes.length;
   }
@@ -124,9 +125,9 @@ function recordsIn(bytes: Buffer): SeenRecord[] {
     const cut = line.lastIndexOf(' ');
     const json = line.slice(0, Math.max(cut, 0));
     if (sumOf(json) !== line.slice(cut + 1)) continue;
-    const value = JSON.parse(json) as SeenRecord | string;
+    const value = JSON.parse(json) as SeenRecord[] | string;
     if (typeof value === 'string') ofNow = value === now;
-    else if (ofNow) found.push(value);
+    else if (ofNow) found.push(...value);
   }
   return found;
 }
