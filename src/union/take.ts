@@ -122,7 +122,9 @@ export function leavingVersion(
   const path = pathAt(parent, name);
   const { inBase, baseStat } = union.found;
   const wanted = path !== null && inBase && mergeable(path, union.config.osTree, baseStat.size);
-  const version = versionFor(union, parent, name, basePath, callerPid, wanted);
+  let version = versionFor(union, parent, name, basePath, callerPid, wanted);
+  // The guest's own, beneath which the base has something, too: from now on that is what is hidden.
+  if (version === null && inBase) version = fromBase(union, parent, name, basePath, wanted);
   if (version === null || typeof version === 'number') return version;
   const left = { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
   if (wanted) return learnAtOnce(union, path, left);

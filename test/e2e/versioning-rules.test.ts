@@ -224,6 +224,18 @@ mountTest('added on both sides: the same is adopted, another is in conflict', ()
   }),
 );
 
+mountTest('who removes a file of their own hides what the base has added there, and meets it again', () =>
+  withGuest({ files: { other: '' } }, async (guest) => {
+    await guest.mount.sh('echo own > x; echo own > y');
+    for (const name of ['x', 'y']) await guest.update(name, text());
+    await guest.mount.sh('rm x; mv y elsewhere');
+    for (const name of ['x', 'y']) await guest.update(name, text(base3));
+    for (const name of ['x', 'y']) await guest.mount.write(name, text(guest15));
+    for (const name of ['x', 'y']) expect(await guest.read(name)).toBe(both);
+    expect(await guest.conflictList()).toEqual([]);
+  }),
+);
+
 mountTest('a guest that puts back the bytes of before a merge has undone it, and is not overruled', () =>
   withGuest({ files: { f: text() } }, async (guest) => {
     await guest.mount.sh(edit('f'));
