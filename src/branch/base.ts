@@ -39,6 +39,20 @@ export interface BaseLayer {
   readonly parts: Parts;
   /** The forms in which whiteouts and opaque directories lie in it. */
   readonly marks: Marks;
+  /**
+   * Attributes by which overlayfs says that the content of a file, or what lies in a directory, is to be had from the
+   * layers beneath, and where. Of one kind alone: who may set them on a file has any file there read for him.
+   */
+  readonly metacopy: string;
+  readonly redirect: string;
+}
+
+/** What this process may do to a layer. */
+export interface LayerRights {
+  /** A private mount can be made, if only in a namespace. */
+  actsForOthers: boolean;
+  /** `trusted.*` can be read. */
+  privileged: boolean;
 }
 
 const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
@@ -46,11 +60,16 @@ const RESOLVE_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 const LONGEST = 4095;
 
 /**
- * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where `root`, if only of a namespace;
- * a kernel without open_tree (before 5.12) gives plain descriptors as for an ordinary user.
+ * Opens a layer. Throws FsError with the errno of what failed. A private mount is made where that may be; a kernel without
+ * open_tree (before 5.12) gives plain descriptors as for an ordinary user.
  */
-export function openBaseLayer(index: number, path: string, root: boolean, marks: Marks): BaseLayer {
-  let fd = root ? privateReadOnlyClone(path) : -E.EPERM;
+export function openBaseLayer(
+  index: number,
+  path: string,
+  { actsForOthers, privileged }: LayerRights,
+  marks: Marks,
+): BaseLayer {
+  let fd = actsForOthers ? privateReadOnlyClone(path) : -E.EPERM;
   const isPrivate = fd >= 0;
   if (fd === -E.EPERM || fd === -E.ENOSYS || fd === -E.EINVAL) {
     fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -73,6 +92,8 @@ export function openBaseLayer(index: number, path: string, root: boolean, marks:
     identity: layerIdentity(fd, stat),
     parts: partsOf(fd),
     marks,
+    metacopy: `${privileged ? 'trusted' : 'user'}.overlay.metacopy`,
+    redirect: `${privileged ? 'trusted' : 'user'}.overlay.redirect`,
   };
 }
 

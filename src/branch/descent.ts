@@ -107,22 +107,16 @@ function lookAt(layers: readonly BaseLayer[], layer: BaseLayer, dirFd: number, n
   if (!isDirectory(stat.mode)) return { ino: null, ends: true, redirect: null };
   const ino = branchIno(layers, layer.index, stat);
   const ends = lowest || hidesBeneath(layer.marks, dirFd, name);
-  return { ino, ends, redirect: ends ? null : redirectAt(dirFd, name) };
+  return { ino, ends, redirect: ends ? null : redirectAt(layer, dirFd, name) };
 }
 
-/** Whoever made the layer, with rights or without. */
-const attributes = ['trusted.overlay.redirect', 'user.overlay.redirect'];
-
-function redirectAt(dirFd: number, name: string): string | null {
-  for (const attribute of attributes) {
-    const value = getxattr(dirFd, name, attribute);
-    if (typeof value !== 'number' && value.length > 0) return value.toString('latin1');
-  }
-  return null;
+function redirectAt(layer: BaseLayer, dirFd: number, name: string): string | null {
+  const value = getxattr(dirFd, name, layer.redirect);
+  return typeof value === 'number' || value.length === 0 ? null : value.toString('latin1');
 }
 
 /** A path or a name; null: it is none that overlayfs would follow. */
-function targetOf(redirect: string): string | null {
+export function targetOf(redirect: string): string | null {
   const absolute = redirect.startsWith('/');
   const names = (absolute ? redirect.slice(1) : redirect).split('/');
   if (!absolute && names.length > 1) return null;

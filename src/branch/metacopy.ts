@@ -1,5 +1,5 @@
-// Copies of metadata alone, in overlayfs's form: a regular file of the overlay with holes for content and an
-// attribute that says so. Its content is what the layers beneath have, under its own name or where a redirect
+// Copies of metadata alone, in overlayfs's form: a regular file of the overlay, or of a layer that once was one, with
+// holes for content and an attribute that says so. Its content is what the layers beneath have, under its own name or where a redirect
 // says.
 import { E } from '../lib/errno.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
@@ -15,12 +15,16 @@ export interface Metacopy {
 /** Version, length, flags and algorithm of a digest of fs-verity; the digest follows. */
 const HEADER = 4;
 
-/** What an overlay's file (by descriptor with '' as name, or by directory and name) says of itself; null: it is none. */
-export function metacopyAt(overlay: Overlay, dirFd: number, name: string): Metacopy | null {
-  const value = getxattr(dirFd, name, overlay.metacopy);
+/** What a branch's file (by descriptor with '' as name, or by directory and name) says of itself; null: it is none. */
+export function metacopyAt(
+  branch: Pick<Overlay, 'metacopy' | 'redirect'>,
+  dirFd: number,
+  name: string,
+): Metacopy | null {
+  const value = getxattr(dirFd, name, branch.metacopy);
   if (typeof value === 'number') return null;
   const damaged = value.length > 0 && (value.length < HEADER || value[0] !== 0 || value[1] !== value.length);
-  const redirect = getxattr(dirFd, name, overlay.redirect);
+  const redirect = getxattr(dirFd, name, branch.redirect);
   const none = typeof redirect === 'number' || redirect.length === 0;
   return { redirect: none ? null : redirect.toString('latin1'), damaged };
 }

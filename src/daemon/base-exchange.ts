@@ -78,7 +78,7 @@ export class BaseExchange {
       if (moved === 0) break;
       if (moved === 1) {
         try {
-          this.#take(openBaseLayer(index, old.path, branches.rights.actsForOthers, old.marks));
+          this.#take(openBaseLayer(index, old.path, branches.rights, old.marks));
           return;
         } catch (error) {
           log.warn(`${escapeName(old.path)}: ${messageOf(error)}`);

@@ -47,7 +47,7 @@ export function openLayers(
 ): Pick<OpenBranches, 'layers' | 'overlay' | 'rights' | 'standIn' | 'osTree'> {
   const rights = rightsOfProcess();
   const marks = marksOfBase(options.whiteouts);
-  const layers = options.bases.map((base, index) => openBaseLayer(index, base, rights.actsForOthers, marks));
+  const layers = options.bases.map((base, index) => openBaseLayer(index, base, rights, marks));
   const overlay = openOverlay(options.overlay, prefixOf(stateDirOf(options), rights));
   const standIn = rights.actsForOthers
     ? null

@@ -1,10 +1,10 @@
 // What one statx tells of an object of the base. Two equal fingerprints mean "not changed", except where
 // one was taken within the clock's granularity of the file's own times (git calls that racily clean).
 import { hash128Text } from './hash.ts';
-import type { Stat } from './stat.ts';
+import { isLater, type Stat } from './stat.ts';
 
 export interface Fingerprint {
-  /** Identity of the branch it lies in, 32 hexadecimal digits. */
+  /** Identity of the branch it lies in, with that of what it has its content from, 32 hexadecimal digits. */
   layer: string;
   ino: number;
   size: number;
@@ -19,9 +19,25 @@ export interface Fingerprint {
   rdevMinor: number;
 }
 
+/** What lies in two files is another version when either moves: the one is told with the layer of the other. */
+function whereOf({ contentPrint }: Stat, layer: string): string {
+  return contentPrint === '' ? layer : hash128Text(`${layer} ${contentPrint}`);
+}
+
+/** Puts into the stat of a copy of metadata alone what is to be said of its content, which lies in another file. */
+export function putContent(stat: Stat, content: Stat, layer: string): void {
+  stat.size = content.size;
+  stat.blocks = content.blocks;
+  if (isLater(content.ctimeSec, content.ctimeNsec, stat.ctimeSec, stat.ctimeNsec)) {
+    stat.ctimeSec = content.ctimeSec;
+    stat.ctimeNsec = content.ctimeNsec;
+  }
+  stat.contentPrint = hashFingerprint(fingerprintOf(content, layer));
+}
+
 export function fingerprintOf(stat: Stat, layer: string): Fingerprint {
   return {
-    layer,
+    layer: whereOf(stat, layer),
     ino: stat.ino,
     size: stat.size,
     mtimeSec: stat.mtimeSec,
@@ -55,7 +71,7 @@ export function isOf(f: Fingerprint, stat: Stat, layer: string): boolean {
     f.gid === stat.gid &&
     f.rdevMajor === stat.rdevMajor &&
     f.rdevMinor === stat.rdevMinor &&
-    f.layer === layer
+    f.layer === whereOf(stat, layer)
   );
 }
 

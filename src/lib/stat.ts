@@ -27,6 +27,11 @@ export interface Stat {
   ctimeNsec: number;
   btimeSec: number;
   btimeNsec: number;
+  /**
+   * Of a file of the base whose content lies in another (a copy of metadata alone), once that has been found: hash of
+   * that one's fingerprint; else ''.
+   */
+  contentPrint: string;
 }
 
 export function newStat(): Stat {
@@ -55,6 +60,7 @@ export function newStat(): Stat {
     ctimeNsec: 0,
     btimeSec: 0,
     btimeNsec: 0,
+    contentPrint: '',
   };
 }
 
@@ -84,6 +90,7 @@ export function copyStat(from: Stat, to: Stat): void {
   to.ctimeNsec = from.ctimeNsec;
   to.btimeSec = from.btimeSec;
   to.btimeNsec = from.btimeNsec;
+  to.contentPrint = from.contentPrint;
 }
 
 /** Of two times, each in seconds and nanoseconds. */

@@ -73,6 +73,7 @@ function decode(out: Stat): void {
   out.devMajor = w[34] as number;
   out.devMinor = w[35] as number;
   out.mntId = (w[37] as number) * HI + (w[36] as number);
+  out.contentPrint = '';
   out.subvol = (out.mask & STATX_SUBVOL) === 0 ? 0 : (w[41] as number) * HI + (w[40] as number);
 }
 

@@ -9,11 +9,13 @@ import { O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR } from '../sys/constants.ts';
 import { close, dup, openat, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
+import { partFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
 import type { CompleteJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
+import { find } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
-import type { Handle, Node } from './node.ts';
+import type { DirPart, Handle, Name, Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -73,12 +75,16 @@ function jobFor(
     close(sourceFd);
     return -E.EFBIG;
   }
+  const contentLayer = typeof source === 'number' ? '' : (union.layers[source.layer]?.identity ?? '');
+  const top = place && basePath !== null ? openTop(union, place) : null;
   const origin = basePath === null ? null : originFor(readOrigins(union, fd, ''), basePath);
   return {
     kind: 'complete',
     fd,
     sourceFd,
-    layer: typeof source === 'number' ? '' : (union.layers[source.layer]?.identity ?? ''),
+    topFd: top?.topFd ?? -1,
+    layer: top?.layer ?? contentLayer,
+    contentLayer,
     truncate,
     seen: truncate && basePath !== null ? seenSource(union, basePath, callerPid) : null,
     path: path ?? '',
@@ -87,6 +93,15 @@ function jobFor(
     sync: !union.config.volatile && !truncate,
     osTree: union.config.osTree,
   };
+}
+
+/** The base's file at a place, where that is itself a copy of metadata alone; else null. */
+function openTop(union: Union, { parent, name }: Name): { topFd: number; layer: string } | null {
+  const { found } = union;
+  if (find(union, parent, name) < 0 || !found.inBase || found.baseStat.contentPrint === '') return null;
+  const part = parent.dir?.parts[found.part] as DirPart;
+  const topFd = openat(partFd(union, parent, part), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  return topFd < 0 ? null : { topFd, layer: union.layers[part.layer]?.identity ?? '' };
 }
 
 /** The content is there: it counts from now on, and so does the version that it was copied from. */

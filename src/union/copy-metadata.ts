@@ -10,8 +10,10 @@ import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, RENAME_NOREPLACE } fr
 import { close, ftruncate, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
+import { indexOf, showContentBeneath } from './base-content.ts';
 import { baseIno } from './identity.ts';
 import type { Location } from './locate.ts';
+import type { Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, baseXattrs, writeOrigins } from './origins.ts';
 import { firstError, keepingTimes } from './overlay-dir.ts';
@@ -20,6 +22,7 @@ import type { Union } from './union.ts';
 
 /** Where a copy is to come. */
 export interface Target {
+  parent: Node;
   parentFd: number;
   name: string;
   path: string;
@@ -69,7 +72,7 @@ export function copyUpMetadata(
     ) ?? 0;
   let error = steps();
   for (let attempt = 1; error === 0; attempt++) {
-    error = statAt(dirFd, name, again);
+    error = statAgain(union, at, target);
     if (error < 0 || isOf(fingerprintOf(stat, ''), again, '')) break;
     torn = attempt === TRIES;
     if (torn) break;
@@ -80,6 +83,12 @@ export function copyUpMetadata(
   close(fd);
   if (error < 0) unlinkat(union.workFd, temp, 0);
   else if (finishing) finishing.done = true;
+  return error;
+}
+
+function statAgain(union: Union, { dirFd, name, layer }: Location, { parent }: Target): number {
+  const error = statAt(dirFd, name, again);
+  if (error === 0) showContentBeneath(union, parent, indexOf({ parent, name }, layer), dirFd, name, again);
   return error;
 }
 

@@ -1,7 +1,6 @@
 // Copy-up: bringing an object of the base into the overlay. Everything is built in work/ and published by one
 // rename. Contents are copied by a job (it ends with a sync of the data), all else at once. The order and what
 // a crash leaves behind are in native-notes/copy-up.md.
-import { openBeneath } from '../branch/base.ts';
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import type { Metacopy } from '../branch/metacopy.ts';
 import { branchIno } from '../branch/numbers.ts';
@@ -10,19 +9,12 @@ import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
 import { isRegular, isSymlink, S_IFMT, type Stat } from '../lib/stat.ts';
 import { setOf } from '../merge/policy.ts';
-import {
-  AT_SYMLINK_NOFOLLOW,
-  O_NOATIME,
-  O_NOFOLLOW,
-  O_NONBLOCK,
-  O_PATH,
-  O_RDONLY,
-  RENAME_NOREPLACE,
-} from '../sys/constants.ts';
+import { AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { decodeOrigins } from '../versions/origin.ts';
+import { type BaseFile, indexOf, openBaseFile, openSource, sayContentless } from './base-content.ts';
 import { complete, moveHandle } from './complete.ts';
 import { copyUpMetadata, type Finishing, mayLeaveContent } from './copy-metadata.ts';
 import { overlayDirFd } from './dir-fds.ts';
@@ -32,7 +24,7 @@ import { baseIno } from './identity.ts';
 import type { CopyUpJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
-import { hasOutlived, lacksContent, metacopyOf } from './metacopy.ts';
+import { hasOutlived, metacopyOf } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, writeOrigins } from './origins.ts';
@@ -42,7 +34,7 @@ import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Union, waitFor } from './union.ts';
 import { seenSource } from './version.ts';
-import { type Witness, witnessOf } from './witness.ts';
+import type { Witness } from './witness.ts';
 
 export interface CopyUpWish {
   /** Of a file: the guest throws its content away, so the copy is empty, its origin what had been seen. */
@@ -96,7 +88,7 @@ function fillCopy(union: Union, node: Node, callerPid: number, { truncate, byNam
   if (metacopyOf(union, node) === null) return 0;
   if (union.config.readOnly) return -E.EROFS;
   // Who has an older content of the base's open keeps that; the name shows another file.
-  if (byName && hasOutlived(union, node)) return -E.ESTALE;
+  if (byName && hasOutlived(union, node, union.stat)) return -E.ESTALE;
   const place = node.names[0];
   const others = place ? withSet(union, place, callerPid) : 0;
   return others < 0 ? others : complete(union, node, truncate, callerPid);
@@ -154,7 +146,9 @@ function newJob(
     kind: 'copy-up',
     workFd: union.workFd,
     temp: union.tempName(),
+    topFd: -1,
     layer: union.layers[node.layer]?.identity ?? '',
+    contentLayer: '',
     truncate: false,
     seen: null,
     ino: baseIno(node.layer, node.ino),
@@ -199,7 +193,7 @@ function copyUpFile(
   if (typeof at === 'number') return at;
   if (metadata && path !== null && basePath !== null && mayLeaveContent(union, at, stat)) {
     const parentFd = overlayDirFd(union, place.parent);
-    const target = { parentFd, name: place.name, path, basePath };
+    const target = { parent: place.parent, parentFd, name: place.name, path, basePath };
     const error = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target, wish.finish);
     if (error < 0) return error;
     const shown = showOverlay(union, node, place, parentFd, { redirect: null, damaged: false });
@@ -208,19 +202,15 @@ function copyUpFile(
     return shown;
   }
   if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
-  if (!truncate && lacksContent(union, at.dirFd, at.name, stat)) return -E.EIO;
   const others = withSet(union, place, callerPid);
   if (others < 0) return others;
-  const source = locate(union, node);
+  if (path === null || basePath === null) return -E.ENOENT;
+  const source = openCopied(union, node, place, path, truncate);
   if (typeof source === 'number') return source;
-  const sourceFd = openSource(source.dirFd, source.name);
-  if (sourceFd < 0) return sourceFd;
-  if (path === null || basePath === null) {
-    close(sourceFd);
-    return -E.ENOENT;
-  }
   const job = newJob(union, node, {
-    sourceFd,
+    sourceFd: source.fd,
+    topFd: source.topFd,
+    contentLayer: source.contentLayer,
     path,
     basePath,
     truncate,
@@ -232,10 +222,23 @@ function copyUpFile(
   return waitFor(union, work);
 }
 
-/** Opening a FIFO or device must not block; the base is never marked as read. */
-export function openSource(dirFd: number, name: string): number {
-  const fd = openBeneath(dirFd, name, O_RDONLY | O_NONBLOCK | O_NOATIME);
-  return fd === -E.EPERM ? openBeneath(dirFd, name, O_RDONLY | O_NONBLOCK) : fd;
+/** What is to be copied. A content that is nowhere is EIO, but to who throws it away. */
+function openCopied(
+  union: Union,
+  node: Node,
+  place: Name,
+  path: string,
+  truncate: boolean,
+): Pick<BaseFile, 'fd' | 'topFd' | 'contentLayer'> | number {
+  const file = openBaseFile(union, place.parent, indexOf(place, node.layer), place.name, union.stat);
+  if (file !== -E.ENODATA) return file;
+  const at = locate(union, node);
+  if (!truncate || typeof at === 'number') {
+    sayContentless(union, path);
+    return -E.EIO;
+  }
+  const fd = openSource(at.dirFd, at.name);
+  return fd < 0 ? fd : { fd, topFd: -1, contentLayer: '' };
 }
 
 /** Last step of a file's copy-up, on the serving worker. */
@@ -270,7 +273,7 @@ function publishFile(
     if (kept < 0) return kept;
   }
   const unhashed =
-    origin.content === '' && !origin.torn ? openVersion(union, node, origin.fingerprint) : null;
+    origin.content === '' && !origin.torn ? openVersion(union, node, place, origin.fingerprint) : null;
   const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
   const error = publish(union, 'copy-up', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
@@ -288,15 +291,18 @@ function publishFile(
 }
 
 /** What the node shows of the base, if it is still the version of this fingerprint. */
-function openVersion(union: Union, node: Node, fingerprint: string): { fd: number; witness: Witness } | null {
-  const at = locate(union, node);
-  const fd = typeof at === 'number' ? at : openSource(at.dirFd, at.name);
-  if (fd < 0) return null;
-  const known = fstat(fd, union.stat);
-  if (known === 0 && baseFingerprint(union, node.layer, union.stat) === fingerprint) {
-    return { fd, witness: witnessOf(union.stat) };
-  }
-  close(fd);
+function openVersion(
+  union: Union,
+  node: Node,
+  place: Name,
+  fingerprint: string,
+): { fd: number; witness: Witness } | null {
+  const { stat } = union;
+  const file = openBaseFile(union, place.parent, indexOf(place, node.layer), place.name, stat);
+  if (typeof file === 'number') return null;
+  if (file.topFd >= 0) close(file.topFd);
+  if (baseFingerprint(union, node.layer, stat) === fingerprint) return file;
+  close(file.fd);
   return null;
 }
 

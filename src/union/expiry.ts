@@ -58,6 +58,7 @@ export function expireAll(union: Union): void {
 /** The base's path names another tree by now: everything is found anew by path, nodes stay. */
 export function replaceLayer(union: Union, layer: BaseLayer): void {
   union.layers[layer.index] = layer;
+  union.holdings.clear();
   union.fds.clear();
   for (const node of union.table.nodes()) {
     if (node.dir === null) {

@@ -4,7 +4,7 @@
 import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
 import { type OriginStore, writeOriginBytes } from '../branch/origin-store.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { fingerprintOf, hashFingerprint, isOf } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, isOf, putContent } from '../lib/fingerprint.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
@@ -218,12 +218,16 @@ async function copyUp(context: JobContext, job: CopyUpJob): Promise<JobResult> {
   } finally {
     if (fd >= 0) close(fd);
     close(job.sourceFd);
+    if (job.topFd >= 0) close(job.topFd);
     if (job.seen !== null && job.seen.fd >= 0) close(job.seen.fd);
   }
 }
 
 /** A job that copies a file of the base. */
-type Copying = Pick<CopyUpJob, 'sourceFd' | 'layer' | 'path' | 'osTree' | 'truncate'>;
+type Copying = Pick<
+  CopyUpJob,
+  'sourceFd' | 'topFd' | 'layer' | 'contentLayer' | 'path' | 'osTree' | 'truncate'
+>;
 
 interface Copied {
   content: Content;
@@ -232,16 +236,28 @@ interface Copied {
   torn: boolean;
 }
 
+const topOf = ({ sourceFd, topFd }: Copying): number => (topFd >= 0 ? topFd : sourceFd);
+
+/** Of the file that is copied: of two where its content is another's. */
+function statSource(job: Copying, out: Stat): number {
+  const error = fstat(topOf(job), out);
+  if (error < 0 || job.topFd < 0) return error;
+  const content = newStat();
+  const known = fstat(job.sourceFd, content);
+  if (known === 0) putContent(out, content, job.contentLayer);
+  return known;
+}
+
 /** Copies until the source has stood still meanwhile, three times at most; a negative errno. */
 async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
   const stat = newStat();
   const after = newStat();
   for (let attempt = 1; ; attempt++) {
-    const known = fstat(job.sourceFd, stat);
+    const known = statSource(job, stat);
     if (known < 0) return known;
     const content = await copyOnce(job, fd, stat);
     if (typeof content === 'number') return content;
-    const again = fstat(job.sourceFd, after);
+    const again = statSource(job, after);
     if (again < 0) return again;
     const still = isOf(fingerprintOf(stat, job.layer), after, job.layer);
     if (still || attempt === TRIES) return { content, stat, torn: !still };
@@ -256,7 +272,7 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
   const { content, stat: before, torn } = copied;
   failPoint('copy-up-data');
   const lenient = !context.privileged;
-  const attributes = copyAttributes(before, job.sourceFd, '', fd, '', lenient);
+  const attributes = copyAttributes(before, topOf(job), '', fd, '', lenient);
   if (attributes < 0) return done(attributes);
   const origin = await originOf(context, job, before, content, torn);
   const encoded = encodeOrigins([origin]);
@@ -279,7 +295,7 @@ async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<Jo
 const CAPABILITY = 'security.capability';
 
 async function complete(context: JobContext, job: CompleteJob): Promise<JobResult> {
-  const { fd, sourceFd, seen, truncate } = job;
+  const { fd, sourceFd, topFd, seen, truncate } = job;
   const before = newStat();
   try {
     const known = fstat(fd, before);
@@ -300,7 +316,7 @@ async function complete(context: JobContext, job: CompleteJob): Promise<JobResul
     failPoint('complete-synced');
     return synced < 0 ? done(synced) : result;
   } finally {
-    for (const one of [fd, sourceFd, seen?.fd ?? -1]) if (one >= 0) close(one);
+    for (const one of [fd, sourceFd, topFd, seen?.fd ?? -1]) if (one >= 0) close(one);
   }
 }
 
@@ -353,7 +369,7 @@ async function originOf(
   content: Content,
   torn: boolean,
 ): Promise<Origin> {
-  const xattrs = readXattrs(job.sourceFd, '');
+  const xattrs = readXattrs(topOf(job), '');
   if (xattrs.size > 0) putAwayXattrs(context, xattrs);
   const common = {
     path: pathHash(job.basePath),

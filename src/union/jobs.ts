@@ -23,8 +23,12 @@ export interface CopyUpJob {
   temp: string;
   /** O_RDONLY of the base's file; closed by the job. */
   sourceFd: number;
-  /** Identity of the source's layer, for its fingerprint. */
+  /** O_RDONLY of what has the metadata, where `sourceFd` is of its content alone; else -1. Closed by the job. */
+  topFd: number;
+  /** Identity of the layer of the base's file, for its fingerprint. */
   layer: string;
+  /** The same of its content, where that is another's. */
+  contentLayer: string;
   /** Leave the content away: the guest truncates it. */
   truncate: boolean;
   /** The version that the guest had read, which is the origin if it is not the one that is copied. */
@@ -45,8 +49,11 @@ export interface CompleteJob {
   fd: number;
   /** O_RDONLY of the content; -1: there is none any more, and it is thrown away anyway. */
   sourceFd: number;
-  /** Identity of the layer in which that lies. */
+  /** O_RDONLY of the base's file, where that is itself a copy of metadata alone; else -1. */
+  topFd: number;
+  /** Identity of the layer in which the base's file lies, and of that in which its content does. */
   layer: string;
+  contentLayer: string;
   truncate: boolean;
   seen: SeenSource | null;
   path: string;

@@ -5,6 +5,7 @@ import type { Stat } from '../lib/stat.ts';
 import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { fstat, statx } from '../sys/stat.ts';
+import { showContentOf } from './base-content.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import type { Handle, Node } from './node.ts';
@@ -84,6 +85,7 @@ export function statNode(union: Union, node: Node, out: Stat): number {
     where.name === '' ? fstat(where.dirFd, out) : statx(where.dirFd, where.name, AT_SYMLINK_NOFOLLOW, out);
   if (error === -E.ENOENT && leavePlace(union, node)) return statNode(union, node, out);
   if (node.dir !== null || where.name === '') return error;
+  if (error === 0) showContentOf(union, node, where.dirFd, out);
   if (error === 0 && union.table.shows(node, where.layer, out)) return 0;
   if (node.handles.size > 0) return fstat(anyHandle(node).fd, out);
   if (error < 0) return error;

@@ -12,6 +12,7 @@ import { copyStat, isDirectory, isLater, newStat, S_IFDIR, S_IFLNK, S_IFMT, type
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
+import { showContentBeneath } from './base-content.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireBeneath, showOther } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
@@ -74,6 +75,7 @@ export function find(union: Union, parent: Node, name: string): number {
     if (isWhiteout(marks, fd, name, found.baseStat)) break;
     found.inBase = true;
     found.part = i;
+    showContentBeneath(union, parent, i, fd, name, found.baseStat);
     break;
   }
   if (found.state === NONE && found.inBase && !dir.opaque) {
@@ -189,7 +191,7 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
   }
   const layer = found.state === IN_OVERLAY ? -1 : (parent.dir?.parts[found.part]?.layer ?? 0);
   if (known && union.table.shows(known, layer, found.stat)) {
-    if (known.handles.size === 0 || !hasOutlived(union, known)) return known;
+    if (known.handles.size === 0 || !hasOutlived(union, known, found.stat)) return known;
     divide(union, known);
     return instantiate(union, parent, name);
   }
@@ -348,7 +350,10 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   if (node.layer < 0 && node.dir === null) {
     showContent(union, node, entry.stat);
     // No event tells of a content that lies elsewhere.
-    if (union.kernel.keeping === 'watched' && metacopyOf(union, node)?.redirect) entry.keepAttributes = false;
+    const far = node.contentBeneath || metacopyOf(union, node)?.redirect;
+    if (union.kernel.keeping === 'watched' && far) entry.keepAttributes = false;
+  } else if (entry.stat.contentPrint !== '' && union.kernel.keeping === 'watched') {
+    entry.keepAttributes = false;
   }
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.

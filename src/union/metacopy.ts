@@ -1,16 +1,16 @@
 // Copies of metadata alone: a file of the overlay whose content is the base's, as long as nobody writes to it.
 // Here is where a content lies, for all who read one: `openContent`. For any other file that is where it lies itself.
 
-import { type BaseLayer, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import { findContentBeneath, leaveContent, newContentPlace } from '../branch/base-content.ts';
 import { type LayerDir, rootsOf } from '../branch/descent.ts';
-import { isMarkedMetacopy, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
-import { isNamedAway, isWhiteout } from '../branch/whiteouts.ts';
+import { type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, parentPath } from '../lib/names.ts';
-import { isLater, isRegular, newStat, S_IFREG, type Stat } from '../lib/stat.ts';
+import { isLater, newStat, S_IFREG, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
+import { indexOf } from './base-content.ts';
 import { partFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
 import type { DirPart, Handle, Node } from './node.ts';
@@ -28,57 +28,31 @@ export function metacopyOf(union: Union, node: Node): Metacopy | null {
   return node.metacopy;
 }
 
-/** 512-byte blocks that attributes alone may take up. */
-const ATTRIBUTES = 16;
+const content = newContentPlace();
 
 /**
- * Whether a file of the base is itself a copy of metadata alone, made where its layer was an overlay: what it holds
- * are holes, and nobody says of which layers it was made. It is asked where that may be: of what takes up nothing,
- * and in a base of several layers of what takes up little.
+ * The file of the base that is the content of a node with a name: of a copy of metadata alone in the overlay, or of one
+ * in the base that has been found to be such. 0; EIO: there is none.
  */
-export function lacksContent(union: Union, dirFd: number, name: string, { size, blocks }: Stat): boolean {
-  const little = union.layers.length > 1 ? ATTRIBUTES : 0;
-  return size > 0 && blocks <= little && isMarkedMetacopy(dirFd, name);
-}
-
-/** One for each answer of `findContent`: used up before the next call. */
-interface Content {
-  dirFd: number;
-  name: string;
-  layer: number;
-  /** The descriptor is to be closed. */
-  mine: boolean;
-  stat: Stat;
-}
-
-const content: Content = { dirFd: -1, name: '', layer: -1, mine: false, stat: newStat() };
-
-/** The topmost of the base's files that is the content of a copy with a name: 0, or -EIO where there is none. */
-function findContent(union: Union, node: Node, { redirect, damaged }: Metacopy): number {
+function findContent(union: Union, node: Node, copied: Metacopy | null): number {
   const place = node.names[0];
   const dir = place?.parent.dir;
-  if (!place || !dir || damaged) return -E.EIO;
-  const mine = redirect?.startsWith('/') ?? false;
-  const name = redirect === null ? place.name : baseName(redirect);
-  const parts = mine ? directoriesAt(union, place.parent, parentPath(redirect ?? '')) : dir.parts;
-  for (const part of mine || !dir.opaque ? parts : []) {
-    const dirFd = mine ? openPart(union, part) : partFd(union, place.parent, part as DirPart);
-    if (dirFd < 0) continue;
-    const { marks } = union.layers[part.layer] as BaseLayer;
-    const error = statAt(dirFd, name, content.stat);
-    const isFile = error === 0 && isRegular(content.stat.mode);
-    if (isFile && !isWhiteout(marks, dirFd, name, content.stat)) {
-      Object.assign(content, { dirFd, name, layer: part.layer, mine });
-      noteContent(union, node);
-      return 0;
-    }
-    // Whatever else has the name hides what lies beneath.
-    const ends = error === 0 || isNamedAway(marks, dirFd, name);
-    if (mine) close(dirFd);
-    if (ends) return -E.EIO;
-    if (error !== -E.ENOENT && error !== -E.ENOTDIR) return error;
+  if (!place || !dir || copied?.damaged) return -E.EIO;
+  const { parent, name } = place;
+  const redirect = copied?.redirect ?? null;
+  const from = node.layer < 0 ? 0 : indexOf(place, node.layer);
+  const fdOf = (at: number) => partFd(union, parent, dir.parts[at] as DirPart);
+  let error: number;
+  if (redirect?.startsWith('/')) {
+    const dirs = directoriesAt(union, parent, parentPath(redirect));
+    error = findContentBeneath(union.layers, dirs, baseName(redirect), {}, content);
+  } else if (dir.opaque || from < 0) {
+    return -E.EIO;
+  } else {
+    error = findContentBeneath(union.layers, dir.parts, redirect ?? name, { from, fdOf }, content);
   }
-  return -E.EIO;
+  if (error === 0) noteContent(union, node);
+  return error === -E.ENODATA ? -E.EIO : error;
 }
 
 /** The kernel may have size and pages of another one. */
@@ -87,11 +61,7 @@ function noteContent(union: Union, node: Node): void {
   if (node.contentIno !== 0 && node.contentIno !== ino && node.handles.size === 0)
     union.kernel.switched(node);
   node.contentIno = ino;
-}
-
-function openPart(union: Union, { layer, path }: LayerDir): number {
-  const rootFd = union.layers[layer]?.rootFd ?? -1;
-  return rootFd < 0 ? -E.ENOENT : openDirectoryBeneath(rootFd, path);
+  node.contentBeneath = content.passed;
 }
 
 function directoriesAt(union: Union, parent: Node, path: string): readonly LayerDir[] {
@@ -111,7 +81,15 @@ function reader(node: Node): Handle | null {
  */
 export function openContent(union: Union, node: Node): Opened | number {
   const copied = metacopyOf(union, node);
-  if (copied === null) return openOwn(union, node);
+  return copied === null ? openOwn(union, node) : openElsewhere(union, node, copied);
+}
+
+/** The same of a file of the base that has been found to have it in a layer beneath. */
+export function openContentBeneath(union: Union, node: Node): Opened | number {
+  return openElsewhere(union, node, null);
+}
+
+function openElsewhere(union: Union, node: Node, copied: Metacopy | null): Opened | number {
   const other = reader(node);
   const fd = openFound(union, node, copied);
   if (fd < 0 && other === null) return node.dataFd < 0 ? fd : reopenAt(node.dataFd, 0);
@@ -120,21 +98,28 @@ export function openContent(union: Union, node: Node): Opened | number {
   return reopenAt(other.fd, other.layer);
 }
 
-/** Whether the base has replaced the content that somebody has open: then the name shows another object. */
-export function hasOutlived(union: Union, node: Node): boolean {
+/**
+ * Whether the base has replaced the content that somebody has open: then the name shows another object. `shown` is what
+ * has been found under the name.
+ */
+export function hasOutlived(union: Union, node: Node, shown: Stat): boolean {
   const other = node.handles.size === 0 ? null : reader(node);
-  const copied = other === null ? null : metacopyOf(union, node);
-  if (other === null || copied === null || findContent(union, node, copied) < 0) return false;
-  if (content.mine) close(content.dirFd);
+  if (other === null || (node.layer >= 0 && shown.contentPrint === '')) return false;
+  const copied = metacopyOf(union, node);
+  if (node.layer < 0 && copied === null) return false;
+  if (findContent(union, node, copied) < 0) return false;
+  leaveContent(content);
   return fstat(other.fd, union.stat) === 0 && union.stat.ino !== content.stat.ino;
 }
 
-function openFound(union: Union, node: Node, copied: Metacopy): number {
+function openFound(union: Union, node: Node, copied: Metacopy | null): number {
   const found = findContent(union, node, copied);
   if (found < 0) return found;
   const flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const fd = openat(content.dirFd, content.name, flags);
-  if (content.mine) close(content.dirFd);
+  // What a redirect leads to lies in no directory of this node's.
+  if (content.mine && node.watch < 0) union.watches.file(node, content.dirFd, content.name);
+  leaveContent(content);
   return fd;
 }
 
@@ -164,7 +149,7 @@ function statContent(union: Union, node: Node, copied: Metacopy): number {
   if (other !== null) return fstat(other.fd, content.stat);
   if (node.dataFd >= 0) return fstat(node.dataFd, content.stat);
   const error = findContent(union, node, copied);
-  if (error === 0 && content.mine) close(content.dirFd);
+  if (error === 0) leaveContent(content);
   return error;
 }
 

@@ -101,6 +101,8 @@ export interface Compared {
   baseMtimeNsec: number;
   baseIno: number;
   baseSize: number;
+  /** contentPrint of its stat. */
+  baseContent: string;
   /** 0 where the base has nothing. */
   baseMode: number;
   stale: boolean;
@@ -157,6 +159,8 @@ export interface Node {
   metacopy: Metacopy | null | undefined;
   /** Inode number of the content that such a copy was last seen with; 0: none yet. */
   contentIno: number;
+  /** It lies beneath a file of the base that is such a copy itself. */
+  contentBeneath: boolean;
   /** Content of a copy of metadata alone that has no name any more; else -1. */
   dataFd: number;
   /**

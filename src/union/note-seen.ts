@@ -5,7 +5,9 @@ import { isRegular, type Stat } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
 import { dup } from '../sys/file.ts';
 import type { Origin } from '../versions/origin.ts';
-import type { Name, Node } from './node.ts';
+import { partFd } from './dir-fds.ts';
+import { find } from './lookup.ts';
+import type { DirPart, Name, Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf, printOfNode } from './origins.ts';
 import type { Opened } from './passthrough.ts';
@@ -65,7 +67,7 @@ function noteOpening(
   const path = parent.dir?.elsewhere ? pathAt(parent, name) : basePath;
   if (path === null || basePath === null) return null;
   const { stat } = union;
-  if (opened.layer >= 0) return noteOfBase(union, node, path, basePath, callerPid, opened);
+  if (opened.layer >= 0) return noteOfBase(union, node, { parent, name }, path, basePath, callerPid, opened);
   const origin = shown ?? originFor(originsOf(union, node, stat).list, basePath);
   if (origin === null) return null;
   const { fingerprint, content, mode, uid, gid, xattrs } = origin;
@@ -77,15 +79,19 @@ function noteOpening(
 function noteOfBase(
   union: Union,
   node: Node,
+  place: Name,
   path: string,
   basePath: string,
   callerPid: number,
   { fd, layer }: Opened,
 ): Reader {
   const { stat } = union;
-  const { mode, uid, gid } = stat;
+  const top = node.layer !== layer && union.layers.length > 1 ? topAt(union, place) : null;
+  const { mode, uid, gid } = top?.stat ?? stat;
   const fingerprint =
-    node.layer === layer ? printOfNode(union, node, stat).hash : baseFingerprint(union, layer, stat);
+    node.layer === layer
+      ? printOfNode(union, node, stat).hash
+      : baseFingerprint(union, top?.layer ?? layer, top?.stat ?? stat);
   const isNew = !union.seen.has(basePath, fingerprint);
   const lasting = isNew && mergeable(path, union.config.osTree, stat.size);
   return union.seen.opened(basePath, callerPid, {
@@ -96,7 +102,15 @@ function noteOfBase(
     mode,
     uid,
     gid,
-    xattrs: isNew ? hashXattrs(readXattrs(fd, '')) : '',
+    xattrs: isNew ? hashXattrs(readXattrs(top?.dirFd ?? fd, top === null ? '' : place.name)) : '',
     lasting,
   });
+}
+
+/** The base's file at a place, whose bytes may be another's; null: there is none by now. */
+function topAt(union: Union, { parent, name }: Name): { stat: Stat; layer: number; dirFd: number } | null {
+  const { found } = union;
+  if (find(union, parent, name) < 0 || !found.inBase) return null;
+  const part = parent.dir?.parts[found.part] as DirPart;
+  return { stat: found.baseStat, layer: part.layer, dirFd: partFd(union, parent, part) };
 }

@@ -17,11 +17,12 @@ import {
 import { append, close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { killSetid } from './attributes.ts';
+import { holdingAt, sayContentless } from './base-content.ts';
 import { copyUp } from './copy-up.ts';
 import { showOther } from './expiry.ts';
 import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
-import { lacksContent, metacopyOf, openContent } from './metacopy.ts';
+import { metacopyOf, openContent, openContentBeneath } from './metacopy.ts';
 import { type Handle, IN_OVERLAY, livingNode, type Node } from './node.ts';
 import { noteSeen } from './note-seen.ts';
 import {
@@ -34,6 +35,7 @@ import {
   type Opened,
   writableFd,
 } from './passthrough.ts';
+import { pathAt } from './place.ts';
 import { awaitIfStale } from './stale.ts';
 import { ageOrigin, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
@@ -102,9 +104,12 @@ function openData(union: Union, node: Node, flags: number): Opened | number {
   const overlay = layer < 0 && goesThrough(union, node, layer, 0);
   const fd = openShown(union, node, overlay ? flags & ~O_ACCMODE : flags & ~O_DIRECT);
   if (fd < 0) return fd;
-  if (layer >= 0 && lacksContent(union, fd, '', union.stat)) {
+  const holding = layer < 0 ? 'own' : holdingAt(union, layer, fd, '', union.stat);
+  if (holding !== 'own') {
     close(fd);
-    return -E.EIO;
+    return holding === 'beneath'
+      ? openInBase(union, node, (flags & O_DIRECT) !== 0)
+      : contentless(union, node);
   }
   if (!goesThrough(union, node, layer, union.stat.size)) return { fd, layer };
   const refused = overlay || (flags & O_DIRECT) === 0 ? 0 : refuseDirect(fd);
@@ -112,19 +117,30 @@ function openData(union: Union, node: Node, flags: number): Opened | number {
   return asOpened(handOver(union, node, { fd, layer }, flags & O_ACCMODE, union.stat), layer);
 }
 
-/** The content of a copy of metadata alone, which nobody has asked to write to. */
+/** The content of a copy of metadata alone, which nobody has asked to write to: of the overlay's, or of the base's. */
 function openInBase(union: Union, node: Node, direct: boolean): Opened | number {
-  const found = openContent(union, node);
-  if (typeof found === 'number') return found;
+  const found = node.layer < 0 ? openContent(union, node) : openContentBeneath(union, node);
+  if (typeof found === 'number') return found === -E.EIO ? contentless(union, node) : found;
   const error = fstat(found.fd, union.stat);
-  if (error < 0 || lacksContent(union, found.fd, '', union.stat)) {
+  if (error < 0 || (found.layer >= 0 && lacksContent(union, found))) {
     close(found.fd);
-    return error < 0 ? error : -E.EIO;
+    return error < 0 ? error : contentless(union, node);
   }
   if (!goesThrough(union, node, found.layer, union.stat.size)) return found;
   const refused = direct ? refuseDirect(found.fd) : 0;
   if (refused < 0) return refused;
   return asOpened(handOver(union, node, found, O_RDONLY, union.stat), found.layer);
+}
+
+/** union.stat is of what is open. */
+function lacksContent(union: Union, { fd, layer }: Opened): boolean {
+  return holdingAt(union, layer, fd, '', union.stat) !== 'own';
+}
+
+function contentless(union: Union, node: Node): number {
+  const place = node.names[0];
+  sayContentless(union, place ? pathAt(place.parent, place.name) : null);
+  return -E.EIO;
 }
 
 function asOpened(fd: number, layer: number): Opened | number {

@@ -1,6 +1,13 @@
 // What base and overlay have at a path, read on the main thread beneath the branches' root descriptors: the
 // facts that a decision rests on, and the bytes where it asks for them. Nothing here changes anything.
 import { type BaseLayer, baseMoved, openBeneath, openDirectoryBeneath, statAt } from '../branch/base.ts';
+import {
+  findContentBeneath,
+  type Holding,
+  holdingOf,
+  leaveContent,
+  newContentPlace,
+} from '../branch/base-content.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { descendPath, isAbsent, type LayerDir, rootsOf } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
@@ -10,7 +17,7 @@ import { type Overlay, redirectOf } from '../branch/overlay.ts';
 import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { fingerprintOf, hashFingerprint } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, putContent } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import { baseName, parentPath } from '../lib/names.ts';
 import {
@@ -45,13 +52,13 @@ export interface Found {
   content: string | null;
   /** Content, where it has been read. */
   bytes: Buffer | null;
-  /** Of a copy of metadata alone in the overlay; else null. */
+  /** Of a copy of metadata alone; else null. */
   copied: Copied | null;
 }
 
 /** What the base has for the content of a copy of metadata alone. */
 export interface Copied {
-  /** It is that of the copy's own place, which moves without the guest. */
+  /** Of one in the overlay: it is that of the copy's own place, which moves without the guest. */
   follows: boolean;
   /** null: it is gone. */
   stat: Stat | null;
@@ -138,7 +145,7 @@ export function readOverlay(branches: Branches, path: string, basePath: string):
     if (metacopy !== null) {
       const at = contentAt(metacopy, basePath, side.underOpaque);
       const found = at === null ? null : readBase(branches, at).object;
-      const there = found !== null && isRegular(found.stat.mode) ? found.stat : null;
+      const there = found !== null && isRegular(found.stat.mode) ? (found.copied ?? found).stat : null;
       side.object.copied = { follows: metacopy.redirect === null, stat: there };
     }
     return side;
@@ -191,20 +198,25 @@ export interface InBase {
   dirFd: number;
   name: string;
   stat: Stat;
+  /** Where its bytes are, and which way they are found; of a file that holds its own: itself. */
+  holding: Holding;
+  contentStat: Stat | null;
+  openContent(): number;
 }
 
 /** Where the base has a path; null: nowhere, or a whiteout hides it. Throws FsError for what cannot be read. */
 export function lookInBase(branches: Branches, basePath: string): InBase | null {
   const name = baseName(basePath);
   const stat = newStat();
-  for (const dir of directoriesOf(branches, parentPath(basePath))) {
+  const dirs = directoriesOf(branches, parentPath(basePath));
+  for (const [index, dir] of dirs.entries()) {
     const layer = branches.layers[dir.layer] as BaseLayer;
     const dirFd = openDirectoryBeneath(layer.rootFd, dir.path);
     if (isAbsent(dirFd)) continue;
     if (dirFd < 0) throw new FsError(-dirFd, `${basePath}: the base cannot be read`);
     const error = statAt(dirFd, name, stat);
     const there = error === 0 && !isWhiteout(layer.marks, dirFd, name, stat);
-    if (there) return { layer, dirFd, name, stat };
+    if (there) return { layer, dirFd, name, stat, ...contentAtTop(branches, dirs, index, dirFd, name, stat) };
     const ends = error === 0 || isNamedAway(layer.marks, dirFd, name);
     close(dirFd);
     if (error < 0 && !isAbsent(error)) throw new FsError(-error, `${basePath}: the base cannot be read`);
@@ -213,14 +225,47 @@ export function lookInBase(branches: Branches, basePath: string): InBase | null 
   return null;
 }
 
+type Content = Pick<InBase, 'holding' | 'contentStat' | 'openContent'>;
+
+/** Where the bytes of what was found in `dirs[index]` are; its stat comes to tell of them, too. */
+function contentAtTop(
+  { layers }: Branches,
+  dirs: readonly LayerDir[],
+  index: number,
+  dirFd: number,
+  name: string,
+  stat: Stat,
+): Content {
+  const layer = layers[dirs[index]?.layer ?? 0] as BaseLayer;
+  const openOwn = () => openBeneath(dirFd, name, READ_FLAGS);
+  const holding = isRegular(stat.mode) ? holdingOf(layers, layer, dirFd, name, stat) : 'own';
+  if (holding === 'own') return { holding, contentStat: stat, openContent: openOwn };
+  const place = newContentPlace();
+  const found =
+    holding === 'beneath' ? findContentBeneath(layers, dirs, name, { from: index }, place) : -E.ENODATA;
+  if (found < 0 && found !== -E.ENODATA) throw new FsError(-found, `${name}: the base cannot be read`);
+  if (found < 0) return { holding: 'nowhere', contentStat: null, openContent: () => -E.EIO };
+  const contentStat = place.stat;
+  putContent(stat, contentStat, layers[place.layer]?.identity ?? '');
+  leaveContent(place);
+  const openContent = () => {
+    if (findContentBeneath(layers, dirs, name, { from: index }, place) < 0) return -E.EIO;
+    const fd = openBeneath(place.dirFd, place.name, READ_FLAGS);
+    leaveContent(place);
+    return fd;
+  };
+  return { holding, contentStat: { ...contentStat }, openContent };
+}
+
 /** Throws FsError for what cannot be read (EIO; ESTALE of a network file system). */
 export function readBase(branches: Branches, basePath: string): BaseSide {
   const found = lookInBase(branches, basePath);
   if (found === null) return { object: null, fingerprint: '' };
-  const { layer, dirFd, name, stat } = found;
+  const { layer, dirFd, name, stat, holding, contentStat } = found;
   try {
     const fingerprint = hashFingerprint(fingerprintOf(stat, layer.identity));
-    return { object: describe(dirFd, name, stat), fingerprint };
+    const copied = holding === 'own' ? null : { follows: false, stat: contentStat };
+    return { object: { ...describe(dirFd, name, stat), copied }, fingerprint };
   } finally {
     close(dirFd);
   }
@@ -273,7 +318,7 @@ const READ_FLAGS = O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
 export function openBase(branches: Branches, basePath: string): number {
   const found = lookInBase(branches, basePath);
   if (found === null) return -E.ENOENT;
-  const fd = openBeneath(found.dirFd, found.name, READ_FLAGS);
+  const fd = found.openContent();
   close(found.dirFd);
   return fd;
 }

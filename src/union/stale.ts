@@ -34,6 +34,7 @@ function sameSides(compared: Compared, found: Found): boolean {
         compared.baseMtimeNsec === baseStat.mtimeNsec &&
         compared.baseIno === baseStat.ino &&
         compared.baseSize === baseStat.size &&
+        compared.baseContent === baseStat.contentPrint &&
         compared.baseMode === baseStat.mode
       : compared.baseMode === 0)
   );
@@ -59,6 +60,7 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
     baseMtimeNsec: baseStat.mtimeNsec,
     baseIno: baseStat.ino,
     baseSize: baseStat.size,
+    baseContent: inBase ? baseStat.contentPrint : '',
     baseMode: inBase ? baseStat.mode : 0,
     stale: isStale(union, node, origin, fingerprint),
     moved: origin !== null && origin.fingerprint !== fingerprint,

@@ -111,6 +111,7 @@ export class NodeTable {
       orphanFd: -1,
       metacopy: undefined,
       contentIno: 0,
+      contentBeneath: false,
       dataFd: -1,
       cachedAt: undefined,
       toldSize: -1,
@@ -278,6 +279,7 @@ export class NodeTable {
     if (node.cachedAt !== undefined) node.cachedAt = null;
     node.metacopy = undefined;
     node.contentIno = 0;
+    node.contentBeneath = false;
     this.#objects[layer + 1] ??= new Map();
     this.#objects[layer + 1]?.set(node.ino, node);
   }

@@ -9,10 +9,10 @@ import { mergeable } from '../merge/policy.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
-import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { learnAtOnce } from './at-once.ts';
-import { copyUpSet, openSource } from './copy-up.ts';
+import { openBaseFile, topOf } from './base-content.ts';
+import { copyUpSet } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
 import { locate } from './locate.ts';
@@ -190,7 +190,7 @@ function originAt(union: Union, parent: Node, name: string, basePath: string): O
 }
 
 /** A base file that cannot be opened has a content that nobody knows; anything else is an error. */
-const unreadable: readonly number[] = [-E.EACCES, -E.EPERM, -E.ENOENT];
+const unreadable: readonly number[] = [-E.EACCES, -E.EPERM, -E.ENOENT, -E.ENODATA];
 
 /** What the base has now at the place in union.found, which it has. */
 function fromBase(
@@ -203,27 +203,26 @@ function fromBase(
   const part = parent.dir?.parts[union.found.part] as DirPart;
   const partDir = partFd(union, parent, part);
   if (partDir < 0) return partDir;
-  let stat = union.found.baseStat;
-  const opened = wholly && isRegular(stat.mode) ? openSource(partDir, name) : -E.ENOENT;
-  if (opened < 0 && !unreadable.includes(opened)) return opened;
-  const fd = Math.max(opened, -1);
-  if (fd >= 0) {
-    // The name may lead to another version by now; the descriptor is what is read.
-    stat = newStat();
-    const error = fstat(fd, stat);
-    if (error < 0) {
-      close(fd);
-      return error;
-    }
-  }
+  const { baseStat } = union.found;
+  const readStat = newStat();
+  const opened =
+    wholly && isRegular(baseStat.mode)
+      ? openBaseFile(union, parent, union.found.part, name, readStat)
+      : -E.ENOENT;
+  if (typeof opened === 'number' && !unreadable.includes(opened)) return opened;
+  const file = typeof opened === 'number' ? null : opened;
+  const fd = file?.fd ?? -1;
+  // The name may lead to another version by now; the descriptor is what is read.
+  const stat = file === null ? baseStat : readStat;
   const origin = newOrigin(basePath, stat, baseFingerprint(union, part.layer, stat), '');
-  origin.xattrs = hashXattrs(fd >= 0 ? readXattrs(fd, '') : readXattrs(partDir, name));
+  origin.xattrs = hashXattrs(file === null ? readXattrs(partDir, name) : readXattrs(topOf(file), ''));
+  if (file !== null && file.topFd >= 0) close(file.topFd);
   if (isSymlink(stat.mode)) {
     const target = readlinkat(partDir, name);
     if (typeof target === 'string') origin.content = hash128(Buffer.from(target, 'latin1'));
   }
   const cached = union.contents.get(origin.fingerprint);
-  if (fd < 0 || cached === undefined) return { origin, fd, witness: witnessOf(stat) };
+  if (fd < 0 || cached === undefined) return { origin, fd, witness: file?.witness ?? witnessOf(stat) };
   close(fd);
   return withoutFd({ ...origin, content: cached });
 }

@@ -1,6 +1,7 @@
 // State of one union, owned by the thread that serves it. The operations are functions in the files beside
 // this one; each takes the Union first and returns 0 or a count, a negative errno, or WAIT: then the request
 // waits for `union.waiting` and is run again from the start, so nothing may have been changed before.
+
 import type { BaseLayer } from '../branch/base.ts';
 import { branchIno } from '../branch/numbers.ts';
 import type { Overlay } from '../branch/overlay.ts';
@@ -13,6 +14,7 @@ import { Announcements } from './announcements.ts';
 import { BaseChanges } from './base-changes.ts';
 import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
+import { Holdings } from './holdings.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
 import { type Keeping, KernelView } from './kernel-view.ts';
 import type { Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
@@ -110,6 +112,10 @@ export class Union {
   readonly verdicts = new Map<string, Verdict & { until: number }>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
   readonly contents = new Map<string, string>();
+  /** Where files of the base have their contents. */
+  readonly holdings = new Holdings();
+  /** Paths of which it has been said that their content is nowhere. */
+  readonly contentless = new Set<string>();
   /** Requests for locks that others hold, of all files. */
   readonly lockWaiters = new Set<LockWaiter>();
   /** Work that the operation which just returned WAIT waits for. */

@@ -5,15 +5,12 @@ import { expect } from 'vitest';
 import { workload } from '../differential/differential.ts';
 import { renameWith } from '../lib/calls.ts';
 import { forgetAll, openHandles, takeHandles } from '../lib/handles.ts';
-import { caughtUp, kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
-import { takeDown } from '../lib/mounts.ts';
+import { caughtUp, kasane, type Layers, type Mount, withLayers } from '../lib/kasane.ts';
+import { inOverlayfs, overlayfsOver, withUnion } from '../lib/layers.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
 import { type Compare, diffTrees, readTree, type Tree, withBaseUntouched } from '../lib/tree.ts';
 import { BASE_LINE, BaseWatch, GUEST_LINE, text, updateFile } from '../lib/versioning.ts';
-
-const names = ['a', 'b', 'c'] as const;
-const layersOf = ({ base }: Layers) => names.map((name) => `${base}/${name}`);
 
 /** Three layers in base/a, base/b and base/c, topmost first. */
 const makeLayers = `
@@ -40,34 +37,6 @@ const compare: Compare = { ignore: ['.kasane'], ignoreXattrs: /^trusted\.kasane\
 
 async function make(layers: Layers): Promise<void> {
   await sh(makeLayers, [], { cwd: layers.base });
-}
-
-/** The tree that kernel overlayfs shows, with the overlay as its upper directory or without one. */
-async function inOverlayfs<T>(layers: Layers, upper: boolean, body: (dir: string) => Promise<T>): Promise<T> {
-  const { overlay, dir, mnt } = layers;
-  await sh('mkdir -p "$1/work"', [dir]);
-  const above = upper ? `,upperdir=${overlay},workdir=${dir}/work,redirect_dir=on,metacopy=on` : '';
-  await runOk('mount', [
-    '-t',
-    'overlay',
-    '-o',
-    `lowerdir=${layersOf(layers).join(':')}${above}`,
-    'none',
-    mnt,
-  ]);
-  try {
-    return await body(mnt);
-  } finally {
-    await takeDown(mnt);
-  }
-}
-
-function withUnion<T>(
-  layers: Layers,
-  body: (mount: Mount) => Promise<T>,
-  more: readonly string[] = [],
-): Promise<T> {
-  return withMount({ ...layers, base: layersOf(layers), options: ['-o', 'suid,dev', ...more] }, body);
 }
 
 /** Link counts of the directories: 1 where several make one up, so that nobody skips subdirectories. */
@@ -175,10 +144,7 @@ async function makeRenamed({ base, mnt }: Layers): Promise<void> {
   await sh(
     `mkdir -p a b c work/a work/b; cd c
     for d in p/q/r s/t u v x/y z n0 n1/n2; do mkdir -p $d; echo c > $d/f; echo $d > $d/c; done; cd ..
-    over() {
-      mount -t overlay -o "lowerdir=$1,upperdir=$2,workdir=work/$2,redirect_dir=on,metacopy=off" none "$3"
-      (cd "$3"; eval "$4"); umount "$3"
-    }
+    ${overlayfsOver('metacopy=off')}
     over c b "$1" 'mv p/q s/q; mv s/t p/t; echo b > p/t/b; mv u u2; mv u2 u3; mv v x/y/v; mv x x2; mv z zz; mkdir z
       mv n1/n2 n0/n2; rm s/q/r/f; mv n0 n1/n0; echo b > x2/y/v/b; echo b > u3/f'
     over b:c a "$1" 'mv s ss; mv ss/q/r r; echo a > r/a; mv p/t/ t; mv u3 z/u3; mv x2/y/v x2/v; rm -r x2/y; mv zz x2/y

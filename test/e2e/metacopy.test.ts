@@ -240,28 +240,3 @@ mountTest(
     }),
   { filesystems: ['overlay'] },
 );
-
-mountTest(
-  'a copy of metadata alone that lies in a layer of the base is refused with EIO, and nothing is made of its holes',
-  () =>
-    withLayers(async (layers) => {
-      const top = `${layers.dir}/top`;
-      writeFiles(layers.base, { f: text(), g: text() });
-      writeFiles(top, { own: 'own\n' });
-      await sh(
-        'cd "$1"; for f in f g; do truncate -s 400 $f; setfattr -n trusted.overlay.metacopy $f; done',
-        [top],
-      );
-      await sh('cd "$1"; head -c 3000 /dev/zero | tr "\\0" x | setfattr -n user.large -v "$(cat)" g', [top]);
-      await withMount({ ...layers, base: `${top}:${layers.base}` }, async (mount) => {
-        const refused = 'Input/output error';
-        for (const name of ['f', 'g']) {
-          expect(await mount.sh(`cat ${name} 2>&1 || true`)).toContain(refused);
-          expect(await mount.sh(`(echo more >> ${name}) 2>&1 || true`)).toContain(refused);
-          expect(fs.existsSync(`${layers.overlay}/${name}`)).toBe(false);
-        }
-        expect(await mount.sh('cat own; echo new > f; cat f')).toBe('own\nnew\n');
-      });
-    }),
-  { commands: ['setfattr'] },
-);

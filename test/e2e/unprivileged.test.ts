@@ -94,6 +94,28 @@ for (const standing of ['user', 'namespace'] as const) {
   });
 }
 
+mountTest(
+  'in layers of the base made without privileges files have their content, and directories theirs, where user.* says',
+  () =>
+    withLayers(async (layers) => {
+      const { base } = layers;
+      await sh(
+        `cd "$1"; mkdir -p a/dir b/far b/d; echo content > b/d/f; echo same > b/g; echo in > b/far/in; cd a
+        truncate -s 8 f; truncate -s 5 g; chmod 640 f g; setfattr -n user.overlay.metacopy f g
+        setfattr -n user.overlay.redirect -v /d/f f; setfattr -n user.overlay.redirect -v /far dir`,
+        [base],
+      );
+      await giveToUser(layers);
+      const both = { ...layers, base: `${base}/a:${base}/b` };
+      await withUsersMount(both, 'user', async ({ sh }) => {
+        expect(await sh('cd "$1"; cat f g; ls dir; stat -c %a f; echo more >> f; cat f')).toBe(
+          'content\nsame\nin\n640\ncontent\nmore\n',
+        );
+      });
+    }),
+  { commands: [...usersNeed.commands, 'setfattr'] },
+);
+
 const reportOf = (out: string) => JSON.parse(out) as { notes: string[]; counts: Record<string, number> };
 
 mountTest(
