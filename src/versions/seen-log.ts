@@ -59,6 +59,8 @@ export class SeenLog {
     }
     for (const record of found) this.append(record);
     this.flush();
+    // Now, because it may not come into the overlay once that is unmounted.
+    if (this.#fd < 0) this.#begin();
     return found;
   }
 
@@ -71,18 +73,25 @@ export class SeenLog {
   /** Writes what waits. A full disk costs the next daemon the knowledge, and nobody an error. */
   flush(): void {
     if (this.#waiting.length === 0) return;
-    const records = this.#waiting;
-    this.#waiting = [];
-    if (this.#fd < 0 && !this.#begin()) return;
-    this.#bytes += this.#put(records);
+    if (this.#fd < 0 && !this.#begin()) {
+      this.#waiting = [];
+      return;
+    }
+    this.#putWaiting();
     if (this.#bytes < MOST) return;
     this.#end();
     fs.renameSync(this.#inBytes(FILE), this.#inBytes(OLD));
   }
 
+  /** The overlay is unmounted: it may be looked at, or removed, so no name comes into it any more. */
   close(): void {
-    this.flush();
+    if (this.#fd >= 0 && this.#waiting.length > 0) this.#putWaiting();
     this.#end();
+  }
+
+  #putWaiting(): void {
+    this.#bytes += this.#put(this.#waiting);
+    this.#waiting = [];
   }
 
   #end(): void {

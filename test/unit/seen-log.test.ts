@@ -28,6 +28,7 @@ const record = (name: string, fingerprint: string, tid = process.pid): SeenRecor
 function written(...records: SeenRecord[]): void {
   const log = new SeenLog(dir);
   for (const one of records) log.append(one);
+  log.flush();
   log.close();
 }
 
@@ -67,6 +68,16 @@ test('what was cut off or changed is not read, what follows is; nothing of anoth
   const text = fs.readFileSync(file, 'latin1').split('\n');
   fs.writeFileSync(file, [text[0], ...text.slice(2)].join('\n'));
   expect(taken()).toEqual([]);
+});
+
+test('no name comes with the end, when the overlay is unmounted, and nothing is lost by that', () => {
+  const log = new SeenLog(dir);
+  log.take();
+  const names = fs.readdirSync(dir);
+  log.append(record('a', 'v1'));
+  log.close();
+  expect(fs.readdirSync(dir)).toEqual(names);
+  expect(taken().map((one) => one.path)).toEqual(['a']);
 });
 
 test('it stays small, and knows the latest', () => {
