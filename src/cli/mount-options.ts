@@ -1,5 +1,10 @@
 // From words to MountOptions: one table for `--name value` and `-o name=value`. Pure; touches no file.
-import { type Coherence, defaultMountOptions, type MountOptions } from '../control/mount-options.ts';
+import {
+  type Coherence,
+  defaultMountOptions,
+  type MountOptions,
+  type WatchWish,
+} from '../control/mount-options.ts';
 import { usage } from './io.ts';
 import { absolute, shown } from './paths.ts';
 
@@ -57,6 +62,9 @@ const setters: Record<string, Setter> = {
   }),
   coherence: (options, word) => {
     options.coherence = parseCoherence(needed(word));
+  },
+  watch: (options, word) => {
+    options.watch = parseWatch(needed(word));
   },
   settle: (options, word) => {
     options.settleMs = Math.round(parseNumber(word, /^\d+(\.\d+)?$/, 'seconds', 86_400) * 1000);
@@ -240,6 +248,13 @@ function parseCoherence(value: string): Coherence {
   const match = /^ttl=(\d+(?:\.\d+)?)$/.exec(value);
   if (match === null) throw usage(`coherence=${shown(value)}: notify, check or ttl=SECONDS`);
   return { mode: 'ttl', seconds: Number(match[1]) };
+}
+
+function parseWatch(value: string): WatchWish {
+  if (value === 'inotify' || value === 'fanotify') return { by: value };
+  const match = /^auto(?:=([1-9]\d{0,8}))?$/.exec(value);
+  if (match === null) throw usage(`watch=${shown(value)}: inotify, fanotify, auto or auto=WATCHES`);
+  return { by: 'auto', at: match[1] === undefined ? null : Number(match[1]) };
 }
 
 function parseNumber(word: OptionWord, form: RegExp, unit: string, most: number): number {

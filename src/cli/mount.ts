@@ -16,6 +16,10 @@ const flags: readonly (readonly [string, string])[] = [
   ['--base <dir[:dir...]>', 'the tree that guests share, topmost first; never written to'],
   ['--overlay <dir>', "the guest's own directory, in the format of overlayfs"],
   ['--coherence <how>', 'notify, check or ttl=SECONDS (by itself: notify on a local base)'],
+  [
+    '--watch <how>',
+    'with notify: inotify, fanotify (as root), auto or auto=WATCHES: fanotify from so many on',
+  ],
   ['--settle <seconds>', 'how long the base must have been still before it is merged (default: 2)'],
   ['--export[=nfs4]', 'file handles survive a restart, for an NFS server; nfs4: no client speaks NFSv3'],
   [

@@ -79,6 +79,8 @@ export function statusJson(status: StatusReport): JsonObject {
     coherence: status.coherence,
     bound: status.bound,
     watches: status.watches,
+    watcher: status.watcher,
+    watcherReason: status.watcherReason,
     readOnly: status.readOnly,
     counts: { ...status.counts },
     bytes: { ...status.bytes },

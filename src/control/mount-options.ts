@@ -8,6 +8,9 @@ export type Coherence =
   | { mode: 'notify' }
   | { mode: 'ttl'; seconds: number };
 
+/** What tells of changes of the base, with notify. auto: inotify, past so many watches (null: see the manual) fanotify. */
+export type WatchWish = { by: 'auto'; at: number | null } | { by: 'inotify' } | { by: 'fanotify' };
+
 export interface MountOptions {
   /** Topmost first. */
   bases: string[];
@@ -16,6 +19,7 @@ export interface MountOptions {
   /** Directory of Kasane's state; null: OVERLAY/.kasane. Same file system as the overlay. */
   state: string | null;
   coherence: Coherence;
+  watch: WatchWish;
   /** How long a base must have been still before it is merged, in milliseconds. */
   settleMs: number;
   /** Handles that survive a restart, for an NFS server. */
@@ -53,6 +57,7 @@ export function defaultMountOptions(): MountOptions {
     mountPoint: '',
     state: null,
     coherence: { mode: 'auto' },
+    watch: { by: 'auto', at: null },
     settleMs: 2000,
     export: 'off',
     volatile: false,

@@ -122,9 +122,9 @@ export interface Found {
 }
 
 /** All registrations that the caller may read: its own, root's, and for root those of every user. */
-export function readRegistrations(): Found[] {
+export function readRegistrations(dirs = runtimeDirs()): Found[] {
   const found: Found[] = [];
-  for (const dir of runtimeDirs()) {
+  for (const dir of dirs) {
     for (const name of namesIn(dir)) {
       if (!name.endsWith('.json')) continue;
       const registration = readRegistration(`${dir}/${name}`);
@@ -134,6 +134,11 @@ export function readRegistrations(): Found[] {
     }
   }
   return found.sort((a, b) => (a.registration.mountPoint < b.registration.mountPoint ? -1 : 1));
+}
+
+/** How many mounts the calling user has. */
+export function countMounts(): number {
+  return readRegistrations([runtimeDir()]).filter(({ alive }) => alive).length;
 }
 
 function runtimeDirs(): string[] {

@@ -29,6 +29,8 @@ export function statusText(status: StatusReport): string {
     ['coherence', status.coherence],
     ['bound_seconds', String(status.bound)],
     ['watches', String(status.watches)],
+    ['watcher', status.watcher],
+    ['watcher_reason', status.watcherReason],
     ['read_only', status.readOnly ? 'yes' : 'no'],
   ];
   const underscored = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

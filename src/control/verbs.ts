@@ -74,6 +74,9 @@ export interface StatusReport {
   bound: number;
   /** Directories and files of the base that are watched. */
   watches: number;
+  /** What watches them, and why it does. */
+  watcher: 'inotify' | 'fanotify' | 'none';
+  watcherReason: string;
   readOnly: boolean;
   counts: StatusCounts;
   bytes: { overlay: number; ancestors: number; history: number; index: number };

@@ -23,6 +23,8 @@ export interface ExchangeParts {
   notes: string[];
   reconciler: () => Reconciler;
   link: () => Pick<WorkerLink, 'send' | 'isOver'>;
+  /** Before the serving side has another tree. */
+  layerComes: (fresh: BaseLayer, old: BaseLayer) => void;
 }
 
 export class BaseExchange {
@@ -93,6 +95,7 @@ export class BaseExchange {
 
   #take(layer: BaseLayer): void {
     const { branches, store, log, link, reconciler } = this.#parts;
+    this.#parts.layerComes(layer, branches.layers[layer.index] as BaseLayer);
     branches.layers[layer.index] = layer;
     const doubt = baseDoubt(store.bases(), branches.layers);
     this.doubt = doubt;

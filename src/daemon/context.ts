@@ -5,6 +5,7 @@ import type { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
+import type { WatcherReport } from './base-watcher.ts';
 import type { OpenBranches } from './branches.ts';
 import type { Coherence } from './coherence.ts';
 import type { WorkerCounts } from './messages.ts';
@@ -27,6 +28,8 @@ export interface MountContext {
   fold(): Promise<void>;
   /** How a mount stays coherent; absent where nothing serves. */
   coherence?(): Coherence;
+  /** What watches the base; absent where nothing does. */
+  watcher?(): WatcherReport | null;
   /** null where nothing serves. */
   counts(): Promise<WorkerCounts | null>;
   /** The base is taken as it is from now on. */

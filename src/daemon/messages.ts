@@ -10,6 +10,7 @@ import type { LogConfig } from '../lib/log.ts';
 import type { Announcement } from '../union/announce.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
+import type { SourceSpec } from '../union/event-sources.ts';
 import type { JobArgs, JobResult } from '../union/jobs.ts';
 import type { Verdict } from '../union/node.ts';
 import type { UnionConfig } from '../union/union.ts';
@@ -29,8 +30,10 @@ export interface ServingStart {
   owner: { uid: number; gid: number };
   buckets: readonly number[];
   wishes: InitWishes;
-  /** inotify's descriptor, and the port to the notifier; none: the kernel keeps nothing. */
-  eventsFd: number;
+  /** What tells of changes of the base; null: nothing does. `manyAt`: at so many watches it is not to stay that one. */
+  watcher: SourceSpec | null;
+  manyAt: number;
+  /** The port to the notifier; null: the kernel keeps nothing. */
   notifier: NotifierEnd | null;
   /** null: guests hear nothing of the base. */
   announcer: AnnouncerContact | null;
@@ -118,6 +121,10 @@ export type ToWorker =
   | { kind: 'changes'; id: number; settleMs: number }
   | { kind: 'fill'; path: string; fingerprint: string; content: string }
   | { kind: 'layer'; layer: BaseLayer }
+  /** Something else watches the base from now on. */
+  | { kind: 'watcher'; watcher: SourceSpec; manyAt: number }
+  /** Some of what the former watches is to be carried over. */
+  | { kind: 'carry'; id: number }
   | { kind: 'accepted'; accepted: boolean }
   | { kind: 'nodes'; from: number; to: number }
   /** The notifier has died, and another one is in its place. */
@@ -139,6 +146,10 @@ export type FromWorker =
   | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }
   | { kind: 'base-stirs' }
+  /** `full`: no more can be had. */
+  | { kind: 'many-watches'; full: boolean }
+  /** `more`: the former watches something still. */
+  | { kind: 'carried'; id: number; more: boolean }
   /** There is something to tell: the announcer is to be started. */
   | { kind: 'announce' }
   | { kind: 'changed'; id: number; settled: Settled }

@@ -1,6 +1,4 @@
 // The serving worker's side of what goes on outside its requests: batches for the notifier, and events of the base.
-import { read } from '../sys/file.ts';
-import { parseInotify } from '../sys/poll.ts';
 import type { KernelView } from '../union/kernel-view.ts';
 import type { NotifierEnd, ToNotifier } from './messages.ts';
 
@@ -62,17 +60,5 @@ export class NotifierLink {
     while (this.#waiting[0] !== undefined && this.#kernel.isWritten(this.#waiting[0].batch)) {
       this.#waiting.shift()?.done();
     }
-  }
-}
-
-/** Room for some thousand events. */
-const events = Buffer.allocUnsafeSlow(256 * 1024);
-
-/** Everything that inotify has to tell by now. */
-export function readEvents(fd: number, each: (watch: number, mask: number, name: string) => void): void {
-  for (;;) {
-    const length = read(fd, events, 0, events.length);
-    if (length <= 0) return;
-    parseInotify(events, length, (watch, mask, _cookie, name) => each(watch, mask, name));
   }
 }

@@ -14,6 +14,7 @@ import { close } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import { Union, type UnionHost } from '../union/union.ts';
+import { Watches } from '../union/watches.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
@@ -205,7 +206,7 @@ class Offline {
       },
       identity: null,
       seenLog: null,
-      watching: null,
+      watches: new Watches(null),
       host: offlineHost(this.#log),
     });
     return this.#union;

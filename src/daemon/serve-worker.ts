@@ -7,18 +7,17 @@ import { createServer } from '../fuse/server.ts';
 import { messageOf } from '../lib/errors.ts';
 import { closeBacking, openBacking } from '../sys/backing.ts';
 import { close } from '../sys/file.ts';
-import { onBaseEvent } from '../union/base-events.ts';
 import type { Passthrough } from '../union/union.ts';
 import { AnnouncerLink } from './announcer-link.ts';
 import type { ToWorker, WorkerStart } from './messages.ts';
-import { NotifierLink, readEvents } from './notifier-link.ts';
+import { NotifierLink } from './notifier-link.ts';
 import { endServing, openServing, receive, type Serving } from './serving.ts';
 import { Shrinker } from './shrink.ts';
 
 function serve(port: MessagePort, start: WorkerStart): void {
   const serving = openServing(start, (message) => port.postMessage(message));
-  const { host, union } = serving;
-  const hear = () => readEvents(start.eventsFd, (...event) => onBaseEvent(union, ...event));
+  const { host, union, ears } = serving;
+  const hear = () => ears.hear(union);
   const voice = new NotifierLink(start.notifier, union.kernel, hear);
   host.whenTold = (done) => voice.whenTold(done);
   const { announcer } = start;
@@ -44,7 +43,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
   front.server = createServer({
     deviceFd: start.deviceFd,
     wakeFd: start.wakeFd,
-    eventsFd: start.eventsFd,
+    eventsFd: () => ears.fd,
     handlers: handlersOf(front),
     log: host.log,
     trace: start.debug ? (line) => host.log.debug(line) : null,

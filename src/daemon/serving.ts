@@ -15,12 +15,20 @@ import { namesOf } from '../union/known.ts';
 import { restoreSeen } from '../union/seen-restore.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union } from '../union/union.ts';
-import { inotifyWatching } from '../union/watches.ts';
+import { Watches } from '../union/watches.ts';
 import { IdentityLog } from '../versions/identity-log.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { SeenLog } from '../versions/seen-log.ts';
+import { Ears } from './ears.ts';
 import { Host } from './host.ts';
-import type { AnnouncerContact, FromWorker, NotifierEnd, ServingStart, ToWorker } from './messages.ts';
+import type {
+  AnnouncerContact,
+  FromWorker,
+  NotifierEnd,
+  ServingStart,
+  ToWorker,
+  WorkerCounts,
+} from './messages.ts';
 
 /** New ones are asked for when so few are left: more than can be looked up while the main thread is busy. */
 const NODES_LOW = 500_000;
@@ -83,6 +91,7 @@ export interface Serving {
   readonly mint: Mint;
   readonly identity: IdentityLog | null;
   readonly seenLog: SeenLog | null;
+  readonly ears: Ears;
   /** Sends and writes what has been collected: for when nobody waits for an answer. */
   readonly flush: () => void;
   /** The journal has been given away, which happens about once a second while the guest changes something. */
@@ -112,7 +121,7 @@ export function openServing(
   };
   host.onCollected = () => later(flush);
   const seenLog = start.stateDir === null ? null : new SeenLog(start.stateDir, host.onCollected);
-  const watching = start.eventsFd < 0 ? null : inotifyWatching(start.eventsFd);
+  const ears = new Ears(start, (layer) => layers[layer]);
   const branches = { overlay, layers, workFd, linksFd };
   const union = new Union({
     config,
@@ -121,7 +130,7 @@ export function openServing(
     mint: mint.mint,
     identity,
     seenLog,
-    watching,
+    watches: new Watches(ears.source, ears.many(start.manyAt, host)),
     host,
   });
   union.baseAccepted = start.baseAccepted;
@@ -136,6 +145,7 @@ export function openServing(
     mint,
     identity,
     seenLog,
+    ears,
     flush,
     onRotate: nothing,
     voices: { notifier: nothing, announcer: nothing },
@@ -192,22 +202,17 @@ function take(serving: Serving, message: ToWorker): void {
     case 'changes':
       host.send({ kind: 'changed', id: message.id, settled: union.changes.settled(message.settleMs) });
       return;
-    case 'counts': {
-      const { table, fds } = union;
-      const counts = {
-        opcodes: serving.metrics(),
-        nodes: table.size,
-        handles: table.handleCount,
-        directoryFds: fds.size,
-        pending: host.pending,
-        watches: union.watches.size,
-        watchesRefused: union.watches.refused,
-      };
-      host.send({ kind: 'counted', id: message.id, counts });
+    case 'counts':
+      host.send({ kind: 'counted', id: message.id, counts: countsOf(serving) });
       return;
-    }
     case 'fill':
       fillOrigin(union, message.path, message.fingerprint, message.content);
+      return;
+    case 'watcher':
+      serving.ears.change(union, message.watcher, message.manyAt, host);
+      return;
+    case 'carry':
+      host.send({ kind: 'carried', id: message.id, more: serving.ears.carry(union) });
       return;
     case 'layer':
       closeLayer(start, message.layer);
@@ -237,6 +242,19 @@ function take(serving: Serving, message: ToWorker): void {
       mint.add(message);
       return;
   }
+}
+
+function countsOf({ union, host, metrics }: Serving): WorkerCounts {
+  const { table, fds, watches } = union;
+  return {
+    opcodes: metrics(),
+    nodes: table.size,
+    handles: table.handleCount,
+    directoryFds: fds.size,
+    pending: host.pending,
+    watches: watches.size,
+    watchesRefused: watches.refused,
+  };
 }
 
 /** The tree that lay there before is not needed any more. */

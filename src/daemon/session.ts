@@ -76,22 +76,9 @@ export async function runDaemon(
   thread: Worker | null,
 ): Promise<number> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
-  dieOfMistakes(makeLog(logConfig));
   const session = await Session.start(options, logConfig, thread);
   ready({ ready: true, notes: session.notes });
   return session.run();
-}
-
-/**
- * What nobody has caught on this thread ends the process at once, as by kill -9, which every mount recovers from. Node
- * alone would first wait for the serving worker, which sleeps until somebody asks it for something; and the kernel would
- * keep what it knows, with nobody to tell it of changes.
- */
-function dieOfMistakes(log: Log): void {
-  process.on('uncaughtException', (error) => {
-    log.error(`the daemon dies of a mistake of its own: ${error.stack ?? error.message}`);
-    process.kill(process.pid, 'SIGKILL');
-  });
 }
 
 class Session {
@@ -171,7 +158,7 @@ class Session {
     this.#branches = branches;
     this.notes = notes;
     this.#transport = transport;
-    this.#telling = new Telling(options, transport, notes, this.#log, (message) => this.#link.send(message));
+    this.#telling = new Telling(options, branches, transport, notes, this.#log, () => this.#link);
     notes.push(
       ...transport.notes,
       ...submountNotes(options.bases),
@@ -189,6 +176,7 @@ class Session {
       notes,
       reconciler: () => this.#reconciler,
       link: () => this.#link,
+      layerComes: (fresh, old) => this.#telling.watcher?.layerComes(fresh, old),
     });
     this.#reconciler = this.#newReconciler();
     if (this.#base.doubt !== null) this.#reconciler.acceptance.state = 'unaccepted';
@@ -234,7 +222,7 @@ class Session {
     const options = this.#options;
     const { overlay, layers, workFd, linksFd, stateFd, rights, osTree } = this.#branches;
     const { privileged, actsForOthers } = rights;
-    const { coherence, eventsFd, notifier, announcer } = this.#telling;
+    const { coherence, watcher, notifier, announcer } = this.#telling;
     const start: ServingStart = {
       overlay,
       layers,
@@ -266,7 +254,8 @@ class Session {
         locks: privileged && options.export === 'off' && !options.readOnly,
         backingDepth: privileged ? backingDepth(this.#branches) : 0,
       },
-      eventsFd,
+      watcher: watcher?.spec ?? null,
+      manyAt: watcher?.manyAt ?? Number.POSITIVE_INFINITY,
       notifier: notifier?.end ?? null,
       announcer: announcer?.contact ?? null,
       nodes: this.#reserveNodes(),
@@ -284,6 +273,7 @@ class Session {
       renamed: () => void this.#folding.foldQuietly(),
       announce: () => this.#telling.announcer?.start(),
       baseStirs: () => this.#changes.stirs(),
+      manyWatches: (full) => this.#telling.watcher?.tooMany(full),
       baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),
     });
@@ -305,6 +295,7 @@ class Session {
       fold: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
       coherence: () => this.#telling.coherence,
+      watcher: () => this.#telling.watcher?.report() ?? null,
       acceptBase: () => base.accept(),
       stop: () => this.#stop(),
     };

@@ -5,9 +5,9 @@ import { minorOf } from '../control/mountinfo.ts';
 import type { Negotiated } from '../fuse/init.ts';
 import { errnoName } from '../lib/errno.ts';
 import type { Log } from '../lib/log.ts';
-import { close } from '../sys/file.ts';
-import { inotifyInit } from '../sys/poll.ts';
 import type { Announcer } from './announcer.ts';
+import { BaseWatcher } from './base-watcher.ts';
+import type { OpenBranches } from './branches.ts';
 import {
   type Coherence,
   chooseCoherence,
@@ -16,16 +16,16 @@ import {
   withoutNotifier,
   withoutWatchdog,
 } from './coherence.ts';
-import type { ToWorker } from './messages.ts';
 import type { Notifier } from './notifier.ts';
 import { Deaths } from './side-thread.ts';
 import type { Transport } from './transport.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
+import type { WorkerLink } from './worker-link.ts';
 
 export class Telling {
   coherence: Coherence;
-  /** inotify's; negative: nothing is watched. */
-  eventsFd: number;
+  /** null: nothing is watched. */
+  watcher: BaseWatcher | null;
   /** null: the kernel keeps nothing, so it need not be told. */
   readonly notifier: Notifier | null;
   /** null: guests hear of nothing. */
@@ -37,23 +37,24 @@ export class Telling {
   /** A sentence each, for status. */
   readonly #notes: string[];
   readonly #log: Log;
-  readonly #send: (message: ToWorker) => void;
+  readonly #link: () => Pick<WorkerLink, 'send' | 'carryWatches'>;
 
   /** To be made where the mount is there and nobody serves yet. */
   constructor(
     options: MountOptions,
+    branches: Pick<OpenBranches, 'layers' | 'rights'>,
     transport: Transport,
     notes: string[],
     log: Log,
-    send: (message: ToWorker) => void,
+    link: () => Pick<WorkerLink, 'send' | 'carryWatches'>,
   ) {
     this.#wish = options.coherence;
     this.#notes = notes;
     this.#log = log;
-    this.#send = send;
+    this.#link = link;
     this.coherence = chooseCoherence(options);
     this.#minor = minorOf(options.mountPoint);
-    this.eventsFd = this.#watchBase();
+    this.watcher = this.#watchBase(options, branches);
     if (this.coherence.keeping !== 'none') this.#startWatchdog();
     const { keeping } = this.coherence;
     this.notifier = keeping === 'none' ? null : transport.startNotifier();
@@ -64,11 +65,23 @@ export class Telling {
     if (this.announcer !== null) this.announcer.onDied = (contact) => this.#newAnnouncer(contact);
   }
 
-  #watchBase(): number {
-    if (this.coherence.keeping !== 'watched') return -1;
-    const fd = inotifyInit();
-    if (fd < 0) this.coherence = withoutEvents(errnoName(fd));
-    return fd;
+  #watchBase(
+    { watch }: MountOptions,
+    { layers, rights }: Pick<OpenBranches, 'layers' | 'rights'>,
+  ): BaseWatcher | null {
+    if (this.coherence.keeping !== 'watched') return null;
+    const watcher = new BaseWatcher({
+      wish: watch,
+      privileged: rights.privileged,
+      layers,
+      log: this.#log,
+      say: (note) => this.#note(note),
+      lost: (error) => this.#check(withoutEvents(errnoName(error))),
+      link: this.#link,
+    });
+    if (watcher.error === 0) return watcher;
+    this.coherence = withoutEvents(errnoName(watcher.error));
+    return null;
   }
 
   /** Without one clients could wait for ever: then notifications are only for who has asked for them. */
@@ -76,8 +89,8 @@ export class Telling {
     this.#watchdog = startWatchdog(this.#minor, this.#log, () => this.#watchdogDied());
     if (this.#watchdog !== null || this.#wish.mode !== 'auto') return;
     this.coherence = withoutWatchdog();
-    if (this.eventsFd >= 0) close(this.eventsFd);
-    this.eventsFd = -1;
+    this.watcher?.close();
+    this.watcher = null;
   }
 
   #watchdogDied(): void {
@@ -101,7 +114,7 @@ export class Telling {
   #check(coherence: Coherence): void {
     this.coherence = coherence;
     this.#note(coherence.note ?? '');
-    this.#send({ kind: 'unheard' });
+    this.#link().send({ kind: 'unheard' });
   }
 
   #note(note: string): void {
@@ -111,13 +124,13 @@ export class Telling {
 
   #newNotifier(end: Notifier['end'], last: boolean): void {
     this.#log.warn('the notifier has ended: another one takes back what the kernel keeps');
-    this.#send({ kind: 'notifier', end });
+    this.#link().send({ kind: 'notifier', end });
     if (last) this.#check(withoutNotifier());
   }
 
   #newAnnouncer(contact: Announcer['contact'] | null): void {
     if (contact === null) this.#note('guests’ inotify tells nothing of the base: the announcer has ended');
-    this.#send({ kind: 'announcer', contact });
+    this.#link().send({ kind: 'announcer', contact });
   }
 
   /** The mount has ended. `orderly`: nobody can wait for an answer any more; else whoever does gets an error. */

@@ -5,6 +5,7 @@ import type { Gauge, MetricsReport, StatusCounts, StatusReport } from '../contro
 import { packageVersion } from '../lib/version.ts';
 import { readIfThere } from '../versions/files.ts';
 import type { PathState } from '../versions/types.ts';
+import type { WatcherReport } from './base-watcher.ts';
 import { doubtNote } from './branches.ts';
 import { type Coherence, chooseCoherence } from './coherence.ts';
 import type { MountContext } from './context.ts';
@@ -93,6 +94,7 @@ function report(
 ): StatusReport {
   const { options, branches, store, mounted, doubt } = context;
   const coherence = context.coherence?.() ?? chooseCoherence(options);
+  const watcher = watcherOf(context, coherence);
   const notes = [...context.notes];
   if (doubt !== null && !notes.includes(doubtNote(doubt))) notes.push(doubtNote(doubt));
   if (serving !== null && serving.watchesRefused > 0) notes.push(limitNote());
@@ -109,6 +111,8 @@ function report(
     coherence: coherenceName(coherence),
     bound: coherence.seconds,
     watches: serving?.watches ?? 0,
+    watcher: watcher.by,
+    watcherReason: watcher.why,
     readOnly: options.readOnly,
     counts,
     bytes: { overlay: survey.bytes, ...sizes },
@@ -125,6 +129,12 @@ function overlayfsOptions(user: boolean, { redirects, metadataOnly }: Survey): s
   return special ? 'metacopy=on,redirect_dir=on' : '';
 }
 
+function watcherOf(context: MountContext, coherence: Coherence): WatcherReport {
+  if (context.mounted === null) return { by: 'none', why: 'it is not mounted' };
+  const watched = coherence.keeping === 'watched';
+  return (watched && context.watcher?.()) || { by: 'none', why: `coherence is ${coherenceName(coherence)}` };
+}
+
 const coherenceName = ({ mode, seconds }: Coherence) => (mode === 'ttl' ? `ttl=${seconds}` : mode);
 
 const LIMIT = '/proc/sys/fs/inotify/max_user_watches';
@@ -136,11 +146,15 @@ function limitNote(): string {
 
 const onOff = (value: boolean) => (value ? 'on' : 'off');
 
+const watchName = (wish: MountOptions['watch']) =>
+  wish.by === 'auto' && wish.at !== null ? `auto=${wish.at}` : wish.by;
+
 /** By their names on the command line. Paths are inner names. */
 function optionsByName(options: MountOptions, coherence: Coherence): Record<string, string> {
   const { copyUpLimit, policy, log, allowOther } = options;
   return {
     coherence: coherenceName(coherence),
+    watch: watchName(options.watch),
     settle: String(options.settleMs / 1000),
     export: options.export,
     volatile: onOff(options.volatile),

@@ -8,7 +8,9 @@ const GONE = new Set(['ENOENT', 'ESRCH']);
 
 /** `minor`: of the mount's st_dev. True also where that cannot be seen. */
 export function isWatched(minor: number, proc = '/proc'): boolean {
-  const device = new RegExp(`^inotify .*\\bsdev:${minor.toString(16)}\\b|^fanotify (?:ino|sdev|mnt_id)`, 'm');
+  // What fanotify watches by its mount is not told by device.
+  const here = `sdev:${minor.toString(16)}\\b`;
+  const device = new RegExp(`^inotify .*\\b${here}|^fanotify (?:(?:ino:\\S+ )?${here}|mnt_id)`, 'm');
   for (const pid of fs.readdirSync(proc)) {
     const first = pid.charCodeAt(0);
     if (first >= 0x30 && first <= 0x39 && watches(`${proc}/${pid}`, device)) return true;

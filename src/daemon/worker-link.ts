@@ -8,7 +8,6 @@ import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
-import { failPoint } from '../union/fail-point.ts';
 import { type JobContext, putAway, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
 import { eachKept } from './keep-batch.ts';
@@ -29,6 +28,7 @@ export interface LinkEvents {
   renamed(): void;
   baseMoved(layer: number): void;
   baseStirs(): void;
+  manyWatches(full: boolean): void;
   announce(): void;
   reserveNodes(): { from: number; to: number };
 }
@@ -71,7 +71,6 @@ export class WorkerLink {
         void Promise.allSettled(this.#underWay).then(() => resolve({ how, journal }));
       };
       serving.listen((message) => {
-        failPoint(`message-${message.kind}`);
         if (message.kind === 'serving') served(message.negotiated);
         else if (message.kind === 'ended') over(message.how, message.journal);
         else this.#take(message);
@@ -115,6 +114,12 @@ export class WorkerLink {
     if (this.#ended) return null;
     const settled = await this.#ask<Settled | number>((id) => ({ kind: 'changes', id, settleMs }));
     return typeof settled === 'number' ? null : settled;
+  }
+
+  /** Some of what the former watcher watches is carried over; false: that was all. */
+  async carryWatches(): Promise<boolean> {
+    if (this.#ended) return false;
+    return (await this.#ask<boolean | number>((id) => ({ kind: 'carry', id }))) === true;
   }
 
   /** null once the mount has ended. */
@@ -176,8 +181,14 @@ export class WorkerLink {
       case 'base-stirs':
         this.#events.baseStirs();
         return;
+      case 'many-watches':
+        this.#events.manyWatches(message.full);
+        return;
       case 'announce':
         this.#events.announce();
+        return;
+      case 'carried':
+        this.#answered(message.id, message.more);
         return;
       case 'changed':
         this.#answered(message.id, message.settled);

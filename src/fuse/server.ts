@@ -38,8 +38,8 @@ export interface ServerOptions {
   deviceFd: number;
   /** An eventfd that other threads signal. */
   wakeFd: number;
-  /** A further descriptor to wait for; -1: none. */
-  eventsFd?: number;
+  /** A further descriptor to wait for; -1: none. Asked each time. */
+  eventsFd?: () => number;
   handlers: Handlers;
   log: Log;
   /** Takes a line per request and per reply; null: no trace. */
@@ -257,10 +257,10 @@ class Server implements FuseServer {
 
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
   #listen(timeout: 0 | -1): void {
-    const { deviceFd, wakeFd, eventsFd = -1, idle, onPause } = this.#options;
+    const { deviceFd, wakeFd, eventsFd, idle, onPause } = this.#options;
     if (onPause) this.#call('what may be late', onPause);
     const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
-    const ready = poll3(deviceFd, wakeFd, eventsFd, limit);
+    const ready = poll3(deviceFd, wakeFd, eventsFd?.() ?? -1, limit);
     this.#listened = performance.now();
     if (ready < 0) {
       this.#bear('waiting for the FUSE device', ready);

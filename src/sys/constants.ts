@@ -143,6 +143,18 @@ export const IN_EXCL_UNLINK = 0x4000000;
 export const IN_MASK_CREATE = 0x10000000;
 export const IN_ISDIR = 0x40000000;
 
+// fanotify(7): the bits of events are those of inotify.
+export const FAN_CLASS_NOTIF = 0;
+export const FAN_CLOEXEC = 0x01;
+export const FAN_NONBLOCK = 0x02;
+export const FAN_UNLIMITED_QUEUE = 0x10;
+export const FAN_REPORT_FID = 0x200;
+export const FAN_REPORT_DIR_FID = 0x400;
+export const FAN_REPORT_NAME = 0x800;
+export const FAN_MARK_ADD = 0x01;
+export const FAN_MARK_REMOVE = 0x02;
+export const FAN_MARK_FILESYSTEM = 0x100;
+
 // capabilities(7)
 export const CAP_CHOWN = 0;
 export const CAP_DAC_OVERRIDE = 1;

@@ -299,6 +299,12 @@ function filled(error: number, out: Statfs): number {
   return 0;
 }
 
+/** The id of the file system as fanotify tells it, in two words; zeros where it has none. */
+export function fsidWords(fd: number): [number, number] {
+  if (cFstatfs(fd, statfsMemory.address) < 0) return [0, 0];
+  return [statfsMemory.u32[14] as number, statfsMemory.u32[15] as number];
+}
+
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
 const fsOfFile = newStatfs();

@@ -23,7 +23,9 @@ import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT }
 import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 
-const COMES_OR_GOES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+const COMES = IN_CREATE | IN_MOVED_TO;
+const GOES = IN_DELETE | IN_MOVED_FROM;
+const COMES_OR_GOES = COMES | GOES;
 const OF_CONTENT = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
 const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 
@@ -36,8 +38,10 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
   }
   const nodes = union.watches.of(watch);
   if ((mask & IN_IGNORED) !== 0) union.watches.gone(watch);
+  const several = (mask & COMES) !== 0 && (mask & GOES) !== 0;
   for (const node of nodes) {
-    noteChange(union, node, mask, name);
+    if (several) noteSeveral(union, node, mask, name);
+    else noteChange(union, node, mask, name);
     // Nothing has changed by that: who wrote before has been noticed.
     if ((mask & IN_CLOSE_WRITE) !== 0) continue;
     if (node.dir === null) expireNode(union, node, (mask & IN_MODIFY) !== 0);
@@ -48,13 +52,24 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
   }
 }
 
-/** For the list of events, and for guests. What a directory's own watch tells of it the watch above tells, too. */
+/** What fanotify tells as one: what came last is told last. */
+function noteSeveral(union: Union, node: Node, mask: number, name: string): void {
+  const there = find(union, node, name) === 0 && union.found.inBase;
+  noteChange(union, node, mask & ~(there ? COMES : GOES), name);
+  noteChange(union, node, mask & ~(there ? GOES : COMES), name);
+}
+
+/** For the list of events, and for guests. Of a directory itself inotify tells twice, by the watch above, too. */
 function noteChange(union: Union, node: Node, mask: number, name: string): void {
   if (node.dir === null) {
     if ((mask & OF_CONTENT) === 0) return;
     for (const place of node.names) noteAt(union, place.parent, place.name, mask, node);
   } else if (name === '') {
-    if (node.id === ROOT_ID && (mask & IN_ATTRIB) !== 0) union.changes.note('', mask, true);
+    if ((mask & IN_ATTRIB) === 0) return;
+    if (node.id === ROOT_ID) union.changes.note('', mask, true);
+    for (const place of node.names) {
+      if (place.parent.dir?.opaque === false) noteAt(union, place.parent, place.name, mask, node);
+    }
   } else if (!node.dir.opaque) {
     noteAt(union, node, name, mask, union.table.child(node, name));
   }
@@ -118,6 +133,6 @@ function noteLinks(union: Union, parent: Node, name: string): void {
   const node = union.table.ofObject(at.layer, baseStat);
   const fd = partFd(union, parent, at);
   if (!node || fd < 0) return;
-  union.watches.file(node, fd, name);
+  union.watches.file(node, fd, name, at.layer);
   expireNode(union, node, true);
 }

@@ -166,8 +166,9 @@ function isHeard(union: Union, node: Node, parent: Node, name: string): boolean 
   const { inBase, baseStat, part } = union.found;
   if (!inBase || isDirectory(baseStat.mode) || baseStat.nlink < 2) return true;
   if (union.kernel.keeping === 'timed') return true;
-  const fd = partFd(union, parent, parent.dir?.parts[part] as DirPart);
-  return fd >= 0 && !union.watches.file(node, fd, name) && node.watch >= 0;
+  const at = parent.dir?.parts[part] as DirPart;
+  const fd = partFd(union, parent, at);
+  return fd >= 0 && !union.watches.file(node, fd, name, at.layer) && node.watch >= 0;
 }
 
 /** Nothing is at this place any more; open files go on with their descriptors. */

@@ -118,7 +118,7 @@ function openFound(union: Union, node: Node, copied: Metacopy | null): number {
   const flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const fd = openat(content.dirFd, content.name, flags);
   // What a redirect leads to lies in no directory of this node's.
-  if (content.mine && node.watch < 0) union.watches.file(node, content.dirFd, content.name);
+  if (content.mine && node.watch < 0) union.watches.file(node, content.dirFd, content.name, content.layer);
   leaveContent(content);
   return fd;
 }

@@ -21,7 +21,7 @@ import type { Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
-import { Watches, type Watching } from './watches.ts';
+import type { Watches } from './watches.ts';
 import type { Witness } from './witness.ts';
 
 export interface UnionConfig {
@@ -143,7 +143,7 @@ export class Union {
     seenLog: SeenLog | null;
     /** Of an exported mount. */
     identity: IdentityLog | null;
-    watching: Watching | null;
+    watches: Watches;
     host: UnionHost;
   }) {
     this.config = parts.config;
@@ -162,7 +162,7 @@ export class Union {
     this.fds = new FdCache();
     this.seen = new SeenVersions(parts.seenLog);
     this.kernel = new KernelView(parts.config.keeping, parts.config.keepSeconds);
-    this.watches = new Watches(parts.config.keeping === 'watched' ? parts.watching : null);
+    this.watches = parts.watches;
     this.changes = new BaseChanges(() => this.host.baseStirs());
     this.table.onDrop = (node) => {
       this.watches.drop(node);

@@ -15,7 +15,6 @@ import {
   IN_MOVED_TO,
   IN_ONLYDIR,
 } from '../sys/constants.ts';
-import { inotifyAdd, inotifyRm } from '../sys/poll.ts';
 import type { DirPart, Node } from './node.ts';
 
 const OF_DIRECTORY =
@@ -33,53 +32,104 @@ const OF_FILE = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_DELETE_SELF | IN_DON
 /** After the limit has been met nothing is tried for so long. */
 const REST_MS = 5000;
 
-/** What adds and removes watches: inotify, or a test's own. */
+/** What adds and removes watches: an event source, or a test's own. */
 export interface Watching {
-  add(dirFd: number, name: string, mask: number): number;
+  /** Its numbers begin with this one, and those of other kinds lie all below or all above. */
+  readonly first: number;
+  /** `layer` of the base; ENOSPC: the limit of the user's is met. The same object has the same number. */
+  add(dirFd: number, name: string, mask: number, layer: number): number;
   remove(watch: number): void;
 }
 
-export function inotifyWatching(fd: number): Watching {
-  return {
-    add: (dirFd, name, mask) => inotifyAdd(fd, dirFd, name, mask),
-    remove: (watch) => {
-      inotifyRm(fd, watch);
-    },
-  };
+/** When there are more watches than one wants to have: at so many, or at the limit. It is said once. */
+export interface ManyWatches {
+  at: number;
+  call(full: boolean): void;
 }
 
 export class Watches {
-  readonly #watching: Watching | null;
+  #watching: Watching | null;
+  /** What watched before, until all that it watches has been carried over. */
+  #former: Watching | null = null;
+  #many: ManyWatches | null;
   readonly #nodes = new Map<number, Node | Set<Node>>();
   #refusedUntil = 0;
   /** How often a watch was refused for the limit of the user's. */
   refused = 0;
 
   /** null: nothing is watched (`check`, `ttl`). */
-  constructor(watching: Watching | null) {
+  constructor(watching: Watching | null, many: ManyWatches | null = null) {
     this.#watching = watching;
+    this.#many = many;
   }
 
   get size(): number {
     return this.#nodes.size;
   }
 
+  /** From now on something else watches; what the former watches it goes on watching until it is let go (change-over.ts). */
+  exchange(watching: Watching, many: ManyWatches | null): void {
+    this.#former = this.#watching;
+    this.#watching = watching;
+    this.#many = many;
+    this.#refusedUntil = 0;
+    this.refused = 0;
+  }
+
   /** The open descriptor of a part is watched from now on: for what is looked at through it afterwards. */
   directory(node: Node, part: DirPart): void {
     if (this.#watching === null) return;
     const before = part.watch;
-    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY);
-    if (before !== part.watch) this.#let(node, before);
+    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY, part.layer);
+    if (before !== part.watch && !this.#isFormer(before)) this.#let(node, before);
   }
 
   /** A file of the base by its name. True: it had not been watched, so what was seen of it is to be looked at anew. */
-  file(node: Node, dirFd: number, name: string): boolean {
+  file(node: Node, dirFd: number, name: string, layer: number): boolean {
     if (this.#watching === null) return false;
     const before = node.watch;
-    node.watch = this.#add(node, dirFd, name, OF_FILE);
+    node.watch = this.#add(node, dirFd, name, OF_FILE, layer);
     if (before === node.watch) return false;
-    this.#let(node, before);
+    if (!this.#isFormer(before)) this.#let(node, before);
     return node.watch >= 0;
+  }
+
+  /** Watches of the former, so many at most. */
+  ofFormer(most: number): number[] {
+    const found: number[] = [];
+    for (const watch of this.#nodes.keys()) {
+      if (this.#isFormer(watch)) found.push(watch);
+      if (found.length >= most) break;
+    }
+    return found;
+  }
+
+  /** What a watch of the former tells is taken note of still. False: it cannot be watched, and is not any more. */
+  carryDirectory(node: Node, part: DirPart, fd: number): boolean {
+    part.watch = fd < 0 ? -1 : this.#add(node, fd, '', OF_DIRECTORY, part.layer);
+    return part.watch >= 0;
+  }
+
+  /** The same of a file with a watch of its own. */
+  carryFile(node: Node, dirFd: number, name: string, layer: number): boolean {
+    node.watch = this.#add(node, dirFd, name, OF_FILE, layer);
+    return node.watch >= 0;
+  }
+
+  /** These have been carried over; none: it was all. */
+  letFormer(watches: readonly number[]): void {
+    for (const watch of watches) {
+      if (!this.#nodes.has(watch)) continue;
+      this.gone(watch);
+      this.#former?.remove(watch);
+    }
+    if (watches.length === 0) this.#former = null;
+  }
+
+  #isFormer(watch: number): boolean {
+    if (this.#former === null || this.#watching === null || watch < 0) return false;
+    const higher = Math.max(this.#former.first, this.#watching.first);
+    return watch >= higher === this.#former.first >= higher;
   }
 
   /** A part is not the node's any more. */
@@ -108,26 +158,37 @@ export class Watches {
     for (const node of this.of(watch)) {
       if (node.watch === watch) node.watch = -1;
       if (node.dir === null) continue;
-      node.dir.watched = false;
-      for (const part of node.dir.parts) if (part.watch === watch) part.watch = -1;
+      for (const part of node.dir.parts) {
+        if (part.watch !== watch) continue;
+        part.watch = -1;
+        node.dir.watched = false;
+      }
     }
     this.#nodes.delete(watch);
   }
 
-  #add(node: Node, dirFd: number, name: string, mask: number): number {
+  #add(node: Node, dirFd: number, name: string, mask: number, layer: number): number {
     if (this.#refusedUntil > 0 && performance.now() < this.#refusedUntil) return -1;
     this.#refusedUntil = 0;
-    const watch = this.#watching?.add(dirFd, name, mask) ?? -1;
+    const watch = this.#watching?.add(dirFd, name, mask, layer) ?? -1;
     if (watch === -E.ENOSPC || watch === -E.ENOMEM) {
       this.refused += 1;
       this.#refusedUntil = performance.now() + REST_MS;
+      this.#tooMany(true);
     }
     if (watch < 0) return -1;
     const known = this.#nodes.get(watch);
     if (known === undefined) this.#nodes.set(watch, node);
     else if (known instanceof Set) known.add(node);
     else if (known !== node) this.#nodes.set(watch, new Set([known, node]));
+    if (this.#many !== null && this.#nodes.size >= this.#many.at) this.#tooMany(false);
     return watch;
+  }
+
+  #tooMany(full: boolean): void {
+    const many = this.#many;
+    this.#many = null;
+    many?.call(full);
   }
 
   /** One use of a watch less, unless the node has it by another part as well. */
@@ -142,6 +203,6 @@ export class Watches {
       return;
     }
     this.#nodes.delete(watch);
-    this.#watching?.remove(watch);
+    (this.#isFormer(watch) ? this.#former : this.#watching)?.remove(watch);
   }
 }

@@ -4,11 +4,10 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { dpkgReplace } from '../lib/base-update.ts';
-import { withLayers, withMount } from '../lib/kasane.ts';
+import { type Layers, notifyBy, watchers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, waitUntil } from '../lib/run.ts';
 
-const options = ['--coherence', 'notify'];
 /** Above the kernel's limit of events that wait. */
 const MANY = Number(fs.readFileSync('/proc/sys/fs/inotify/max_queued_events', 'utf8')) + 1000;
 
@@ -19,48 +18,52 @@ function overflow(pid: number, dir: string): void {
   for (let i = 0; i < MANY; i++) fs.utimesSync(`${dir}/${i % 2 === 0 ? 'odd' : 'even'}`, i, i);
 }
 
-mountTest('what is mounted in the union stays when the base changes, and when events are lost', () =>
-  withLayers(async (layers) => {
-    const { base, mnt } = layers;
-    fs.mkdirSync(`${base}/dir/deep`, { recursive: true });
-    fs.mkdirSync(`${base}/proc`);
-    for (const name of ['file', 'other', 'odd', 'even', 'dir/x'])
-      fs.writeFileSync(`${base}/${name}`, 'one\n');
-    await withMount({ ...layers, options }, async (mount) => {
-      const agent = startAgent();
-      const read = (name: string) => agent.call<string>('readFileSync', `${mnt}/${name}`, 'utf8');
-      await runOk('mount', ['-t', 'tmpfs', 'kasane-test', `${mnt}/dir`]);
-      fs.writeFileSync(`${layers.dir}/bound`, 'bound\n');
-      await runOk('mount', ['--bind', `${layers.dir}/bound`, `${mnt}/file`]);
-      await runOk('mount', ['-t', 'proc', 'kasane-test', `${mnt}/proc`]);
-      try {
-        fs.writeFileSync(`${mnt}/dir/inside`, 'inside\n');
-        const kept = async () => {
-          expect(await read('dir/inside')).toBe('inside\n');
-          expect(await read('proc/self/comm')).toBe('node\n');
-          expect(await agent.call('readdirSync', `${mnt}/dir`)).toEqual(['inside']);
-          expect(await read('file')).toBe('bound\n');
-        };
-        await dpkgReplace(`${base}/file`, 'two\n');
-        for (const name of ['dir', 'proc']) fs.chmodSync(`${base}/${name}`, 0o711);
-        fs.writeFileSync(`${base}/dir/new`, 'new\n');
-        await dpkgReplace(`${base}/other`, 'three\n');
-        expect(await waitUntil(async () => (await read('other')) === 'three\n')).toBe(true);
-        await kept();
-        overflow(mount.pid, base);
-        await dpkgReplace(`${base}/other`, 'four\n');
-        fs.writeFileSync(`${base}/late`, 'late\n');
-        process.kill(mount.pid, 'SIGCONT');
-        expect(await waitUntil(async () => (await read('other')) === 'four\n')).toBe(true);
-        expect(await waitUntil(() => agent.call<boolean>('existsSync', `${mnt}/late`))).toBe(true);
-        await kept();
-      } finally {
-        await agent.stop();
-        for (const name of ['proc', 'file', 'dir']) await runOk('umount', ['-l', `${mnt}/${name}`]);
-      }
-    });
-  }),
-);
+for (const watcher of watchers) {
+  mountTest(
+    `what is mounted in the union stays when the base changes, and while its events wait (${watcher})`,
+    () => withLayers((layers) => changeBeneathMounts(layers, notifyBy(watcher))),
+  );
+}
+
+async function changeBeneathMounts(layers: Layers, options: string[]): Promise<void> {
+  const { base, mnt } = layers;
+  fs.mkdirSync(`${base}/dir/deep`, { recursive: true });
+  fs.mkdirSync(`${base}/proc`);
+  for (const name of ['file', 'other', 'odd', 'even', 'dir/x']) fs.writeFileSync(`${base}/${name}`, 'one\n');
+  await withMount({ ...layers, options }, async (mount) => {
+    const agent = startAgent();
+    const read = (name: string) => agent.call<string>('readFileSync', `${mnt}/${name}`, 'utf8');
+    await runOk('mount', ['-t', 'tmpfs', 'kasane-test', `${mnt}/dir`]);
+    fs.writeFileSync(`${layers.dir}/bound`, 'bound\n');
+    await runOk('mount', ['--bind', `${layers.dir}/bound`, `${mnt}/file`]);
+    await runOk('mount', ['-t', 'proc', 'kasane-test', `${mnt}/proc`]);
+    try {
+      fs.writeFileSync(`${mnt}/dir/inside`, 'inside\n');
+      const kept = async () => {
+        expect(await read('dir/inside')).toBe('inside\n');
+        expect(await read('proc/self/comm')).toBe('node\n');
+        expect(await agent.call('readdirSync', `${mnt}/dir`)).toEqual(['inside']);
+        expect(await read('file')).toBe('bound\n');
+      };
+      await dpkgReplace(`${base}/file`, 'two\n');
+      for (const name of ['dir', 'proc']) fs.chmodSync(`${base}/${name}`, 0o711);
+      fs.writeFileSync(`${base}/dir/new`, 'new\n');
+      await dpkgReplace(`${base}/other`, 'three\n');
+      expect(await waitUntil(async () => (await read('other')) === 'three\n')).toBe(true);
+      await kept();
+      overflow(mount.pid, base);
+      await dpkgReplace(`${base}/other`, 'four\n');
+      fs.writeFileSync(`${base}/late`, 'late\n');
+      process.kill(mount.pid, 'SIGCONT');
+      expect(await waitUntil(async () => (await read('other')) === 'four\n')).toBe(true);
+      expect(await waitUntil(() => agent.call<boolean>('existsSync', `${mnt}/late`))).toBe(true);
+      await kept();
+    } finally {
+      await agent.stop();
+      for (const name of ['proc', 'file', 'dir']) await runOk('umount', ['-l', `${mnt}/${name}`]);
+    }
+  });
+}
 
 mountTest('another tree in the base’s place shows, also to who asks nothing of the daemon', () =>
   withLayers(async (layers) => {
@@ -71,27 +74,40 @@ mountTest('another tree in the base’s place shows, also to who asks nothing of
     };
     fill(base, 'old');
     fill(`${dir}/next`, 'new');
-    await withMount({ ...layers, options }, async () => {
-      const agent = startAgent();
-      const see = async () => [
-        await agent.call<string>('readFileSync', `${mnt}/dir/deep/b`, 'utf8'),
-        ...(await agent.call<string[]>('readdirSync', mnt)).sort(),
-        await agent.call<boolean>('existsSync', `${mnt}/old`),
-        await agent.call<boolean>('existsSync', `${mnt}/new`),
-      ];
-      expect(await see()).toEqual(['old\n', 'a', 'dir', 'old', true, false]);
-      fs.renameSync(base, `${dir}/before`);
-      fs.renameSync(`${dir}/next`, base);
-      const now = ['new\n', 'a', 'dir', 'new', false, true];
-      let seen: unknown[] = [];
-      const right = async () => {
-        seen = await see();
-        return JSON.stringify(seen) === JSON.stringify(now);
-      };
-      await waitUntil(right);
-      expect(seen).toEqual(now);
-      await agent.stop();
-    });
+    const second = { overlay: `${dir}/overlay2`, mnt: `${dir}/mnt2` };
+    for (const one of Object.values(second)) fs.mkdirSync(one);
+    await withMount({ ...layers, options: notifyBy('inotify') }, () =>
+      withMount({ base, ...second, options: notifyBy('fanotify') }, async () => {
+        const agent = startAgent();
+        const see = async (at: string) => [
+          await agent.call<string>('readFileSync', `${at}/dir/deep/b`, 'utf8'),
+          ...(await agent.call<string[]>('readdirSync', at)).sort(),
+          await agent.call<boolean>('existsSync', `${at}/old`),
+          await agent.call<boolean>('existsSync', `${at}/new`),
+        ];
+        const seeBoth = async () => [await see(mnt), await see(second.mnt)];
+        const old = ['old\n', 'a', 'dir', 'old', true, false];
+        expect(await seeBoth()).toEqual([old, old]);
+        fs.renameSync(base, `${dir}/before`);
+        fs.renameSync(`${dir}/next`, base);
+        const now = ['new\n', 'a', 'dir', 'new', false, true];
+        let seen: unknown[] = [];
+        const right = async () => {
+          seen = await seeBoth();
+          return JSON.stringify(seen) === JSON.stringify([now, now]);
+        };
+        await waitUntil(right);
+        expect(seen).toEqual([now, now]);
+        // And it is heard of what happens there.
+        fs.writeFileSync(`${base}/dir/deep/b`, 'newer\n');
+        await waitUntil(async () => {
+          seen = (await seeBoth()).map(([first]) => first);
+          return seen.every((one) => one === 'newer\n');
+        });
+        expect(seen).toEqual(['newer\n', 'newer\n']);
+        await agent.stop();
+      }),
+    );
   }),
 );
 
@@ -100,7 +116,7 @@ mountTest('a daemon that is killed amidst changes of its base leaves no client w
     const { base, mnt } = layers;
     const names = Array.from({ length: 50 }, (_, i) => `f${i}`);
     for (const name of names) fs.writeFileSync(`${base}/${name}`, 'one\n');
-    await withMount({ ...layers, options }, async (mount) => {
+    await withMount({ ...layers, options: notifyBy('fanotify') }, async (mount) => {
       const agents = [startAgent(), startAgent()];
       const paths = names.map((name) => `${mnt}/${name}`);
       const storms = agents.map((agent) => agent.call('statStormLoose', [...paths, `${mnt}/none`], 1000));

@@ -6,7 +6,7 @@ import * as path from 'node:path';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
 import { version } from '../lib/base-storm.mjs';
-import { caughtUp, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Layers, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
 import { sleep, waitUntil } from '../lib/run.ts';
@@ -83,7 +83,7 @@ interface Guest {
   agent: Agent;
 }
 
-/** Two guests of one base that is filled before they start. */
+/** Two guests of one base that is filled before they start; each hears of its changes in another way. */
 async function withGuests(
   body: (layers: Layers, guests: readonly Guest[]) => Promise<void>,
   prepare: (base: string) => void,
@@ -92,9 +92,8 @@ async function withGuests(
     prepare(layers.base);
     const second = { overlay: `${layers.dir}/overlay2`, mnt: `${layers.dir}/mnt2` };
     for (const dir of Object.values(second)) fs.mkdirSync(dir);
-    const options = ['--coherence', 'notify'];
-    await withMount({ ...layers, options }, () =>
-      withMount({ base: layers.base, ...second, options }, async () => {
+    await withMount({ ...layers, options: notifyBy('inotify') }, () =>
+      withMount({ base: layers.base, ...second, options: notifyBy('fanotify') }, async () => {
         const guests = [layers.mnt, second.mnt].map((mnt) => ({ mnt, agent: startAgent() }));
         await body(layers, guests).finally(() => Promise.all(guests.map(({ agent }) => agent.stop())));
       }),

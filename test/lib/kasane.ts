@@ -131,6 +131,10 @@ export interface Layers {
   dir: string;
 }
 
+/** What can tell a mount of changes of its base. */
+export const watchers = ['inotify', 'fanotify'] as const;
+export const notifyBy = (watcher: (typeof watchers)[number]) => ['--coherence', 'notify', '--watch', watcher];
+
 /** Fresh, empty directories for a mount, outside it. */
 export function withLayers<T>(
   body: (layers: Layers) => Promise<T>,

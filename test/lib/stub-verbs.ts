@@ -47,6 +47,8 @@ export const emptyStatus: StatusReport = {
   coherence: 'check',
   bound: 0,
   watches: 0,
+  watcher: 'none',
+  watcherReason: 'coherence is check',
   readOnly: false,
   counts: {
     copies: 2,

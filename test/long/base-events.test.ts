@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
-import { withLayers, withMount } from '../lib/kasane.ts';
+import { type Layers, notifyBy, watchers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { isAlive, runOk, waitUntil } from '../lib/run.ts';
 
@@ -11,47 +11,56 @@ function replace(file: string, content: string): void {
   fs.renameSync(`${file}.new`, file);
 }
 
-mountTest('events list each settled change of the base beneath what is in use, with its epoch', () =>
-  withLayers(async ({ base, overlay, mnt }) => {
-    fs.mkdirSync(`${base}/etc`);
-    for (const name of ['edited', 'replaced', 'removed', 'moved', 'unused', 'passing']) {
-      fs.writeFileSync(`${base}/etc/${name}`, `${name}\n`);
-    }
-    const options = ['--coherence', 'notify', '--settle', '0.2'];
-    await withMount({ base, overlay, mnt, options }, async ({ sh }) => {
-      await sh('cat etc/edited etc/replaced etc/removed etc/moved etc/passing');
-      const before = Number(await sh("sed -n 's/^epoch //p' .kasane/status"));
-      fs.rmSync(`${base}/etc/passing`);
-      for (let i = 0; i < 100; i++) fs.appendFileSync(`${base}/etc/edited`, 'more\n');
-      replace(`${base}/etc/replaced`, 'another\n');
-      fs.rmSync(`${base}/etc/removed`);
-      fs.renameSync(`${base}/etc/moved`, `${base}/etc/new name`);
-      fs.appendFileSync(`${base}/etc/unused`, 'more\n');
-      fs.writeFileSync(`${base}/etc/passing`, 'again\n');
-      const list = async () =>
-        (await sh('cat .kasane/events'))
-          .split('\n')
-          .filter((line) => line.includes(' base-'))
-          .map((line) => line.split(' ').toSpliced(2, 1))
-          .map(([, epoch, ...rest]) => `${Number(epoch) > before} ${rest.join(' ')}`)
-          .sort();
-      let seen: string[] = [];
-      const expected = [
-        'true base-added etc/new name',
-        'true base-changed etc/edited',
-        'true base-removed etc/moved',
-        'true base-removed etc/removed',
-        'true base-replaced etc/passing',
-        'true base-replaced etc/replaced',
-      ];
-      await waitUntil(async () => {
-        seen = await list();
-        return seen.length >= expected.length;
-      });
-      expect(seen).toEqual(expected);
+for (const watcher of watchers) {
+  mountTest(
+    `events list each settled change of the base beneath what is in use, with its epoch (${watcher})`,
+    () => withLayers((layers) => changesAreListed(layers, notifyBy(watcher))),
+  );
+  mountTest(
+    `inotify in the mount tells of each change of the base, and nothing is copied up by that (${watcher})`,
+    () => withLayers((layers) => guestsAreTold(layers, notifyBy(watcher))),
+  );
+}
+
+async function changesAreListed({ base, overlay, mnt }: Layers, watched: string[]): Promise<void> {
+  fs.mkdirSync(`${base}/etc`);
+  for (const name of ['edited', 'replaced', 'removed', 'moved', 'unused', 'passing']) {
+    fs.writeFileSync(`${base}/etc/${name}`, `${name}\n`);
+  }
+  const options = [...watched, '--settle', '0.2'];
+  await withMount({ base, overlay, mnt, options }, async ({ sh }) => {
+    await sh('cat etc/edited etc/replaced etc/removed etc/moved etc/passing');
+    const before = Number(await sh("sed -n 's/^epoch //p' .kasane/status"));
+    fs.rmSync(`${base}/etc/passing`);
+    for (let i = 0; i < 100; i++) fs.appendFileSync(`${base}/etc/edited`, 'more\n');
+    replace(`${base}/etc/replaced`, 'another\n');
+    fs.rmSync(`${base}/etc/removed`);
+    fs.renameSync(`${base}/etc/moved`, `${base}/etc/new name`);
+    fs.appendFileSync(`${base}/etc/unused`, 'more\n');
+    fs.writeFileSync(`${base}/etc/passing`, 'again\n');
+    const list = async () =>
+      (await sh('cat .kasane/events'))
+        .split('\n')
+        .filter((line) => line.includes(' base-'))
+        .map((line) => line.split(' ').toSpliced(2, 1))
+        .map(([, epoch, ...rest]) => `${Number(epoch) > before} ${rest.join(' ')}`)
+        .sort();
+    let seen: string[] = [];
+    const expected = [
+      'true base-added etc/new name',
+      'true base-changed etc/edited',
+      'true base-removed etc/moved',
+      'true base-removed etc/removed',
+      'true base-replaced etc/passing',
+      'true base-replaced etc/replaced',
+    ];
+    await waitUntil(async () => {
+      seen = await list();
+      return seen.length >= expected.length;
     });
-  }),
-);
+    expect(seen).toEqual(expected);
+  });
+}
 
 /** What inotify must have told of a directory `etc` and of its file `f`, after each change of the base. */
 const told: Record<string, [change: (etc: string) => void, events: string[]]> = {
@@ -104,41 +113,38 @@ async function hears(agent: Agent, inotify: number, expected: readonly string[])
   return [...all].sort();
 }
 
-mountTest('inotify in the mount tells of each change of the base, and nothing is copied up by that', () =>
-  withLayers(async ({ base, overlay, mnt }) => {
-    fillEtc(base);
-    await withMount({ base, overlay, mnt, options: ['--coherence', 'notify'] }, async ({ sh, pid }) => {
-      const agent = startAgent();
-      await sh(
-        'cat etc/f etc/old etc/run etc/linked; ls -l etc elsewhere; rm etc/removed; echo mine > etc/mine',
-      );
-      const before = await sh('find "$1" -path "$1/.kasane" -prune -o -printf "%p %i %s %T@ %C@\n"', [
-        overlay,
-      ]);
-      const inotify = await agent.call<number>('hear', -1, `${mnt}/etc`, 'etc');
-      await agent.call('hear', inotify, `${mnt}/etc/f`, 'f');
-      const problems: unknown[] = [];
-      // What is the guest's own does not change by what the base does.
-      fs.appendFileSync(`${base}/etc/removed`, 'more\n');
-      for (const [what, [change, expected]] of Object.entries(told)) {
-        change(`${base}/etc`);
-        const seen = await hears(agent, inotify, expected);
-        // How many steps a change has is not known: what is new may be told of as changed once more.
-        const objects = (list: readonly string[]) =>
-          [...new Set(list.map((one) => one.split(' ')[1]))].sort();
-        const missed = expected.some((event) => !seen.includes(event));
-        if (missed || objects(seen).join() !== objects(expected).join())
-          problems.push({ what, seen, expected });
-      }
-      expect(problems).toEqual([]);
-      expect(await sh('find "$1" -path "$1/.kasane" -prune -o -printf "%p %i %s %T@ %C@\n"', [overlay])).toBe(
-        before,
-      );
-      expect(isAlive(pid)).toBe(true);
-      await agent.stop();
-    });
-  }),
-);
+async function guestsAreTold({ base, overlay, mnt }: Layers, options: string[]): Promise<void> {
+  fillEtc(base);
+  await withMount({ base, overlay, mnt, options }, async ({ sh, pid }) => {
+    const agent = startAgent();
+    await sh(
+      'cat etc/f etc/old etc/run etc/linked; ls -l etc elsewhere; rm etc/removed; echo mine > etc/mine',
+    );
+    const before = await sh('find "$1" -path "$1/.kasane" -prune -o -printf "%p %i %s %T@ %C@\n"', [overlay]);
+    const inotify = await agent.call<number>('hear', -1, `${mnt}/etc`, 'etc');
+    await agent.call('hear', inotify, `${mnt}/etc/f`, 'f');
+    // What only its own watch tells of is to stay in use, whatever the kernel has to forget.
+    for (const name of ['dir', 'linked']) await agent.call('openSync', `${mnt}/etc/${name}`, 'r');
+    const problems: unknown[] = [];
+    // What is the guest's own does not change by what the base does.
+    fs.appendFileSync(`${base}/etc/removed`, 'more\n');
+    for (const [what, [change, expected]] of Object.entries(told)) {
+      change(`${base}/etc`);
+      const seen = await hears(agent, inotify, expected);
+      // How many steps a change has is not known: what is new may be told of as changed once more.
+      const objects = (list: readonly string[]) => [...new Set(list.map((one) => one.split(' ')[1]))].sort();
+      const missed = expected.some((event) => !seen.includes(event));
+      if (missed || objects(seen).join() !== objects(expected).join())
+        problems.push({ what, seen, expected });
+    }
+    expect(problems).toEqual([]);
+    expect(await sh('find "$1" -path "$1/.kasane" -prune -o -printf "%p %i %s %T@ %C@\n"', [overlay])).toBe(
+      before,
+    );
+    expect(isAlive(pid)).toBe(true);
+    await agent.stop();
+  });
+}
 
 mountTest('who is told of a change finds it, and what is mounted on the name has not been touched', () =>
   withLayers(async ({ base, overlay, mnt, dir }) => {

@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { makeBase, workload } from '../differential/differential.ts';
 import { type ImageType, imageNeeds, makeLoopImage } from '../lib/images.ts';
-import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { kasane, type Layers, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest, type Needs } from '../lib/needs.ts';
 import { runOk, sh, waitUntil } from '../lib/run.ts';
@@ -19,6 +19,8 @@ interface Kind {
   /** Mounts a file system with what the directory `tree` holds; where it is mounted. */
   mount: (dir: string, tree: string) => Promise<string>;
   readOnly?: boolean;
+  /** Why fanotify cannot watch it; absent: it can. */
+  unwatchable?: RegExp;
   /** Its directories have other numbers each time that they are looked at anew. */
   fleeting?: boolean;
 }
@@ -65,6 +67,7 @@ const kinds: Record<string, Kind> = {
   'overlayfs of a tmpfs and the disk': {
     needs: { filesystems: ['overlay'] },
     fleeting: true,
+    unwatchable: /lies on overlayfs/,
     mount: async (dir, tree) => {
       const lower = await mountTmpfs(`${dir}/lower`, tree);
       const script = `
@@ -155,7 +158,10 @@ for (const [name, kind] of Object.entries(kinds)) {
         await sh('mkdir -p "$1"/{a,h,d/e}; touch "$1"/{h,a,d/e}/base{1,2,3} "$1"/base{1,2}', [tree]);
         await writeTree(tree, version('one'));
         const base = await kind.mount(layers.dir, tree);
-        await withMount(spec(layers, base), async (mount) => {
+        const options = [...spec(layers, base).options, ...notifyBy('fanotify')];
+        await withMount({ ...layers, base, options }, async (mount) => {
+          const status = await mount.sh('grep ^watcher .kasane/status');
+          expect(status).toMatch(kind.unwatchable ?? /^watcher fanotify$/m);
           await mount.sh(`sed -i '${GUEST_LINE}s/.*/guest/' etc/both etc/guest; cat etc/base > /dev/null`);
           await sh(`cd "$1"/etc; sed -i '${BASE_LINE}s/.*/two/' both; echo two > base`, [base]);
           expect(await waitUntil(async () => (await mount.read('etc/both')) === merged)).toBe(true);

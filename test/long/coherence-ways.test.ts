@@ -5,7 +5,7 @@ import * as path from 'node:path';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
 import { tracked } from '../lib/cleanup.ts';
-import { caughtUp, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Layers, notifyBy, watchers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { run, runOk, sh, waitUntil } from '../lib/run.ts';
 import { giveToUser, usersNeed, withUsersMount } from '../lib/users.ts';
@@ -16,7 +16,10 @@ function replace(file: string, content: string): void {
 }
 
 /** A mount with an agent that has seen all of it. */
-function withAgent(layers: Layers, body: (agent: Agent) => Promise<void>): Promise<void> {
+function withAgent(
+  layers: Layers & { options?: string[] },
+  body: (agent: Agent) => Promise<void>,
+): Promise<void> {
   return withMount(layers, async () => {
     const agent = startAgent();
     await agent.call('lookAt', layers.mnt);
@@ -24,65 +27,71 @@ function withAgent(layers: Layers, body: (agent: Agent) => Promise<void>): Promi
   });
 }
 
-mountTest('a change by another mount of the base’s file system, and from inside a container, shows', () =>
-  withLayers(async (layers) => {
-    const { base, mnt, dir } = layers;
-    fs.mkdirSync(`${base}/d`);
-    for (const name of ['f', 'g', 'gone']) fs.writeFileSync(`${base}/d/${name}`, 'one\n');
-    fs.mkdirSync(`${dir}/other`);
-    await runOk('mount', ['--bind', base, `${dir}/other`]);
-    const release = tracked(async () => void (await run('umount', ['-l', `${dir}/other`])));
-    await withAgent(layers, async (agent) => {
-      const read = (name: string) => agent.call('readFileSync', `${mnt}/d/${name}`, 'utf8');
-      fs.writeFileSync(`${dir}/other/d/f`, 'two, in place\n');
-      replace(`${dir}/other/d/g`, 'two, by rename\n');
-      await caughtUp(mnt);
-      expect([await read('f'), await read('g')]).toEqual(['two, in place\n', 'two, by rename\n']);
-      const inside =
-        'mount --bind "$1" /mnt; cd /mnt/d; echo three > f; echo three > .g; mv .g g; rm gone; echo > new';
-      await runOk('unshare', ['--mount', 'sh', '-ec', inside, 'sh', base]);
-      await caughtUp(mnt);
-      expect([await read('f'), await read('g')]).toEqual(['three\n', 'three\n']);
-      expect(await agent.call('readdirSync', `${mnt}/d`)).toEqual(expect.arrayContaining(['f', 'g', 'new']));
-      expect(await agent.call('existsSync', `${mnt}/d/gone`)).toBe(false);
-    });
-    await release();
-  }),
-);
+for (const watcher of watchers) {
+  const options = notifyBy(watcher);
+  mountTest(
+    `a change by another mount of the base’s file system, and from inside a container, shows (${watcher})`,
+    () => withLayers((layers) => changeByOtherWays({ ...layers, options })),
+  );
+  mountTest(
+    `another file system that is mounted in the base’s place shows within a second, to who has seen the old one (${watcher})`,
+    () => withLayers((layers) => mountInPlace({ ...layers, options })),
+  );
+}
 
-mountTest(
-  'another file system that is mounted in the base’s place shows within a second, to who has seen the old one',
-  () =>
-    withLayers(async (layers) => {
-      const { base, mnt } = layers;
-      const fill = async (word: string) => {
-        await runOk('mount', ['-t', 'tmpfs', 'kasane-test', base]);
-        fs.mkdirSync(`${base}/dir`);
-        for (const name of ['f', `dir/${word}`]) fs.writeFileSync(`${base}/${name}`, `${word}\n`);
-      };
-      await fill('old');
-      const release = tracked(async () => void (await run('umount', ['-l', base])));
-      await withAgent(layers, async (agent) => {
-        await runOk('umount', ['-l', base]);
-        await fill('new');
-        let seen: unknown;
-        const see = async () => {
-          seen = [
-            await agent.call('readFileSync', `${mnt}/f`, 'utf8'),
-            await agent.call('readdirSync', `${mnt}/dir`),
-            await agent.call('existsSync', `${mnt}/dir/old`),
-          ];
-          return JSON.stringify(seen) === JSON.stringify(['new\n', ['new'], false]);
-        };
-        await waitUntil(see);
-        expect(seen).toEqual(['new\n', ['new'], false]);
-        fs.writeFileSync(`${base}/f`, 'newer\n');
-        await caughtUp(mnt);
-        expect(await agent.call('readFileSync', `${mnt}/f`, 'utf8')).toBe('newer\n');
-      });
-      await release();
-    }),
-);
+async function changeByOtherWays(layers: Layers & { options: string[] }): Promise<void> {
+  const { base, mnt, dir } = layers;
+  fs.mkdirSync(`${base}/d`);
+  for (const name of ['f', 'g', 'gone']) fs.writeFileSync(`${base}/d/${name}`, 'one\n');
+  fs.mkdirSync(`${dir}/other`);
+  await runOk('mount', ['--bind', base, `${dir}/other`]);
+  const release = tracked(async () => void (await run('umount', ['-l', `${dir}/other`])));
+  await withAgent(layers, async (agent) => {
+    const read = (name: string) => agent.call('readFileSync', `${mnt}/d/${name}`, 'utf8');
+    fs.writeFileSync(`${dir}/other/d/f`, 'two, in place\n');
+    replace(`${dir}/other/d/g`, 'two, by rename\n');
+    await caughtUp(mnt);
+    expect([await read('f'), await read('g')]).toEqual(['two, in place\n', 'two, by rename\n']);
+    const inside =
+      'mount --bind "$1" /mnt; cd /mnt/d; echo three > f; echo three > .g; mv .g g; rm gone; echo > new';
+    await runOk('unshare', ['--mount', 'sh', '-ec', inside, 'sh', base]);
+    await caughtUp(mnt);
+    expect([await read('f'), await read('g')]).toEqual(['three\n', 'three\n']);
+    expect(await agent.call('readdirSync', `${mnt}/d`)).toEqual(expect.arrayContaining(['f', 'g', 'new']));
+    expect(await agent.call('existsSync', `${mnt}/d/gone`)).toBe(false);
+  });
+  await release();
+}
+
+async function mountInPlace(layers: Layers & { options: string[] }): Promise<void> {
+  const { base, mnt } = layers;
+  const fill = async (word: string) => {
+    await runOk('mount', ['-t', 'tmpfs', 'kasane-test', base]);
+    fs.mkdirSync(`${base}/dir`);
+    for (const name of ['f', `dir/${word}`]) fs.writeFileSync(`${base}/${name}`, `${word}\n`);
+  };
+  await fill('old');
+  const release = tracked(async () => void (await run('umount', ['-l', base])));
+  await withAgent(layers, async (agent) => {
+    await runOk('umount', ['-l', base]);
+    await fill('new');
+    let seen: unknown;
+    const see = async () => {
+      seen = [
+        await agent.call('readFileSync', `${mnt}/f`, 'utf8'),
+        await agent.call('readdirSync', `${mnt}/dir`),
+        await agent.call('existsSync', `${mnt}/dir/old`),
+      ];
+      return JSON.stringify(seen) === JSON.stringify(['new\n', ['new'], false]);
+    };
+    await waitUntil(see);
+    expect(seen).toEqual(['new\n', ['new'], false]);
+    fs.writeFileSync(`${base}/f`, 'newer\n');
+    await caughtUp(mnt);
+    expect(await agent.call('readFileSync', `${mnt}/f`, 'utf8')).toBe('newer\n');
+  });
+  await release();
+}
 
 const PAGE = 4096;
 /** A small file is read by way of us, a large one past us. */
@@ -203,9 +212,12 @@ mountTest(
           const status = await mount.sh(`${process.execPath} "$2" status --json "$1"`);
           expect(JSON.parse(status)).toMatchObject({ coherence: 'notify', watches: expect.any(Number) });
           expect(JSON.parse(status).watches).toBeLessThanOrEqual(6);
-          expect(JSON.parse(status).notes.join('\n')).toContain('not all of the base could be watched');
+          const notes = JSON.parse(status).notes.join('\n');
+          expect(notes).toContain('not all of the base could be watched');
+          expect(notes).toContain('fanotify cannot be had: only root may');
+          expect(JSON.parse(status)).toMatchObject({ watcher: 'inotify' });
         },
-        ['--coherence', 'notify'],
+        notifyBy('fanotify'),
       );
     }),
   usersNeed,

@@ -1,10 +1,11 @@
-// Some ten thousand changes of a base in a random mixture, with two guests that look all the while: none is missed,
-// both agree after each pause, and no file that is replaced by rename is ever seen torn.
+// Some ten thousand changes of a base in a random mixture, with two guests that look all the while, one told of them by
+// inotify and one by fanotify: none is missed, both agree after each pause, and no file that is replaced by rename is
+// ever seen torn.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { version } from '../lib/base-storm.mjs';
-import { withLayers, withMount } from '../lib/kasane.ts';
+import { notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
 import { waitUntil } from '../lib/run.ts';
@@ -21,9 +22,8 @@ mountTest(
       fs.writeFileSync(`${base}/replaced`, version('first'));
       const second = { overlay: `${dir}/overlay2`, mnt: `${dir}/mnt2` };
       for (const one of Object.values(second)) fs.mkdirSync(one);
-      const options = ['--coherence', 'notify'];
-      await withMount({ base, overlay, mnt, options }, () =>
-        withMount({ base, ...second, options }, async () => {
+      await withMount({ base, overlay, mnt, options: notifyBy('inotify') }, () =>
+        withMount({ base, ...second, options: notifyBy('fanotify') }, async () => {
           const changer = startAgent({ timeout: 60_000 });
           const guests = [mnt, second.mnt].map((at) => ({ at, looker: startAgent(), reader: startAgent() }));
           let made = 0;

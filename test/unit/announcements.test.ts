@@ -64,9 +64,21 @@ describe('whether anybody listens', () => {
       'anon_inode:inotify',
       'pos:\t0\ninotify wd:1 ino:2b sdev:2b0 mask:fff ignored_mask:0\n',
     ],
-    'a watch of fanotify': [
+    'fanotify on some mount': [
       'anon_inode:[fanotify]',
       'pos:\t0\nfanotify flags:10\nfanotify mnt_id:1 mflags:0 mask:1\n',
+    ],
+    'fanotify on the mount’s file system': [
+      'anon_inode:[fanotify]',
+      'pos:\t0\nfanotify flags:e13 event-flags:8000\nfanotify sdev:2b mflags:0 mask:40000fce ignored_mask:0\n',
+    ],
+    'fanotify on something in it': [
+      'anon_inode:[fanotify]',
+      'pos:\t0\nfanotify flags:10\nfanotify ino:1f sdev:2b mflags:0 mask:2 ignored_mask:0 fhandle-bytes:8\n',
+    ],
+    'fanotify on another file system, such as the base': [
+      'anon_inode:[fanotify]',
+      'pos:\t0\nfanotify flags:e13 event-flags:8000\nfanotify sdev:fe00000 mflags:0 mask:40000fce ignored_mask:0\n',
     ],
     'fanotify without a mark': ['anon_inode:[fanotify]', 'pos:\t0\nfanotify flags:10 event-flags:0\n'],
     'another file': ['/etc/passwd', 'pos:\t0\ninotify wd:1 ino:1 sdev:2b mask:fff\n'],
@@ -86,7 +98,10 @@ describe('whether anybody listens', () => {
       expect(found).toEqual({
         'a watch in the mount': true,
         'a watch elsewhere': false,
-        'a watch of fanotify': true,
+        'fanotify on some mount': true,
+        'fanotify on the mount’s file system': true,
+        'fanotify on something in it': true,
+        'fanotify on another file system, such as the base': false,
         'fanotify without a mark': false,
         'another file': false,
       });

@@ -142,6 +142,7 @@ describe('watches', () => {
   function withWatches(limit = 100) {
     const removed: number[] = [];
     const watches = new Watches({
+      first: 1,
       add: (fd) => (fd > limit ? -E.ENOSPC : fd),
       remove: (watch) => removed.push(watch),
     });
@@ -201,10 +202,48 @@ describe('watches', () => {
     expect([parts(node)[0]?.watch, watches.refused, watches.size]).toEqual([-1, 1, 0]);
   });
 
+  test('something else that watches takes over: the former’s watches tell of their nodes until they are let go', () => {
+    const { watches, removed } = withWatches();
+    const [a, b, gone] = [dirWith(5), dirWith(6), dirWith(7)];
+    for (const node of [a, b, gone]) watches.directory(node, parts(node)[0] as DirPart);
+    const now: number[] = [];
+    watches.exchange({ first: 1000, add: (fd) => 1000 + fd, remove: (watch) => now.push(watch) }, null);
+    // What is looked at again is watched anew, and its former watch may have something to tell still.
+    watches.directory(a, parts(a)[0] as DirPart);
+    expect([watches.of(5), watches.of(1005), removed]).toEqual([[a], [a], []]);
+    watches.drop(gone);
+    expect(removed).toEqual([7]);
+    expect(watches.ofFormer(10)).toEqual([5, 6]);
+    expect(watches.carryDirectory(b, parts(b)[0] as DirPart, 6)).toBe(true);
+    expect([watches.of(6), watches.of(1006)]).toEqual([[b], [b]]);
+    watches.letFormer([5, 6]);
+    expect([removed, watches.ofFormer(10), watches.size]).toEqual([[7, 5, 6], [], 2]);
+    watches.letFormer([]);
+    for (const node of [a, b]) watches.drop(node);
+    expect([now, watches.size]).toEqual([[1005, 1006], 0]);
+  });
+
+  test('that there are many, or no more can be had, is said once', () => {
+    for (const [at, limit] of [
+      [2, 100],
+      [50, 2],
+    ] as const) {
+      let said = '';
+      const watching = { first: 1, add: (fd: number) => (fd > limit ? -E.ENOSPC : fd), remove: () => {} };
+      const watches = new Watches(watching, { at, call: (full) => (said += full ? 'full ' : 'many ') });
+      const counts = [1, 2, 3, 4].map((fd) => {
+        const node = dirWith(fd);
+        watches.directory(node, parts(node)[0] as DirPart);
+        return said;
+      });
+      expect(counts).toEqual(limit === 2 ? ['', '', 'full ', 'full '] : ['', 'many ', 'many ', 'many ']);
+    }
+  });
+
   test('a file with several names has its own, once', () => {
     const { watches, removed } = withWatches();
     const file = nodeOf(S_IFREG);
-    expect([watches.file(file, 4, 'a'), watches.file(file, 4, 'a')]).toEqual([true, false]);
+    expect([watches.file(file, 4, 'a', 0), watches.file(file, 4, 'a', 0)]).toEqual([true, false]);
     watches.drop(file);
     expect(removed).toEqual([4]);
   });

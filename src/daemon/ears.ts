@@ -1,0 +1,73 @@
+// The serving side's ears: what tells it of changes of the base. That may change while the mount goes on; until all is
+// carried over both are listened to.
+import type { BaseLayer } from '../branch/base.ts';
+import { fsidWords } from '../sys/file.ts';
+import { onBaseEvent } from '../union/base-events.ts';
+import { carryWatches } from '../union/change-over.ts';
+import { type EventSource, eventSource, type SourceSpec } from '../union/event-sources.ts';
+import type { Union } from '../union/union.ts';
+import type { ManyWatches } from '../union/watches.ts';
+import type { Host } from './host.ts';
+import type { ServingStart } from './messages.ts';
+
+/** Watches that are carried over at a time: some milliseconds, in which nobody is answered. */
+const CARRIED = 100;
+
+export class Ears {
+  source: EventSource | null;
+  #former: EventSource | null = null;
+  readonly #layerOf: (index: number) => BaseLayer | undefined;
+  readonly #fsids = new WeakMap<BaseLayer, readonly number[]>();
+
+  constructor({ watcher }: Pick<ServingStart, 'watcher'>, layerOf: (index: number) => BaseLayer | undefined) {
+    this.#layerOf = layerOf;
+    this.source = watcher === null ? null : this.#open(watcher);
+  }
+
+  /** To be waited for; -1: nothing is. */
+  get fd(): number {
+    return this.source?.fd ?? -1;
+  }
+
+  /** Takes note of everything that has been told by now. */
+  hear(union: Union): void {
+    const take = (watch: number, mask: number, name: string) => onBaseEvent(union, watch, mask, name);
+    this.#former?.hear(take);
+    this.source?.hear(take);
+  }
+
+  many(at: number, host: Pick<Host, 'send'>): ManyWatches | null {
+    return at === Number.POSITIVE_INFINITY
+      ? null
+      : { at, call: (full) => host.send({ kind: 'many-watches', full }) };
+  }
+
+  change(union: Union, watcher: SourceSpec, manyAt: number, host: Pick<Host, 'send'>): void {
+    // One former at a time.
+    while (this.#former !== null && this.carry(union));
+    this.#former = this.source;
+    this.source = this.#open(watcher);
+    union.watches.exchange(this.source, this.many(manyAt, host));
+  }
+
+  /** False: nothing is watched by the former any more. */
+  carry(union: Union): boolean {
+    const more = carryWatches(union, CARRIED, () => this.hear(union));
+    if (!more) this.#former = null;
+    return more;
+  }
+
+  #open(watcher: SourceSpec): EventSource {
+    return eventSource(watcher, (index) => this.#fsidOf(index));
+  }
+
+  #fsidOf(index: number): readonly number[] {
+    const layer = this.#layerOf(index);
+    if (layer === undefined) return [0, 0];
+    const known = this.#fsids.get(layer);
+    if (known !== undefined) return known;
+    const words = fsidWords(layer.rootFd);
+    this.#fsids.set(layer, words);
+    return words;
+  }
+}
