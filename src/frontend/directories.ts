@@ -9,6 +9,7 @@ import type { FuseRequest, Handlers } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { DT_DIR } from '../sys/constants.ts';
 import { listedIno } from '../union/identity.ts';
+import { awaitLeft } from '../union/left-listed.ts';
 import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
 import { lookupListed } from '../union/lookup.ts';
 import { type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
@@ -16,7 +17,7 @@ import { fsyncDirectory } from '../union/open.ts';
 import { WAIT } from '../union/union.ts';
 import { keepsNames } from '../union/validity.ts';
 import { controlEntry, isControl, listControl } from './control-files.ts';
-import { type Front, nodeOf, parkForResult, tellAttributes, validFor } from './front.ts';
+import { type Front, nodeOf, parkForResult, resultOf, tellAttributes, uniqueOf, validFor } from './front.ts';
 
 export function directoryHandlers(front: Front): Handlers {
   return {
@@ -43,10 +44,16 @@ function openDirectory(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return writeOpenOut(r, 0, 0);
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
+  const { union } = front;
+  const unique = uniqueOf(r.view);
+  // Once: what a look has come to by now is what is listed.
+  if (!front.opening.delete(unique) && awaitLeft(union, node) === WAIT) {
+    front.opening.set(unique, []);
+    return resultOf(front, WAIT);
+  }
   const fh = front.nextDirectory++;
   front.directories.set(fh, { node, entries: null });
   // Of a listing the kernel asks no more, so every change of it has to be heard of.
-  const { union } = front;
   const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
   if (!kept) return writeOpenOut(r, fh, 0);
   // What it has of a listing that is another by now, and of which it is still to be told, it drops by this.

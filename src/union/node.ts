@@ -44,6 +44,8 @@ export interface DirState {
   parts: DirPart[];
   /** Every part is watched. */
   watched: boolean;
+  /** The state of the base's directories at which nothing was left of what they had removed; -1: not looked yet. */
+  lookedInto: number;
   /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
   elsewhere: boolean;
   /** Names that the kernel may know not to exist, and until when; null: none. */

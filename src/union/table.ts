@@ -30,6 +30,7 @@ export function newDirState(): DirState {
     basePath: '',
     parts: [],
     watched: false,
+    lookedInto: -1,
     elsewhere: false,
     absent: null,
     version: 0,

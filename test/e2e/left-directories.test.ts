@@ -127,6 +127,29 @@ mountTest('those of a new tree go at the mount, before anybody asks', () =>
   }),
 );
 
+for (const coherence of ['notify', 'check'] as const) {
+  mountTest(`with ${coherence} one is in no listing any more, though nobody has met it by its name`, () =>
+    withGuest(
+      {
+        files: { 'd/e/f': 'text\n', 'd/g/h': '', 'in/d/f': '', 'kept/f': '', other: '' },
+        options: ['--coherence', coherence],
+      },
+      async (guest) => {
+        const { mount, overlay } = guest;
+        await mount.sh(
+          'true >> d/e/f; touch in/d/own kept/own own; mkdir mine; rm in/d/own own; ls . d in d/e',
+        );
+        await remove(guest, 'd/e', 'in/d', 'kept');
+        expect(await mount.sh('ls -R d in')).toBe('d:\ng\n\nd/g:\nh\n\nin:\n');
+        await remove(guest, 'd');
+        expect(await mount.sh('ls')).toBe('in\nkept\nmine\nother\n');
+        expect(fs.readdirSync(overlay).sort()).toEqual(['.kasane', 'in', 'kept', 'mine']);
+        expect(await mount.sh('ls; ls kept')).toBe('in\nkept\nmine\nother\nown\n');
+      },
+    ),
+  );
+}
+
 mountTest('one that changes places with something else leaves neither record nor origin where it was', () =>
   withGuest(
     { files: { 'a/f': '', 'b/f': '', 'c/f': '', 'd/f': '', file: 'base\n', 'dir/f': '' } },
