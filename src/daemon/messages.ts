@@ -67,7 +67,7 @@ export interface WorkerCounts {
 export interface NotifierEnd {
   /** It takes ToNotifier. */
   port: MessagePort;
-  /** In it is the number of the last batch that was written. */
+  /** In it is the number of the last batch that was written, and how often it has reminded us. */
   written: Int32Array;
 }
 
@@ -78,7 +78,10 @@ export interface NotifierStart extends NotifierEnd {
   wakeFd: number;
 }
 
-export interface ToNotifier {
+/** What is to be written, or in how many milliseconds the serving worker is to be reminded. */
+export type ToNotifier = NotifierBatch | number;
+
+export interface NotifierBatch {
   /** fuse/notify.ts */
   batch: Uint8Array;
   number: number;

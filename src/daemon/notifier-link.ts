@@ -2,6 +2,9 @@
 import type { KernelView } from '../union/kernel-view.ts';
 import type { NotifierEnd, ToNotifier } from './messages.ts';
 
+/** After how long others are told of what a client has changed (`KernelView.changedLate`), in milliseconds. */
+const LATE_MS = 20;
+
 export class NotifierLink {
   #end: NotifierEnd | null;
   readonly #kernel: KernelView;
@@ -12,6 +15,9 @@ export class NotifierLink {
   /** Of batches that were sent, in their order. */
   #waiting: { batch: number; done: () => void }[] = [];
   #silent: boolean;
+  /** A reminder is on its way. */
+  #reminding = false;
+  #reminders = 0;
 
   constructor(end: NotifierEnd | null, kernel: KernelView, hear: () => void) {
     this.#end = end;
@@ -19,6 +25,17 @@ export class NotifierLink {
     this.#hear = hear;
     this.#silent = end === null;
     if (end !== null) kernel.written = () => Atomics.load(end.written, 0);
+  }
+
+  /** The worker has nothing to do: what is late is told of after a while, once for all that comes until then. */
+  pause(): void {
+    if (this.#reminding || !this.#kernel.hasLate) return;
+    this.#reminding = true;
+    this.#post(LATE_MS);
+  }
+
+  #post(message: ToNotifier): void {
+    this.#end?.port.postMessage(message);
   }
 
   /** What has come together goes to the notifier. */
@@ -30,7 +47,7 @@ export class NotifierLink {
     if (collected === null) return;
     const { batch, number } = collected;
     for (const done of this.#asking.splice(0)) this.#waiting.push({ batch: number, done });
-    this.#end?.port.postMessage({ batch, number, wake: asked } satisfies ToNotifier);
+    this.#post({ batch, number, wake: asked });
   }
 
   /** `done` is called when the kernel has been told of all that the base has raised by now: not before send(). */
@@ -45,6 +62,7 @@ export class NotifierLink {
    */
   replace(end: NotifierEnd): void {
     this.#end = end;
+    this.#reminding = false;
     for (const { done } of this.#waiting.splice(0)) this.#asking.push(done);
   }
 
@@ -55,8 +73,14 @@ export class NotifierLink {
     for (const { done } of this.#waiting.splice(0)) done();
   }
 
-  /** Lets go on what waits for a batch that is written. */
+  /** The worker has been woken. Lets go on what waits for a batch that is written. */
   drain(): void {
+    const reminders = this.#end === null ? 0 : Atomics.load(this.#end.written, 1);
+    if (reminders !== this.#reminders) {
+      this.#reminders = reminders;
+      this.#reminding = false;
+      this.#kernel.tellLate();
+    }
     while (this.#waiting[0] !== undefined && this.#kernel.isWritten(this.#waiting[0].batch)) {
       this.#waiting.shift()?.done();
     }

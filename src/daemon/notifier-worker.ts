@@ -6,7 +6,7 @@ import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import { failPoint } from '../union/fail-point.ts';
-import type { NotifierStart, ToNotifier } from './messages.ts';
+import type { NotifierBatch, NotifierStart, ToNotifier } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
 
 /** After how long what has time is told of, at least, and at most twice as long. */
@@ -58,7 +58,15 @@ function run(start: NotifierStart): void {
   const tell = (one: Uint8Array) => void write(deviceFd, one, 0, one.length);
   const again = AGAIN_MS.map((ms) => new Later(ms, tell));
   const late = new Later(LATE_MS, tell);
-  port.on('message', ({ batch, number, wake }: ToNotifier) => {
+  port.on('message', (message: ToNotifier) => {
+    if (typeof message === 'number') setTimeout(remind, message);
+    else tellAll(message);
+  });
+  const remind = () => {
+    Atomics.add(written, 1, 1);
+    eventfdSignal(wakeFd);
+  };
+  const tellAll = ({ batch, number, wake }: NotifierBatch) => {
     failPoint('notify');
     forEachNotification(batch, (at, size, when) => {
       // What the kernel does not know (any more) needs no telling.
@@ -71,7 +79,7 @@ function run(start: NotifierStart): void {
     });
     Atomics.store(written, 0, number);
     if (wake) eventfdSignal(wakeFd);
-  });
+  };
   parentPort?.on('message', () => {
     close(deviceFd);
     process.exit(0);

@@ -21,7 +21,7 @@ export interface Notifier {
 }
 
 export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
-  const written = new Int32Array(new SharedArrayBuffer(4));
+  const written = new Int32Array(new SharedArrayBuffer(8));
   // The serving worker closes its own, whose number may be another file's by the time that a notifier is started.
   const ownFd = dup(deviceFd);
   if (ownFd < 0) throw new FsError(-ownFd, 'no descriptor for the notifier');

@@ -63,7 +63,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onDone: () => voice.send(),
     onPause: () => {
       serving.flush();
-      union.kernel.tellLate();
+      voice.pause();
       voice.send();
     },
     idle: {

@@ -20,7 +20,7 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
-import { close } from '../sys/file.ts';
+import { close, liesInMemory } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
@@ -233,7 +233,7 @@ class Session {
         privileged,
         actsForOthers,
         readOnly: options.readOnly,
-        volatile: options.volatile,
+        volatile: options.volatile || liesInMemory(workFd),
         redirectDir: options.redirectDir,
         metacopy: options.metacopy && privileged,
         mergesLive: options.export !== 'on',

@@ -13,22 +13,27 @@ import { stillShows } from './witness.ts';
 const MOST = 64 * 1024;
 const buffer = Buffer.allocUnsafeSlow(MOST + 1);
 
+/** The content of a file of that size, good until the next call; null where it cannot be had at once. */
+export function contentAtOnce(fd: number, size: number): Buffer | null {
+  if (size > MOST) return null;
+  return preadCached(fd, buffer, 0, size + 1, 0) === size ? buffer.subarray(0, size) : null;
+}
+
 /**
  * The version with its content, whose bytes become an ancestor where policy would merge them; its descriptor is
  * closed then. As it was, where the content cannot be had at once.
  */
 export function learnAtOnce(union: Union, path: string, version: Version): Version {
   const { origin, fd, witness } = version;
-  if (fd < 0 || witness === null || witness.size > MOST) return version;
-  const got = preadCached(fd, buffer, 0, witness.size + 1, 0);
-  if (got !== witness.size) return version;
+  if (fd < 0 || witness === null) return version;
+  const bytes = contentAtOnce(fd, witness.size);
+  if (bytes === null) return version;
   const xattrs = origin.xattrs === '' ? null : readXattrs(fd, '');
   if (!stillShows(fd, witness)) return version;
   close(fd);
-  const bytes = buffer.subarray(0, got);
   const content = hash128(bytes);
   rememberContent(union, origin.fingerprint, content);
-  if (mergeable(path, union.config.osTree, got)) union.host.keepAncestor(bytes, content);
+  if (mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
   if (xattrs !== null) keepXattrs(union, xattrs);
   return withoutFd({ ...origin, content });
 }

@@ -1,5 +1,5 @@
 // Copy-up: bringing an object of the base into the overlay. Everything is built in work/ and published by one
-// rename. Contents are copied by a job (it ends with a sync of the data), all else at once. The order and what
+// rename. Small contents in memory are copied at once, others by a job, which also syncs them. The order and what
 // a crash leaves behind are in native-notes/copy-up.md.
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import type { Metacopy } from '../branch/metacopy.ts';
@@ -13,15 +13,17 @@ import { AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH, O_RDONLY, RENAME_NOREPLACE } f
 import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
-import { decodeOrigins } from '../versions/origin.ts';
+import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { type BaseFile, indexOf, openBaseFile, openSource, sayContentless } from './base-content.ts';
 import { complete, moveHandle } from './complete.ts';
+import { type Copy, copyAtOnce } from './copy-at-once.ts';
 import { copyUpMetadata, type Finishing, mayLeaveContent } from './copy-metadata.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
+import { failPoint } from './fail-point.ts';
 import { hasHardLink, keepHardLink } from './hard-links.ts';
 import { baseIno } from './identity.ts';
-import type { CopyUpJob, JobResult } from './jobs.ts';
+import type { CopyUpJob } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
@@ -217,9 +219,32 @@ function copyUpFile(
     seen: truncate ? seenSource(union, basePath, callerPid) : null,
     sync: !union.config.volatile && !truncate && stat.size > 0,
   });
-  const work = union.host.startJob(job, (result) => finish(union, node, place, job, stat, result));
-  node.busy = work;
-  return waitFor(union, work);
+  // What is open past us has to be divided from its copy, for which the request is run anew.
+  const copy = node.backing === null ? copyAtOnce(union, job, node.layer) : null;
+  if (typeof copy === 'number') return copy;
+  if (copy !== null) return finishCopy(union, node, place, job, stat, copy);
+  node.busy = union.host.startJob(job, ({ result, origin }) => {
+    const [own] = decodeOrigins(Buffer.from(origin, 'base64')) ?? [];
+    return finish(union, node, place, job, stat, result, own);
+  });
+  return waitFor(union, node.busy);
+}
+
+/** The copy is there: it is published, after its sync where it needs one. */
+function finishCopy(union: Union, node: Node, place: Name, job: CopyUpJob, stat: Stat, copy: Copy): number {
+  const { fd, origin } = copy;
+  if (!job.sync) {
+    close(fd);
+    failPoint('copy-up-synced');
+    const error = publishFile(union, node, place, job, stat, origin);
+    if (error < 0) unlinkat(union.workFd, job.temp, 0);
+    return error;
+  }
+  node.busy = union.host.startJob({ kind: 'sync', fd, dataOnly: false }, ({ result }) => {
+    failPoint('copy-up-synced');
+    return finish(union, node, place, job, stat, result, origin);
+  });
+  return waitFor(union, node.busy);
 }
 
 /** What is to be copied. A content that is nowhere is EIO, but to who throws it away. */
@@ -241,8 +266,16 @@ function openCopied(
   return fd < 0 ? fd : { fd, topFd: -1, contentLayer: '' };
 }
 
-/** Last step of a file's copy-up, on the serving worker. */
-function finish(union: Union, node: Node, place: Name, job: CopyUpJob, base: Stat, done: JobResult): number {
+/** Last step of a file's copy-up for which a request has waited. */
+function finish(
+  union: Union,
+  node: Node,
+  place: Name,
+  job: CopyUpJob,
+  base: Stat,
+  result: number,
+  origin: Origin | undefined,
+): number {
   node.busy = null;
   // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
   const wanted =
@@ -250,7 +283,7 @@ function finish(union: Union, node: Node, place: Name, job: CopyUpJob, base: Sta
     node.names.includes(place) &&
     pathAt(place.parent, place.name) === job.path &&
     !hasHardLink(union, node.layer, base);
-  const error = done.result < 0 ? done.result : wanted ? publishFile(union, node, place, job, base, done) : 0;
+  const error = result < 0 ? result : wanted ? publishFile(union, node, place, job, base, origin) : 0;
   if (error < 0 || !wanted) unlinkat(union.workFd, job.temp, 0);
   union.table.release(node);
   return error;
@@ -262,11 +295,10 @@ function publishFile(
   place: Name,
   job: CopyUpJob,
   base: Stat,
-  done: JobResult,
+  origin: Origin | undefined,
 ): number {
   const parentFd = overlayDirFd(union, place.parent);
   if (parentFd < 0) return parentFd;
-  const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
   if (!origin) return -E.EIO;
   if (base.nlink > 1) {
     const kept = keepHardLink(union, node.layer, base, job.temp);

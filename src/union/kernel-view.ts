@@ -86,11 +86,16 @@ export class KernelView {
   }
 
   /**
-   * The attributes of a node have changed by what a client has asked for, who has been told of most: others are told a
-   * little later, and once for many such changes.
+   * The attributes of a node have changed by what a client has asked for, who has been told of most: others are told
+   * some milliseconds later, and once for many such changes. Told at once, each of many changes in a directory would cost
+   * a batch and a GETATTR of that directory.
    */
   changedLate(node: Node): void {
     if (this.keeping !== 'none') this.#late.add(node);
+  }
+
+  get hasLate(): boolean {
+    return this.#late.size > 0;
   }
 
   /** It is later. */

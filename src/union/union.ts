@@ -29,7 +29,7 @@ export interface UnionConfig {
   /** What a guest's user makes is made as that user. */
   actsForOthers: boolean;
   readOnly: boolean;
-  /** No sync of data at publication. */
+  /** No sync of data at publication: it is not wanted, or there is no disk. */
   volatile: boolean;
   /** Stale objects are looked at when they are met. An NFSv3 client writes without having opened: then not. */
   mergesLive: boolean;

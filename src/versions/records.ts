@@ -83,10 +83,11 @@ export function pathOfKey(key: string): string {
 }
 
 export function encodeRecord(key: string, value: object): Buffer {
-  const text = Buffer.from(JSON.stringify({ v: RECORD_VERSION, ...value }), 'utf8');
-  const out = Buffer.allocUnsafe(8 + text.length);
-  out.write(checksum(key, text), 0, 8, 'latin1');
-  text.copy(out, 8);
+  const fields = JSON.stringify(value);
+  const text = `{"v":${RECORD_VERSION}${fields === '{}' ? '' : ','}${fields.slice(1)}`;
+  const out = Buffer.allocUnsafe(8 + Buffer.byteLength(text, 'utf8'));
+  out.write(text, 8, 'utf8');
+  out.write(checksum(key, out.subarray(8)), 0, 8, 'latin1');
   return out;
 }
 

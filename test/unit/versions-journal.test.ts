@@ -25,7 +25,7 @@ function samples(count: number): JournalRecord[] {
   return Array.from({ length: count }, (_, n): JournalRecord => {
     const name = `etc/\xe9\u0001"${n}`;
     if (n % 3 === 0) return { kind: 'removed', path: name, time: n };
-    if (n % 3 === 1) return { kind: 'renamed', path: name, from: 'old', time: n };
+    if (n % 3 === 1) return { kind: 'renamed', path: name, time: n, from: 'old' };
     return {
       kind: 'copy-up',
       path: name,
@@ -47,6 +47,25 @@ describe('the journal', () => {
       expect(found.validLength).toBe(fs.statSync(path.join(dir, 'journal')).size);
       expect(found.validLength).toBe(writer.size);
       expect(fs.statSync(path.join(dir, 'journal')).mode & 0o777).toBe(0o600);
+    }));
+
+  test('gives back every field', () =>
+    withWriter((writer, dir) => {
+      const hash = '0123456789abcdef0123456789abcdef';
+      const record: Required<JournalRecord> = {
+        kind: 'exchanged',
+        path: 'srv/a name',
+        time: 1_700_000_000_123,
+        origin: { ...sampleOrigin('a'), torn: true, pin: { fingerprint: hash, content: '' } },
+        fingerprint: sampleFingerprint(1),
+        from: 'back\\slash\x7f\xff',
+        content: hash,
+        leaf: true,
+        ino: 2 ** 53 - 1,
+      };
+      expect(writer.append(record)).toBe(0);
+      expect(writer.append({ ...record, leaf: false })).toBe(0);
+      expect(read(dir).records).toEqual([record, { ...record, leaf: false }]);
     }));
 
   test('goes on in the same file after a reopen', () =>
