@@ -45,6 +45,10 @@ export class Host implements UnionHost {
     this.#post(message);
   }
 
+  get hasCollected(): boolean {
+    return !this.#kept.isEmpty;
+  }
+
   /** What has been collected goes out. It does so before any other message, which may ask for what is in it. */
   flush(): void {
     if (!this.#kept.isEmpty) this.#post({ kind: 'keep', kept: this.#kept.take() });

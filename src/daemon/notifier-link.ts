@@ -2,7 +2,7 @@
 import type { KernelView } from '../union/kernel-view.ts';
 import type { NotifierEnd, ToNotifier } from './messages.ts';
 
-/** After how long others are told of what a client has changed (`KernelView.changedLate`), in milliseconds. */
+/** After how long, in milliseconds, what may be late is done. */
 const LATE_MS = 20;
 
 export class NotifierLink {
@@ -27,11 +27,20 @@ export class NotifierLink {
     if (end !== null) kernel.written = () => Atomics.load(end.written, 0);
   }
 
-  /** The worker has nothing to do: what is late is told of after a while, once for all that comes until then. */
-  pause(): void {
-    if (this.#reminding || !this.#kernel.hasLate) return;
+  /** Has the worker reminded after a while of what may be late: once for all that comes until then. */
+  remindLater(): void {
+    if (this.#reminding || this.#end === null) return;
     this.#reminding = true;
     this.#post(LATE_MS);
+  }
+
+  /** Whether a reminder has come. */
+  isReminded(): boolean {
+    const reminders = this.#end === null ? 0 : Atomics.load(this.#end.written, 1);
+    if (reminders === this.#reminders) return false;
+    this.#reminders = reminders;
+    this.#reminding = false;
+    return true;
   }
 
   #post(message: ToNotifier): void {
@@ -66,6 +75,10 @@ export class NotifierLink {
     for (const { done } of this.#waiting.splice(0)) this.#asking.push(done);
   }
 
+  get isSilent(): boolean {
+    return this.#silent;
+  }
+
   /** Nobody hears us any more: who waits for the kernel to be told waits in vain. */
   silence(): void {
     this.#silent = true;
@@ -73,14 +86,8 @@ export class NotifierLink {
     for (const { done } of this.#waiting.splice(0)) done();
   }
 
-  /** The worker has been woken. Lets go on what waits for a batch that is written. */
+  /** Lets go on what waits for a batch that is written. */
   drain(): void {
-    const reminders = this.#end === null ? 0 : Atomics.load(this.#end.written, 1);
-    if (reminders !== this.#reminders) {
-      this.#reminders = reminders;
-      this.#reminding = false;
-      this.#kernel.tellLate();
-    }
     while (this.#waiting[0] !== undefined && this.#kernel.isWritten(this.#waiting[0].batch)) {
       this.#waiting.shift()?.done();
     }

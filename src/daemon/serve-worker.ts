@@ -55,6 +55,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
       host.send({ kind: 'serving', negotiated });
     },
     onWake: () => {
+      if (voice.isReminded()) doLate(serving);
       voice.drain();
       announcements?.drain();
       drain(port, serving);
@@ -62,9 +63,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onEvents: hear,
     onDone: () => voice.send(),
     onPause: () => {
-      serving.flush();
-      voice.pause();
-      voice.send();
+      pause(serving, voice);
     },
     idle: {
       isDue: () => shrinker.isDue(union.table.size),
@@ -88,6 +87,20 @@ function serve(port: MessagePort, start: WorkerStart): void {
   }
   close(start.deviceFd);
   endServing(serving, how);
+}
+
+/** Nothing is to be answered. To wake another thread after each request would cost as much as the request. */
+function pause(serving: Serving, voice: NotifierLink): void {
+  serving.seenLog?.flush();
+  if (voice.isSilent) doLate(serving);
+  else if (serving.union.kernel.hasLate || serving.host.hasCollected) voice.remindLater();
+  voice.send();
+}
+
+/** What may be late. */
+function doLate({ flush, union }: Serving): void {
+  flush();
+  union.kernel.tellLate();
 }
 
 function passthroughOf({ deviceFd, exported }: WorkerStart): Passthrough {

@@ -7,8 +7,17 @@ import * as fs from 'node:fs';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
-import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../sys/constants.ts';
-import { close, ficloneAsync, fsyncAsync, liesInMemory, openat } from '../sys/file.ts';
+import {
+  AT_FDCWD,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_RDONLY,
+  O_WRONLY,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, ficloneAsync, fsyncAsync, liesInMemory, openat, write } from '../sys/file.ts';
+import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
 import { bytesOf, codeOf, makeDirectory, namesIn } from './files.ts';
 import { AT_ONCE, pack, packNow, unpack } from './packing.ts';
 import { copyOut, packStream, pieces } from './streams.ts';
@@ -56,6 +65,7 @@ export class Ancestors {
    * in its file when this returns, before it resolves.
    */
   async put(bytes: Uint8Array, hash = hash128(bytes)): Promise<string> {
+    if (this.#putNew(bytes, hash)) return hash;
     await this.#once(hash, async () => {
       const temporary = this.#temporary();
       const options = { flag: 'wx', mode: 0o600 };
@@ -69,6 +79,26 @@ export class Ancestors {
       }
     });
     return hash;
+  }
+
+  /**
+   * A small one that nobody has put before, which is what most are: four system calls. False: nothing has been done.
+   * One that is there as a clone is then there twice, which does no harm.
+   */
+  #putNew(bytes: Uint8Array, hash: string): boolean {
+    if (this.#readOnly || bytes.length > AT_ONCE || this.#sound.has(hash) || this.#writing.has(hash))
+      return false;
+    const temporary = this.#temporary();
+    if (!writeNew(temporary, packNow(bytes))) return false;
+    const path = this.#pathOf(hash);
+    let error = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE);
+    if (error === -E.ENOENT && mkdirat(AT_FDCWD, this.#folderOf(hash), 0o700) === 0) {
+      this.#dirtyDirs.add(this.#dir);
+      error = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE);
+    }
+    if (error < 0) unlinkat(AT_FDCWD, temporary, 0);
+    else this.#noteNew(hash, path);
+    return error === 0;
   }
 
   /**
@@ -264,22 +294,32 @@ export class Ancestors {
   }
 
   #publish(temporary: string, hash: string, suffix: '' | '.raw'): void {
-    const folder = `${this.#dir}/${hash.slice(0, 2)}`;
     const path = this.#pathOf(hash) + suffix;
     try {
       fs.renameSync(bytesOf(temporary), bytesOf(path));
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error;
-      makeDirectory(folder);
+      makeDirectory(this.#folderOf(hash));
       this.#dirtyDirs.add(this.#dir);
       fs.renameSync(bytesOf(temporary), bytesOf(path));
     }
+    this.#noteNew(hash, path);
+  }
+
+  /** It is there, and has still to be synced. */
+  #noteNew(hash: string, path: string): void {
+    this.#recent.set(hash, Date.now());
+    this.#sound.add(hash);
     this.#unsynced.add(path);
-    this.#dirtyDirs.add(folder);
+    this.#dirtyDirs.add(this.#folderOf(hash));
+  }
+
+  #folderOf(hash: string): string {
+    return `${this.#dir}/${hash.slice(0, 2)}`;
   }
 
   #pathOf(hash: string): string {
-    return `${this.#dir}/${hash.slice(0, 2)}/${hash}`;
+    return `${this.#folderOf(hash)}/${hash}`;
   }
 
   #temporary(): string {
@@ -290,6 +330,16 @@ export class Ancestors {
 /** Leftovers of a process that died while it wrote. Call under the overlay's lock only. */
 export function dropTemporaries(dir: string): void {
   for (const name of namesIn(dir)) if (name.startsWith('new-')) fs.rmSync(bytesOf(`${dir}/${name}`));
+}
+
+/** The file, 0600, or nothing of it. */
+function writeNew(path: string, bytes: Uint8Array): boolean {
+  const fd = openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600);
+  if (fd < 0) return false;
+  const written = write(fd, bytes, 0, bytes.length);
+  close(fd);
+  if (written !== bytes.length) unlinkat(AT_FDCWD, path, 0);
+  return written === bytes.length;
 }
 
 function isInMemory(dir: string): boolean {
