@@ -33,8 +33,10 @@ export class Shrinker {
   shrink(nodes: number): void {
     this.#most = nodes;
     this.#least = nodes;
-    // The first collection frees the pages, the second one gives them back.
+    // The first collection brings together what lies between garbage, the second one gives the pages back.
+    v8.setFlagsFromString('--compact-on-every-full-gc');
     this.#collect();
+    v8.setFlagsFromString('--no-compact-on-every-full-gc');
     this.#collect();
   }
 }
