@@ -62,6 +62,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     },
     onEvents: hear,
     onDone: () => voice.send(),
+    onEmpty: () => union.kernel.drained(),
     onPause: () => {
       pause(serving, voice);
     },

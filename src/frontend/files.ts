@@ -3,6 +3,7 @@
 import { writeOpenOut } from '../fuse/attr.ts';
 import { readers, sizeOf, writers } from '../fuse/codec.ts';
 import {
+  FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
   FUSE_FSYNC_FDATASYNC,
   FUSE_OPEN_KILL_SUIDGID,
@@ -75,15 +76,29 @@ function doOpen(front: Front, r: FuseRequest): number {
   if (handle === WAIT) front.opening.set(unique, [...node.names]);
   if (typeof handle === 'number') return resultOf(front, handle);
   if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
-  const { stat } = front.union;
+  return answerOpen(front, r, handle, { flags, isFirst });
+}
+
+/** Of what is read and written by way of us. union.stat tells of it. `isFirst`: nobody has ever opened it. */
+function answerOpen(
+  front: Front,
+  r: FuseRequest,
+  handle: Handle,
+  { flags, isFirst }: { flags: number; isFirst: boolean },
+): number {
+  const { stat, kernel } = front.union;
+  const { node } = handle;
+  // What the base has written to it, or put in its place, since the kernel was told.
+  const isOther = handle.layer >= 0 && kernel.keeps && stat.size !== node.toldSize;
+  if (isOther && node.toldSize >= 0) kernel.changed(node, true);
   // Another id is another inode of the kernel's, with pages of its own.
   const keep = r.nodeId === node.id && mayKeepCache(handle, stat);
-  const answer = openFlagsOf(handle) | (keep ? FOPEN_KEEP_CACHE : 0);
-  // What the base has written to it, or put in its place, since it was looked up.
-  if (handle.layer >= 0 && stat.size !== node.toldSize) front.union.kernel.changed(node, true);
-  const tell = (flags & O_TRUNC) === 0 && front.union.kernel.mustTell(node);
+  // It can be read to its end whatever the kernel takes its size for.
+  const direct = isOther && front.server.negotiated?.uses.DIRECT_IO_ALLOW_MMAP;
+  const answer = openFlagsOf(handle) | (direct ? FOPEN_DIRECT_IO : keep ? FOPEN_KEEP_CACHE : 0);
+  const tell = (flags & O_TRUNC) === 0 && kernel.mustTell(node);
   if (tell) return answerWhenTold(front, r, handle, answer);
-  const stored = isFirst && r.nodeId === node.id && storeContent(front, handle, stat.size);
+  const stored = !isOther && isFirst && r.nodeId === node.id && storeContent(front, handle, stat.size);
   return writeOpenOut(r, handle.id, stored ? answer | FOPEN_KEEP_CACHE : answer);
 }
 

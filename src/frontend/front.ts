@@ -80,7 +80,7 @@ export function replyEntry(front: Front, r: FuseRequest, id: number = front.unio
 /** The attributes in union.entry are told now: the seconds for which the kernel keeps them. */
 export function tellAttributes(front: Front): number {
   const { node, stat, keepAttributes } = front.union.entry;
-  node.toldSize = stat.size;
+  front.union.kernel.attributesTold(node, stat.size);
   return validFor(front, keepAttributes);
 }
 

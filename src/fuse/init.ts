@@ -100,6 +100,8 @@ function wantedBy(wishes: InitWishes): InitFlag[] {
     'INIT_EXT',
     'CREATE_SUPP_GROUP',
     'CACHE_SYMLINKS',
+    // For what is opened while the kernel takes it to have another size.
+    'DIRECT_IO_ALLOW_MMAP',
   ];
   if (wishes.locks) wanted.push('POSIX_LOCKS', 'FLOCK_LOCKS');
   if (wishes.killPriv) wanted.push('HANDLE_KILLPRIV_V2');

@@ -59,6 +59,8 @@ export interface ServerOptions {
   idle?: { isDue(): boolean; run(): void };
   /** Requests or messages have been dealt with; what came of them for others goes out now. */
   onDone?(): void;
+  /** All requests that there were have been read. */
+  onEmpty?: () => void;
   /** Before the device is waited for, and while it is never idle about every millisecond: for what may be late. */
   onPause?: () => void;
   /** The client of a parked request wants it no more. It still has to be answered, as a rule with EINTR. */
@@ -216,6 +218,7 @@ class Server implements FuseServer {
         this.#serve(length);
         if (this.#started - this.#listened > LISTEN_EVERY) this.#listen(0);
       } else if (length === -E.EAGAIN) {
+        this.#options.onEmpty?.();
         this.#listen(-1);
       } else if (length === -E.ENODEV) {
         return 'unmounted';

@@ -32,6 +32,8 @@ export class KernelView {
   #collecting = 1;
   /** Number of the last that was written. Set where there is somebody who writes them. */
   written: () => number = () => this.#collecting;
+  /** Number of the last that was written when all requests from before had been read. */
+  #drained = 0;
   /** Directories with names that the kernel may know not to exist. */
   readonly #withAbsent = new Set<Node>();
   #absent = 0;
@@ -74,6 +76,8 @@ export class KernelView {
   changed(node: Node, content: boolean): void {
     if (this.keeping === 'none' || node.id === 0) return;
     this.#batch.inode(node.id, content);
+    node.toldSize = -1;
+    node.revokedIn = this.#collecting;
     if (content) node.toldIn = this.#collecting;
   }
 
@@ -116,6 +120,21 @@ export class KernelView {
     if (this.keeping !== 'none' && !this.isWritten(node.toldIn)) return true;
     node.toldIn = 0;
     return false;
+  }
+
+  /** There is no request that has not been read. */
+  drained(): void {
+    this.#drained = this.written();
+  }
+
+  /**
+   * A request is answered with attributes. One that was sent before they were last taken back is answered in vain: the
+   * kernel drops what it is told then.
+   */
+  attributesTold(node: Node, size: number): void {
+    if (node.revokedIn !== 0 && ((node.revokedIn - this.#drained) | 0) > 0) return;
+    node.revokedIn = 0;
+    node.toldSize = size;
   }
 
   isWritten(batch: number): boolean {

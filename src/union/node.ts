@@ -170,8 +170,10 @@ export interface Node {
    * pages it has is not known; undefined: it has none, for nobody has ever opened it.
    */
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null | undefined;
-  /** The size that the kernel was last told; -1: none. */
+  /** The size that the kernel takes it to have; -1: that is not known. */
   toldSize: number;
+  /** Number of the notifications that took its attributes back; 0: the kernel has been told them since. */
+  revokedIn: number;
   /** Watch on the base's file, where that has several names; -1: none. */
   watch: number;
   /** Number of the notifications that say its content is another; 0: the kernel knows what there is to know. */

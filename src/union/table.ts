@@ -116,6 +116,7 @@ export class NodeTable {
       dataFd: -1,
       cachedAt: undefined,
       toldSize: -1,
+      revokedIn: 0,
       watch: -1,
       toldIn: 0,
       answeredAt: -1000,

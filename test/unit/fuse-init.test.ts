@@ -41,6 +41,7 @@ describe('negotiate', () => {
       'SETXATTR_EXT',
       'INIT_EXT',
       'CREATE_SUPP_GROUP',
+      'DIRECT_IO_ALLOW_MMAP',
       'CACHE_SYMLINKS',
     ];
     expect(used(negotiated.uses).sort()).toEqual([...wanted].sort());
