@@ -107,11 +107,33 @@ export function holdingOf(
   layer: BaseLayer,
   dirFd: number,
   name: string,
-  { size, blocks }: Stat,
+  stat: Stat,
 ): Holding {
-  if (size === 0) return 'own';
-  if (layer.index < layers.length - 1 && metacopyAt(layer, dirFd, name) !== null) return 'beneath';
-  // Where nothing lies beneath, and of attributes that are not followed, it is asked where little is taken up.
+  if (liesBeneath(layers, layer, dirFd, name, stat)) return 'beneath';
+  return isNowhere(layers, dirFd, name, stat) ? 'nowhere' : 'own';
+}
+
+/** Whether a layer beneath is said to have the content. */
+export function liesBeneath(
+  layers: readonly BaseLayer[],
+  layer: BaseLayer,
+  dirFd: number,
+  name: string,
+  { size }: Stat,
+): boolean {
+  return size > 0 && layer.index < layers.length - 1 && metacopyAt(layer, dirFd, name) !== null;
+}
+
+/**
+ * Of what does not lie beneath: whether it is said to be elsewhere all the same. Where nothing lies beneath, and of
+ * attributes that are not followed, that is asked where little is taken up.
+ */
+export function isNowhere(
+  layers: readonly BaseLayer[],
+  dirFd: number,
+  name: string,
+  { size, blocks }: Stat,
+): boolean {
   const little = layers.length > 1 ? ATTRIBUTES : 0;
-  return blocks <= little && isMarkedMetacopy(dirFd, name) ? 'nowhere' : 'own';
+  return size > 0 && blocks <= little && isMarkedMetacopy(dirFd, name);
 }

@@ -5,7 +5,7 @@ import { openBeneath } from '../branch/base.ts';
 import {
   findContentBeneath,
   type Holding,
-  holdingOf,
+  isNowhere,
   leaveContent,
   newContentPlace,
 } from '../branch/base-content.ts';
@@ -23,10 +23,16 @@ import { type Witness, witnessOf } from './witness.ts';
 
 /** `stat` is of the file itself. */
 export function holdingAt(union: Union, layer: number, dirFd: number, name: string, stat: Stat): Holding {
-  const { layers } = union;
-  const at = layers[layer] as BaseLayer;
-  if (layers.length === 1) return holdingOf(layers, at, dirFd, name, stat);
-  return union.holdings.of(layers, at, dirFd, name, stat);
+  if (isBeneath(union, layer, dirFd, name, stat)) return 'beneath';
+  return isNowhere(union.layers, dirFd, name, stat) ? 'nowhere' : 'own';
+}
+
+function isBeneath(union: Union, layer: number, dirFd: number, name: string, stat: Stat): boolean {
+  const { layers, holdings } = union;
+  return (
+    mayLieBeneath(union, layer, stat) &&
+    holdings.liesBeneath(layers, layers[layer] as BaseLayer, dirFd, name, stat)
+  );
 }
 
 /** Whether a file of a layer may have its content in another: only there is it worth asking. */
@@ -35,6 +41,7 @@ function mayLieBeneath({ layers }: Union, layer: number, { mode, size }: Stat): 
 }
 
 const place = newContentPlace();
+const contentStat = newStat();
 
 /**
  * Puts into the stat of a base file what is its content's to say, where that lies in a layer beneath. `fd` is of the
@@ -50,7 +57,7 @@ export function showContentBeneath(
 ): void {
   const parts = parent.dir?.parts ?? [];
   const layer = parts[index]?.layer ?? -1;
-  if (!mayLieBeneath(union, layer, stat) || holdingAt(union, layer, fd, name, stat) !== 'beneath') return;
+  if (!isBeneath(union, layer, fd, name, stat)) return;
   if (findBeneath(union, parent, index, name) < 0) return;
   putContent(stat, place.stat, union.layers[place.layer]?.identity ?? '');
   leaveContent(place);
@@ -62,12 +69,17 @@ function findBeneath(union: Union, parent: Node, index: number, name: string): n
   return findContentBeneath(union.layers, parts, name, { from: index, fdOf }, place);
 }
 
-/** The same of what a node shows, by its first name. */
+/** The same of what a node shows, by its first name: of the content that somebody has open, or else of the one there now. */
 export function showContentOf(union: Union, node: Node, dirFd: number, stat: Stat): void {
-  if (!mayLieBeneath(union, node.layer, stat)) return;
-  const at = node.names[0];
-  const index = at === undefined ? -1 : indexOf(at, node.layer);
-  if (at && index >= 0) showContentBeneath(union, at.parent, index, dirFd, at.name, stat);
+  const [at] = node.names;
+  const index = at === undefined || !mayLieBeneath(union, node.layer, stat) ? -1 : indexOf(at, node.layer);
+  if (at === undefined || index < 0) return;
+  const [open] = node.handles;
+  if (open === undefined) {
+    showContentBeneath(union, at.parent, index, dirFd, at.name, stat);
+  } else if (isBeneath(union, node.layer, dirFd, at.name, stat) && fstat(open.fd, contentStat) === 0) {
+    putContent(stat, contentStat, union.layers[open.layer]?.identity ?? '');
+  }
 }
 
 /** Which of the parts of its directory a file of a layer lies in; -1: none any more. */
@@ -118,8 +130,6 @@ export function openBaseFile(
   if (typeof file === 'number') close(fd);
   return file;
 }
-
-const contentStat = newStat();
 
 function openBeneathIt(
   union: Union,

@@ -1,10 +1,10 @@
-// Where files of the base have their contents, as found out lately: to ask costs a system call, and most hold their own.
+// Which files of the base have their content in a layer beneath, as found out lately: to ask costs a system call, and most
+// hold their own.
 import type { BaseLayer } from '../branch/base.ts';
-import { type Holding, holdingOf } from '../branch/base-content.ts';
+import { liesBeneath } from '../branch/base-content.ts';
 import type { Stat } from '../lib/stat.ts';
 
 const SLOTS = 4096;
-const kinds: readonly Holding[] = ['own', 'beneath', 'nowhere'];
 /** What has changed a moment ago may change again without another ctime. */
 const YOUNG_MS = 100;
 
@@ -12,26 +12,33 @@ export class Holdings {
   readonly #ino = new Float64Array(SLOTS);
   readonly #sec = new Float64Array(SLOTS);
   readonly #nsec = new Float64Array(SLOTS);
-  /** Layer and kind, plus one. */
+  /** Twice the layer, one more where it lies beneath, and one: 0 where nothing is known. */
   readonly #what = new Int32Array(SLOTS);
 
-  of(layers: readonly BaseLayer[], layer: BaseLayer, dirFd: number, name: string, stat: Stat): Holding {
+  /** `stat` is of the file itself. */
+  liesBeneath(
+    layers: readonly BaseLayer[],
+    layer: BaseLayer,
+    dirFd: number,
+    name: string,
+    stat: Stat,
+  ): boolean {
     const { ino, ctimeSec, ctimeNsec } = stat;
     const slot = ino % SLOTS;
     const what = (this.#what[slot] as number) - 1;
     const isKnown =
-      Math.trunc(what / kinds.length) === layer.index &&
+      what >> 1 === layer.index &&
       this.#ino[slot] === ino &&
       this.#sec[slot] === ctimeSec &&
       this.#nsec[slot] === ctimeNsec;
-    if (what >= 0 && isKnown) return kinds[what % kinds.length] as Holding;
-    const holding = holdingOf(layers, layer, dirFd, name, stat);
-    if (Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) < YOUNG_MS) return holding;
+    if (isKnown) return (what & 1) === 1;
+    const beneath = liesBeneath(layers, layer, dirFd, name, stat);
+    if (Date.now() - (ctimeSec * 1000 + ctimeNsec / 1e6) < YOUNG_MS) return beneath;
     this.#ino[slot] = ino;
     this.#sec[slot] = ctimeSec;
     this.#nsec[slot] = ctimeNsec;
-    this.#what[slot] = layer.index * kinds.length + kinds.indexOf(holding) + 1;
-    return holding;
+    this.#what[slot] = layer.index * 2 + (beneath ? 1 : 0) + 1;
+    return beneath;
   }
 
   clear(): void {

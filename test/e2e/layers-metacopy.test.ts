@@ -120,6 +120,7 @@ for (const coherence of ['notify', 'check'] as const) {
         await update('c/d/near', 'replace');
         await update('c/f', 'in place');
         await update('c/g', 'replace, same mtime');
+        expect((await agent.call<{ size: number }>('fstatSync', old)).size).toBe(size);
         for (const name of ['f', 'g', 'far']) expect(await read(name), name).toBe(based);
         expect(await modes()).toBe(`640 ${based.length}\n`.repeat(3));
         expect(await agent.call<string>('readFileSync', old, 'utf8')).toBe(text());
