@@ -13,15 +13,18 @@ import type { ServingStart } from './messages.ts';
 /** Watches that are carried over at a time: some milliseconds, in which nobody is answered. */
 const CARRIED = 100;
 
+type HeardStart = Pick<ServingStart, 'watcher' | 'layers' | 'overlay' | 'stateFd' | 'workFd' | 'linksFd'>;
+
 export class Ears {
   source: EventSource | null;
   #former: EventSource | null = null;
-  readonly #layerOf: (index: number) => BaseLayer | undefined;
   readonly #fsids = new WeakMap<BaseLayer, readonly number[]>();
 
-  constructor({ watcher }: Pick<ServingStart, 'watcher'>, layerOf: (index: number) => BaseLayer | undefined) {
-    this.#layerOf = layerOf;
-    this.source = watcher === null ? null : this.#open(watcher);
+  readonly #start: HeardStart;
+
+  constructor(start: HeardStart) {
+    this.#start = start;
+    this.source = start.watcher === null ? null : this.#open(start.watcher);
   }
 
   /** To be waited for; -1: nothing is. */
@@ -48,6 +51,9 @@ export class Ears {
     this.#former = this.source;
     this.source = this.#open(watcher);
     union.watches.exchange(this.source, this.many(manyAt, host));
+    for (const { dir } of union.table.nodes()) {
+      if (dir !== null && dir.overlayFd >= 0) union.watches.ignore(dir.overlayFd);
+    }
   }
 
   /** False: nothing is watched by the former any more. */
@@ -58,11 +64,16 @@ export class Ears {
   }
 
   #open(watcher: SourceSpec): EventSource {
-    return eventSource(watcher, (index) => this.#fsidOf(index));
+    const { layers, overlay, stateFd, workFd, linksFd } = this.#start;
+    const own = fsidWords(overlay.rootFd).join();
+    const shared = layers.some((layer) => fsidWords(layer.rootFd).join() === own);
+    const source = eventSource(watcher, { fsidOf: (index) => this.#fsidOf(index), shared });
+    for (const fd of [stateFd, workFd, linksFd]) source.ignore(fd);
+    return source;
   }
 
   #fsidOf(index: number): readonly number[] {
-    const layer = this.#layerOf(index);
+    const layer = this.#start.layers[index];
     if (layer === undefined) return [0, 0];
     const known = this.#fsids.get(layer);
     if (known !== undefined) return known;

@@ -121,7 +121,7 @@ export function openServing(
   };
   host.onCollected = () => later(flush);
   const seenLog = start.stateDir === null ? null : new SeenLog(start.stateDir, host.onCollected);
-  const ears = new Ears(start, (layer) => layers[layer]);
+  const ears = new Ears(start);
   const branches = { overlay, layers, workFd, linksFd };
   const union = new Union({
     config,

@@ -148,12 +148,17 @@ export const FAN_CLASS_NOTIF = 0;
 export const FAN_CLOEXEC = 0x01;
 export const FAN_NONBLOCK = 0x02;
 export const FAN_UNLIMITED_QUEUE = 0x10;
+export const FAN_UNLIMITED_MARKS = 0x20;
 export const FAN_REPORT_FID = 0x200;
 export const FAN_REPORT_DIR_FID = 0x400;
 export const FAN_REPORT_NAME = 0x800;
 export const FAN_MARK_ADD = 0x01;
 export const FAN_MARK_REMOVE = 0x02;
+export const FAN_MARK_IGNORED_SURV_MODIFY = 0x40;
 export const FAN_MARK_FILESYSTEM = 0x100;
+export const FAN_MARK_EVICTABLE = 0x200;
+export const FAN_MARK_IGNORE = 0x400;
+export const FAN_EVENT_ON_CHILD = 0x8000000;
 
 // capabilities(7)
 export const CAP_CHOWN = 0;

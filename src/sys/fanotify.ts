@@ -4,13 +4,18 @@ import {
   AT_EMPTY_PATH,
   FAN_CLASS_NOTIF,
   FAN_CLOEXEC,
+  FAN_EVENT_ON_CHILD,
   FAN_MARK_ADD,
+  FAN_MARK_EVICTABLE,
   FAN_MARK_FILESYSTEM,
+  FAN_MARK_IGNORE,
+  FAN_MARK_IGNORED_SURV_MODIFY,
   FAN_MARK_REMOVE,
   FAN_NONBLOCK,
   FAN_REPORT_DIR_FID,
   FAN_REPORT_FID,
   FAN_REPORT_NAME,
+  FAN_UNLIMITED_MARKS,
   FAN_UNLIMITED_QUEUE,
   IN_ATTRIB,
   IN_CLOSE_WRITE,
@@ -48,14 +53,24 @@ const CHANGES =
 
 /** A non-blocking descriptor whose queue has no limit. EPERM: not root. EINVAL: a kernel before 5.9. */
 export function fanotifyInit(): number {
-  const flags = FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE | REPORT;
-  return cInit(flags, O_RDONLY | O_LARGEFILE);
+  const flags = FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS;
+  return cInit(flags | REPORT, O_RDONLY | O_LARGEFILE);
 }
 
 /** Every change in the file system that a directory lies in is told of from now on; or, `on` false, none. */
 export function fanotifyMark(fd: number, dirFd: number, on: boolean): number {
   const flags = (on ? FAN_MARK_ADD : FAN_MARK_REMOVE) | FAN_MARK_FILESYSTEM;
   return putA('.') || cMark(fd, flags, CHANGES, dirFd, NAME_A);
+}
+
+/**
+ * Of a directory and what lies in it nothing is told from now on, as long as the kernel has it in memory; or, `on` false,
+ * it is again. Since 6.0.
+ */
+export function fanotifyIgnore(fd: number, dirFd: number, on: boolean): number {
+  const how = FAN_MARK_IGNORE | FAN_MARK_IGNORED_SURV_MODIFY;
+  const flags = on ? FAN_MARK_ADD | how | FAN_MARK_EVICTABLE : FAN_MARK_REMOVE | how;
+  return putA('.') || cMark(fd, flags, CHANGES | FAN_EVENT_ON_CHILD, dirFd, NAME_A);
 }
 
 const MAX_HANDLE = 128;

@@ -19,6 +19,7 @@ export function overlayDirFd(union: Union, node: Node): number {
   const fd = openDirectoryBeneath(union.overlay.rootFd, path);
   if (fd < 0) return fd;
   dir.overlayFd = fd;
+  union.watches.ignore(fd);
   union.fds.opened(node);
   return fd;
 }

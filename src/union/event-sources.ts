@@ -3,7 +3,14 @@
 // events of inotify.
 import { E } from '../lib/errno.ts';
 import { IN_CLOSE_WRITE, IN_DELETE_SELF, IN_IGNORED, IN_Q_OVERFLOW } from '../sys/constants.ts';
-import { eventKey, FanotifyEvents, type FanotifyTaker, keyOfEvents, parseFanotify } from '../sys/fanotify.ts';
+import {
+  eventKey,
+  FanotifyEvents,
+  type FanotifyTaker,
+  fanotifyIgnore,
+  keyOfEvents,
+  parseFanotify,
+} from '../sys/fanotify.ts';
 import { read } from '../sys/file.ts';
 import { inotifyAdd, inotifyRm, parseInotify } from '../sys/poll.ts';
 import { KeyTable } from './key-table.ts';
@@ -23,12 +30,15 @@ export interface EventSource extends SourceSpec, Watching {
   hear(each: EventTaker): void;
 }
 
-/** `fsidOf`: of the file system that a layer of the base lies on. */
-export function eventSource(
-  { by, fd }: SourceSpec,
-  fsidOf: (layer: number) => ArrayLike<number>,
-): EventSource {
-  return by === 'inotify' ? inotifySource(fd) : fanotifySource(fd, fsidOf);
+export interface FileSystems {
+  /** Id of the one that a layer of the base lies on. */
+  fsidOf(layer: number): ArrayLike<number>;
+  /** The overlay lies on one of them, too. */
+  shared: boolean;
+}
+
+export function eventSource({ by, fd }: SourceSpec, on: FileSystems): EventSource {
+  return by === 'inotify' ? inotifySource(fd) : fanotifySource(fd, on);
 }
 
 /** Above all numbers that inotify gives. */
@@ -46,6 +56,7 @@ function inotifySource(fd: number): EventSource {
     remove: (watch) => {
       inotifyRm(fd, watch);
     },
+    ignore: () => {},
     hear: (each) => {
       for (;;) {
         const length = read(fd, events, 0, events.length);
@@ -56,7 +67,7 @@ function inotifySource(fd: number): EventSource {
   };
 }
 
-function fanotifySource(fd: number, fsidOf: (layer: number) => ArrayLike<number>): EventSource {
+function fanotifySource(fd: number, { fsidOf, shared }: FileSystems): EventSource {
   const events = new FanotifyEvents(ROOM);
   const known = new KeyTable();
   let each: EventTaker = () => {};
@@ -83,9 +94,15 @@ function fanotifySource(fd: number, fsidOf: (layer: number) => ArrayLike<number>
       const count = keyOfEvents(dirFd, name, fsidOf(layer));
       // Not a limit that could be raised.
       if (count < 0) return count === -E.ENOMEM ? -E.EIO : count;
+      // Somebody may have moved it here from the overlay.
+      if (shared && name === '') fanotifyIgnore(fd, dirFd, false);
       return FIRST_OF_FANOTIFY + known.add(eventKey, 0, count);
     },
     remove: (watch) => known.remove(watch - FIRST_OF_FANOTIFY),
+    ignore: (dirFd) => {
+      // Where it is refused (a kernel before 6.0) there is only more to be passed over.
+      if (shared) fanotifyIgnore(fd, dirFd, true);
+    },
     hear: (take) => {
       each = take;
       for (;;) {

@@ -39,6 +39,8 @@ export interface Watching {
   /** `layer` of the base; ENOSPC: the limit of the user's is met. The same object has the same number. */
   add(dirFd: number, name: string, mask: number, layer: number): number;
   remove(watch: number): void;
+  /** What happens in a directory of the overlay is not to be told. */
+  ignore(dirFd: number): void;
 }
 
 /** When there are more watches than one wants to have: at so many, or at the limit. It is said once. */
@@ -92,6 +94,10 @@ export class Watches {
     if (before === node.watch) return false;
     if (!this.#isFormer(before)) this.#let(node, before);
     return node.watch >= 0;
+  }
+
+  ignore(dirFd: number): void {
+    this.#watching?.ignore(dirFd);
   }
 
   /** Watches of the former, so many at most. */

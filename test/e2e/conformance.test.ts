@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { conformance, copyUpAll, notByFuse, populate } from '../conformance/conformance.ts';
-import { type Mount, startMount } from '../lib/kasane.ts';
+import { type Mount, notifyBy, startMount } from '../lib/kasane.ts';
 import { missing, testNeeding } from '../lib/needs.ts';
 import { makeTemp } from '../lib/temp.ts';
 import { hashTree } from '../lib/tree.ts';
@@ -75,7 +75,8 @@ describe('on a mount', () => {
       await populate(`${dir}/base/${state.dir}`);
     }
     before = await hashTree(`${dir}/base`);
-    const options = ['-o', 'suid,dev'];
+    // Others have inotify (long/unprivileged.test.ts).
+    const options = ['-o', 'suid,dev', ...notifyBy('fanotify')];
     const layers = { base: `${dir}/base`, overlay: `${dir}/overlay`, mountPoint: `${dir}/mnt` };
     mount = await startMount({ ...layers, options });
     for (const state of states) await state.earlier?.(`${dir}/mnt/${state.dir}`, mount);

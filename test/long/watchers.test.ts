@@ -174,3 +174,28 @@ mountTest(
     }),
   { filesystems: ['overlay'] },
 );
+
+mountTest(
+  'what happens in the overlay is not listened to, until a directory of it is moved into the base',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay, mnt } = layers;
+      await withMount({ ...layers, options: notifyBy('fanotify') }, async (mount) => {
+        const agent = startAgent();
+        await mount.sh('mkdir own; echo one > own/f; cat own/f');
+        const marks = fs.readdirSync(`/proc/${mount.pid}/fdinfo`).map((fd) => {
+          const file = `/proc/${mount.pid}/fdinfo/${fd}`;
+          return fs.existsSync(file) ? fs.readFileSync(file, 'latin1') : '';
+        });
+        expect(marks.join('')).toContain(`fanotify ino:${fs.statSync(`${overlay}/own`).ino.toString(16)} `);
+        fs.renameSync(`${overlay}/own`, `${base}/moved`);
+        // Open, so that the kernel keeps them whatever it has to forget.
+        for (const name of ['moved', 'moved/f']) await agent.call('openSync', `${mnt}/${name}`, 'r');
+        expect(await agent.call('statSync', `${mnt}/moved/f`)).toMatchObject({ size: 4 });
+        fs.writeFileSync(`${base}/moved/f`, 'another\n');
+        await caughtUp(mnt);
+        expect(await agent.call('statSync', `${mnt}/moved/f`)).toMatchObject({ size: 8 });
+        await agent.stop();
+      });
+    }),
+);

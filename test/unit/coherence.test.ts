@@ -145,6 +145,7 @@ describe('watches', () => {
       first: 1,
       add: (fd) => (fd > limit ? -E.ENOSPC : fd),
       remove: (watch) => removed.push(watch),
+      ignore: () => {},
     });
     return { watches, removed };
   }
@@ -207,7 +208,10 @@ describe('watches', () => {
     const [a, b, gone] = [dirWith(5), dirWith(6), dirWith(7)];
     for (const node of [a, b, gone]) watches.directory(node, parts(node)[0] as DirPart);
     const now: number[] = [];
-    watches.exchange({ first: 1000, add: (fd) => 1000 + fd, remove: (watch) => now.push(watch) }, null);
+    watches.exchange(
+      { first: 1000, add: (fd) => 1000 + fd, remove: (watch) => now.push(watch), ignore: () => {} },
+      null,
+    );
     // What is looked at again is watched anew, and its former watch may have something to tell still.
     watches.directory(a, parts(a)[0] as DirPart);
     expect([watches.of(5), watches.of(1005), removed]).toEqual([[a], [a], []]);
@@ -229,7 +233,12 @@ describe('watches', () => {
       [50, 2],
     ] as const) {
       let said = '';
-      const watching = { first: 1, add: (fd: number) => (fd > limit ? -E.ENOSPC : fd), remove: () => {} };
+      const watching = {
+        first: 1,
+        add: (fd: number) => (fd > limit ? -E.ENOSPC : fd),
+        remove: () => {},
+        ignore: () => {},
+      };
       const watches = new Watches(watching, { at, call: (full) => (said += full ? 'full ' : 'many ') });
       const counts = [1, 2, 3, 4].map((fd) => {
         const node = dirWith(fd);
