@@ -76,9 +76,22 @@ export async function runDaemon(
   thread: Worker | null,
 ): Promise<number> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
+  dieOfMistakes(makeLog(logConfig));
   const session = await Session.start(options, logConfig, thread);
   ready({ ready: true, notes: session.notes });
   return session.run();
+}
+
+/**
+ * What nobody has caught on this thread ends the process at once, as by kill -9, which every mount recovers from. Node
+ * alone would first wait for the serving worker, which sleeps until somebody asks it for something; and the kernel would
+ * keep what it knows, with nobody to tell it of changes.
+ */
+function dieOfMistakes(log: Log): void {
+  process.on('uncaughtException', (error) => {
+    log.error(`the daemon dies of a mistake of its own: ${error.stack ?? error.message}`);
+    process.kill(process.pid, 'SIGKILL');
+  });
 }
 
 class Session {

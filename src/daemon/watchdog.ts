@@ -1,6 +1,6 @@
-// A process without threads that aborts the connection when the daemon dies without a word: a thread of the daemon's
-// that waits in the kernel to write a notification cannot be killed before, and as long as it lives clients wait for
-// answers. A shell that reads from a pipe is enough.
+// A process without threads that aborts the connection when the daemon dies without a word: as long as a thread of the
+// daemon's waits in the kernel, to write a notification or for a disk that has gone, it cannot be killed, the device stays
+// open, and clients wait for answers. A shell that reads from a pipe is enough.
 import { spawn } from 'node:child_process';
 import { errnoName } from '../lib/errno.ts';
 import type { Log } from '../lib/log.ts';
@@ -8,8 +8,12 @@ import { AT_FDCWD, O_WRONLY } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { detachedFilesystem } from '../sys/mount.ts';
 
-/** The end of the pipe without a line is the daemon's death. Signals to the daemon's group are not for it. */
-const SCRIPT = "trap '' INT TERM HUP; read -r bye || echo 1 >&3";
+/**
+ * The end of the pipe without a line is the daemon's death, or at least that of its main thread, of which the kernel tells
+ * by a signal, where that can be asked for. Signals to the daemon's group are not for it.
+ */
+const WATCH = "trap '' INT TERM HUP; trap : USR1; read -r bye || echo 1 >&3";
+const SCRIPT = `die='setpriv --pdeathsig USR1'; $die true 2>&- && exec $die /bin/sh -c "$0"; eval "$0"`;
 
 export interface Watchdog {
   /** It goes, and does nothing. */
@@ -26,7 +30,7 @@ export function startWatchdog(minor: number, log: Log, died: () => void): Watchd
     return null;
   }
   // The descriptor is of this connection alone: the number may be another one's by then.
-  const child = spawn('/bin/sh', ['-c', SCRIPT], {
+  const child = spawn('/bin/sh', ['-c', SCRIPT, WATCH], {
     cwd: '/',
     stdio: ['pipe', 'ignore', 'ignore', fd],
     detached: true,

@@ -8,6 +8,7 @@ import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { CommitRequest } from '../union/commit.ts';
+import { failPoint } from '../union/fail-point.ts';
 import { type JobContext, putAway, runJob } from '../union/job-runner.ts';
 import type { Witness } from '../union/witness.ts';
 import { eachKept } from './keep-batch.ts';
@@ -71,6 +72,7 @@ export class WorkerLink {
         void Promise.allSettled(this.#underWay).then(() => resolve({ how, journal }));
       };
       serving.listen((message) => {
+        failPoint(`message-${message.kind}`);
         if (message.kind === 'serving') served(message.negotiated);
         else if (message.kind === 'ended') over(message.how, message.journal);
         else this.#take(message);

@@ -67,6 +67,12 @@ export function killAt(tids: readonly number[], call: string, n: number): Promis
   return attach(tids, quiet);
 }
 
+/** Holds up each call of that kind for so many seconds. */
+export function holdUp(tids: readonly number[], call: string, seconds: number): Promise<Tracer> {
+  const delay = `inject=${call}:delay_enter=${seconds * 1_000_000}`;
+  return attach(tids, ['-e', `trace=${call}`, '-e', delay, '-o', '/dev/null']);
+}
+
 /** Writes the calls of those kinds to a file, a line each. */
 export function traceTo(file: string, tids: readonly number[], calls: readonly string[]): Promise<Tracer> {
   return attach(tids, ['-e', `trace=${calls.join(',')}`, '-s', '0', '-o', file]);

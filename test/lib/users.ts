@@ -72,15 +72,29 @@ async function mapUsers(pid: number): Promise<void> {
   for (const map of ['uid_map', 'gid_map']) fs.writeFileSync(`/proc/${pid}/${map}`, '0 0 65536');
 }
 
-/** Mounts, with `--settle 0`; rejects with what was said where it is refused. */
+/**
+ * Mounts, with `--settle 0`; rejects with what was said where it is refused. `before`: a script for where it is going to
+ * be mounted, as its user.
+ */
 export async function startUsersMount(
   layers: Layers,
   standing: Standing,
   options: readonly string[] = [],
   env: Record<string, string> = {},
+  before = '',
 ): Promise<UsersMount> {
   const { base, overlay, mnt, dir } = layers;
-  const command = [process.execPath, mainFile, 'mount', '--foreground', '--settle', '0', ...options];
+  const prepared = ['sh', '-ec', `${before}\nexec "$@"`, 'sh'];
+  const command = [
+    ...prepared,
+    process.execPath,
+    mainFile,
+    'mount',
+    '--foreground',
+    '--settle',
+    '0',
+    ...options,
+  ];
   const args = ['--base', base, '--overlay', overlay, mnt];
   const outer = ['--mount', '--propagation', 'private', 'bash', '-euc', starts[standing], 'bash', dir];
   const child = spawn('unshare', [...outer, ...command, ...args], {
@@ -149,8 +163,9 @@ export async function withUsersMount(
   standing: Standing,
   body: (mount: UsersMount) => Promise<void>,
   options: readonly string[] = [],
+  before = '',
 ): Promise<void> {
-  const mount = await startUsersMount(layers, standing, options);
+  const mount = await startUsersMount(layers, standing, options, {}, before);
   try {
     await body(mount);
     await mount.umount();

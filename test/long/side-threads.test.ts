@@ -3,9 +3,11 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
+import { holdUp, threadsOf } from '../lib/inject.ts';
 import { type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
-import { waitUntil } from '../lib/run.ts';
+import { isAlive, waitUntil } from '../lib/run.ts';
+import { giveToUser, usersNeed, withUsersMount } from '../lib/users.ts';
 
 const notify = ['--coherence', 'notify'];
 /** Where there is no announcer, who would make the kernel look anew, too. */
@@ -86,3 +88,96 @@ mountTest(
       expect((await statusOf(mount)).notes).toEqual([]);
     }),
 );
+
+/** Whether a thread waits in the kernel where no signal reaches it. */
+function hasStuckThread(pid: number): boolean {
+  return fs.readdirSync(`/proc/${pid}/task`).some((tid) => {
+    const stat = fs.readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] === 'D';
+  });
+}
+
+mountTest(
+  'a daemon that is killed while its announcer waits for a lock of a guest’s leaves nobody waiting, and nothing undone',
+  () =>
+    withLayers(async (layers) => {
+      const { base, mnt } = layers;
+      fs.mkdirSync(`${base}/d`);
+      fs.writeFileSync(`${base}/d/f`, 'f\n');
+      const [guest, other] = [startAgent(), startAgent()];
+      await withMount({ ...layers, options: notify }, async ({ pid }) => {
+        await guest.call('writeFileSync', `${mnt}/d/mine`, 'mine\n');
+        await other.call('hear', -1, `${mnt}/d`, 'd');
+        const fd = await guest.call<number>('openSync', `${mnt}/d`, 'r');
+        const tracer = await holdUp((await threadsOf(pid)).pool, 'fsync', 60);
+        // The kernel locks the directory for as long as this takes.
+        const synced = guest.call('fsyncSync', fd).catch((error: { code: string }) => error.code);
+        fs.writeFileSync(`${base}/d/new`, '');
+        expect(await waitUntil(() => hasStuckThread(pid), 20_000)).toBe(true);
+        process.kill(pid, 'SIGKILL');
+        expect(['ENOTCONN', 'ECONNABORTED']).toContain(await synced);
+        await expect(other.call('statSync', `${mnt}/d/unknown`)).rejects.toMatchObject({ code: 'ENOTCONN' });
+        // Until now a thread has been held up as by a disk that does not answer.
+        await tracer.stop();
+        expect(await waitUntil(() => !isAlive(pid))).toBe(true);
+      });
+      await withMount({ ...layers, options: notify }, async ({ sh }) => {
+        expect(await sh('cat d/mine d/f; ls d')).toBe('mine\nf\nf\nmine\nnew\n');
+      });
+      for (const agent of [guest, other]) await agent.stop();
+    }),
+  { commands: ['strace'] },
+);
+
+mountTest(
+  'a mistake on the main thread ends the daemon at once, though nobody asks it for anything, and it is mounted anew',
+  () =>
+    withReader('message-base-stirs:1:throw', alone, async ({ layers, mount, agent }) => {
+      expect(await agent.call('readFileSync', `${layers.mnt}/f`, 'utf8')).toBe('f\n');
+      fs.chmodSync(`${layers.base}/f`, 0o600);
+      expect(await waitUntil(() => !isAlive(mount.pid))).toBe(true);
+      expect(mount.log()).toContain('dies of a mistake of its own: Error: fail point message-base-stirs');
+      const gone = { code: 'ENOTCONN' };
+      await expect(agent.call('readFileSync', `${layers.mnt}/f`, 'utf8')).rejects.toMatchObject(gone);
+      await withMount(layers, async ({ sh }) => expect(await sh('stat -c %a f')).toBe('600\n'));
+    }),
+);
+
+const missing: Record<string, [before: string, note: string]> = {
+  'no inotify instance': ['echo 0 > /proc/sys/user/max_inotify_instances', 'nothing can be watched (EMFILE)'],
+  'nobody to abort the connection': ['mount -t tmpfs none /sys/fs/fuse', 'mount fusectl'],
+};
+
+for (const [what, [before, note]] of Object.entries(missing)) {
+  mountTest(
+    `with ${what} every access asks the base, which status says once`,
+    () =>
+      withLayers(async (layers) => {
+        const { base } = layers;
+        for (const name of ['f', 'gone']) fs.writeFileSync(`${base}/${name}`, 'one\n');
+        await giveToUser(layers);
+        await withUsersMount(
+          layers,
+          'namespace',
+          async (mount) => {
+            const look = 'cd "$1"; cat f; ls; test -e new && echo there || echo none';
+            expect(await mount.sh(look)).toBe('one\nf\ngone\nnone\n');
+            fs.writeFileSync(`${base}/.f`, 'another\n');
+            fs.renameSync(`${base}/.f`, `${base}/f`);
+            fs.renameSync(`${base}/gone`, `${base}/new`);
+            expect(await mount.sh(look)).toBe('another\nf\nnew\nthere\n');
+            const { coherence, bound, notes } = JSON.parse(
+              await mount.sh(`${process.execPath} "$2" status --json "$1"`),
+            );
+            expect([coherence, bound]).toEqual(['check', 0]);
+            expect(notes.filter((one: string) => one.includes('coherence'))).toEqual([
+              expect.stringContaining(note),
+            ]);
+          },
+          [],
+          before,
+        );
+      }),
+    usersNeed,
+  );
+}
