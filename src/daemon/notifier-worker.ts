@@ -3,12 +3,17 @@
 // this thread waits lets go of all others, the watchdog's pipe among them.
 import { parentPort, workerData } from 'node:worker_threads';
 import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
+import { E, errnoName } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
+import { isPassing, pause } from '../lib/passing.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import { failPoint } from '../union/fail-point.ts';
 import type { NotifierBatch, NotifierStart, ToNotifier } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
 
+/** Between two tries of what the kernel refuses for the moment. */
+const PAUSE_MS = 10;
 /** After how long what has time is told of, at least, and at most twice as long. */
 const LATE_MS = 40;
 /** After how long names are told of again (kernel-view.ts, `expire`), and at most twice as long. */
@@ -52,12 +57,24 @@ class Later {
   }
 }
 
+/** Writes a notification, however long that takes. Whether the kernel knew what it is about. */
+function isKnown(deviceFd: number, bytes: Uint8Array, at: number, size: number): boolean {
+  for (;;) {
+    const result = write(deviceFd, bytes, at, size);
+    if (result >= 0) return true;
+    if (result === -E.ENOENT) return false;
+    if (!isPassing(result)) throw new FsError(-result, `a notification was refused: ${errnoName(result)}`);
+    pause(PAUSE_MS);
+  }
+}
+
 function run(start: NotifierStart): void {
   const { deviceFd, wakeFd, port, written } = start;
   parentPort?.postMessage(ownDescriptors(deviceFd));
-  const tell = (one: Uint8Array) => void write(deviceFd, one, 0, one.length);
-  const again = AGAIN_MS.map((ms) => new Later(ms, tell));
-  const late = new Later(LATE_MS, tell);
+  const tell = (bytes: Uint8Array, at: number, size: number) => isKnown(deviceFd, bytes, at, size);
+  const tellWhole = (one: Uint8Array) => void tell(one, 0, one.length);
+  const again = AGAIN_MS.map((ms) => new Later(ms, tellWhole));
+  const late = new Later(LATE_MS, tellWhole);
   port.on('message', (message: ToNotifier) => {
     if (typeof message === 'number') setTimeout(remind, message);
     else tellAll(message);
@@ -70,7 +87,7 @@ function run(start: NotifierStart): void {
     failPoint('notify');
     forEachNotification(batch, (at, size, when) => {
       // What the kernel does not know (any more) needs no telling.
-      if (when !== LATE && write(deviceFd, batch, at, size) < 0) return;
+      if (when !== LATE && !tell(batch, at, size)) return;
       if (when === 0 && late.isEmpty) return;
       const one = batch.slice(at, at + size);
       const key = keyOf(one);

@@ -67,6 +67,17 @@ export function killAt(tids: readonly number[], call: string, n: number): Promis
   return attach(tids, quiet);
 }
 
+/** The first calls of that kind, so many in each thread, fail. */
+export function failFirst(
+  tids: readonly number[],
+  call: string,
+  error: string,
+  count: number,
+): Promise<Tracer> {
+  const fail = `inject=${call}:error=${error}:when=1..${count}`;
+  return attach(tids, ['-e', `trace=${call}`, '-e', fail, '-o', '/dev/null']);
+}
+
 /** Holds up each call of that kind for so many seconds. */
 export function holdUp(tids: readonly number[], call: string, seconds: number): Promise<Tracer> {
   const delay = `inject=${call}:delay_enter=${seconds * 1_000_000}`;

@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from '../lib/agent.ts';
-import { holdUp, threadsOf } from '../lib/inject.ts';
+import { failFirst, holdUp, threadsOf } from '../lib/inject.ts';
 import { type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { isAlive, waitUntil } from '../lib/run.ts';
@@ -33,10 +33,15 @@ function withReader(
 }
 
 /** One event for each file; those that do not come to show it long before the kernel's own time is over. */
-async function changeAndSee({ base, mnt }: Layers, agent: Agent, turn: number): Promise<string[]> {
+async function changeAndSee(
+  { base, mnt }: Layers,
+  agent: Agent,
+  turn: number,
+  list = names,
+): Promise<string[]> {
   const stale: string[] = [];
-  for (const name of names) fs.chmodSync(`${base}/${name}`, 0o400 + (turn % 64));
-  for (const name of names) {
+  for (const name of list) fs.chmodSync(`${base}/${name}`, 0o400 + (turn % 64));
+  for (const name of list) {
     const mode = async () => (await agent.call<{ mode: number }>('statSync', `${mnt}/${name}`)).mode & 0o777;
     if (!(await waitUntil(async () => (await mode()) === 0o400 + (turn % 64))))
       stale.push(`${name}, turn ${turn}`);
@@ -68,6 +73,22 @@ mountTest(
         notes: [expect.stringContaining('coherence is check: what tells the kernel of changes')],
       });
     }),
+);
+
+mountTest(
+  'a notification that is refused for want of memory is written once there is some',
+  () =>
+    withReader('', alone, async ({ layers, mount, agent }) => {
+      // What has changed lately the kernel is told of again and again.
+      const [fresh, ...others] = names;
+      for (const turn of [1, 2]) expect(await changeAndSee(layers, agent, turn, others)).toEqual([]);
+      for (const _ of [1, 2]) await agent.call('statSync', `${layers.mnt}/${fresh}`);
+      const tracer = await failFirst((await threadsOf(mount.pid)).pool, 'write', 'ENOMEM', 2);
+      expect(await changeAndSee(layers, agent, 3, [fresh as string])).toEqual([]);
+      await tracer.stop();
+      expect(await statusOf(mount)).toMatchObject({ coherence: 'notify', notes: [] });
+    }),
+  { commands: ['strace'] },
 );
 
 mountTest(
