@@ -30,6 +30,11 @@ export class FdCache {
     this.#open.add(node);
   }
 
+  /** The node is no more. Its descriptors are its owner's to close. */
+  gone(node: Node): void {
+    this.#open.delete(node);
+  }
+
   clear(): void {
     for (const node of this.#open) closeAll(node);
     this.#open.clear();

@@ -167,6 +167,7 @@ export class Union {
     this.table.onDrop = (node) => {
       this.watches.drop(node);
       this.kernel.forgetAbsent(node);
+      this.fds.gone(node);
     };
     this.resetRoot();
   }

@@ -52,3 +52,39 @@ mountTest(
     }, 'memory'),
   { timeout: 900_000 },
 );
+
+const ROUNDS = 8;
+/** By then it has made all that it makes once. */
+const WARM = 3;
+
+mountTest(
+  'a guest that walks, reads, makes and removes, again and again, leaves neither memory nor descriptors behind',
+  () =>
+    withLayers(async (layers) => {
+      await sh(
+        'cd "$1"; mkdir d{1..30}; for d in d*; do for i in $(seq 40); do echo $i > $d/f$i; done; done',
+        [layers.base],
+      );
+      await withMount(layers, async (mount) => {
+        const descriptors = () => fs.readdirSync(`/proc/${mount.pid}/fd`).length;
+        const seen: { resident: number; open: number }[] = [];
+        for (let round = 0; round < ROUNDS; round++) {
+          await mount.sh(`
+            cat d*/f* > /dev/null; ls -lR > /dev/null
+            mkdir tmp; seq -f tmp/f%g 1000 | xargs touch; rm -r tmp; echo more >> d1/f1
+          `);
+          await sh('echo 2 > /proc/sys/vm/drop_caches');
+          expect(await waitUntil(async () => (await gauge(mount, 'nodes')) < 10, 60_000, 200)).toBe(true);
+          seen.push({ resident: residentMiB(mount), open: descriptors() });
+        }
+        console.log(
+          `memory: ${seen.map(({ resident, open }) => `${resident.toFixed(0)} MiB, ${open}`).join('; ')}`,
+        );
+        const [warm, last] = [seen[WARM], seen[ROUNDS - 1]] as [(typeof seen)[0], (typeof seen)[0]];
+        expect(last.resident).toBeLessThan(warm.resident + 15);
+        expect(last.open).toBeLessThan(warm.open + 10);
+        expect(await gauge(mount, 'directory_fds')).toBeLessThan(10);
+      });
+    }, 'memory'),
+  { timeout: 300_000 },
+);
