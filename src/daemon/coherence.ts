@@ -70,6 +70,10 @@ export function chooseCoherence(
 export const withoutEvents = (errno: string): Coherence =>
   check(`coherence is check: nothing can be watched (${errno}): raise fs.inotify.max_user_instances`);
 
+/** `errno`: why events cannot be read. */
+export const withoutHearing = (errno: string): Coherence =>
+  check(`coherence is check: changes of the base cannot be heard any more (${errno})`);
+
 /** Should the daemon be killed just when it tells the kernel of something, then nobody could free its clients. */
 export const withoutWatchdog = (): Coherence =>
   check('coherence is check: mount fusectl on /sys/fs/fuse/connections, or ask for notify, to have notify');

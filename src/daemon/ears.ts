@@ -1,6 +1,9 @@
 // The serving side's ears: what tells it of changes of the base. That may change while the mount goes on; until all is
 // carried over both are listened to.
 import type { BaseLayer } from '../branch/base.ts';
+import { stackOf } from '../lib/errors.ts';
+import { isPassing, pause } from '../lib/passing.ts';
+import { IN_Q_OVERFLOW } from '../sys/constants.ts';
 import { fsidWords } from '../sys/file.ts';
 import { onBaseEvent } from '../union/base-events.ts';
 import { carryWatches } from '../union/change-over.ts';
@@ -10,6 +13,8 @@ import type { ManyWatches } from '../union/watches.ts';
 import type { Host } from './host.ts';
 import type { ServingStart } from './messages.ts';
 
+/** After what the kernel refuses for the moment. */
+const PAUSE_MS = 10;
 /** Watches that are carried over at a time: some milliseconds, in which nobody is answered. */
 const CARRIED = 100;
 
@@ -32,11 +37,26 @@ export class Ears {
     return this.source?.fd ?? -1;
   }
 
-  /** Takes note of everything that has been told by now. */
-  hear(union: Union): void {
+  /** Takes note of everything that has been told by now. What is lost by a mistake may have been anything. */
+  hear(union: Union, host: Pick<Host, 'send' | 'log'>): void {
     const take = (watch: number, mask: number, name: string) => onBaseEvent(union, watch, mask, name);
-    this.#former?.hear(take);
-    this.source?.hear(take);
+    try {
+      const error = this.#former?.hear(take) || this.source?.hear(take) || 0;
+      if (error === 0) return;
+      // It is still there to be read.
+      if (isPassing(error)) pause(PAUSE_MS);
+      else this.#deafen(union, host, error);
+    } catch (error) {
+      host.log.error(`an event of the base: ${stackOf(error)}`);
+      lost(union);
+    }
+  }
+
+  #deafen(union: Union, host: Pick<Host, 'send'>, error: number): void {
+    this.source = null;
+    this.#former = null;
+    lost(union);
+    host.send({ kind: 'deaf', error });
   }
 
   many(at: number, host: Pick<Host, 'send'>): ManyWatches | null {
@@ -45,9 +65,9 @@ export class Ears {
       : { at, call: (full) => host.send({ kind: 'many-watches', full }) };
   }
 
-  change(union: Union, watcher: SourceSpec, manyAt: number, host: Pick<Host, 'send'>): void {
+  change(union: Union, watcher: SourceSpec, manyAt: number, host: Pick<Host, 'send' | 'log'>): void {
     // One former at a time.
-    while (this.#former !== null && this.carry(union));
+    while (this.#former !== null && this.carry(union, host));
     this.#former = this.source;
     this.source = this.#open(watcher);
     union.watches.exchange(this.source, this.many(manyAt, host));
@@ -57,8 +77,8 @@ export class Ears {
   }
 
   /** False: nothing is watched by the former any more. */
-  carry(union: Union): boolean {
-    const more = carryWatches(union, CARRIED, () => this.hear(union));
+  carry(union: Union, host: Pick<Host, 'send' | 'log'>): boolean {
+    const more = carryWatches(union, CARRIED, () => this.hear(union, host));
     if (!more) this.#former = null;
     return more;
   }
@@ -81,4 +101,8 @@ export class Ears {
     this.#fsids.set(layer, words);
     return words;
   }
+}
+
+function lost(union: Union): void {
+  onBaseEvent(union, -1, IN_Q_OVERFLOW, '');
 }

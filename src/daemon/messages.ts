@@ -149,6 +149,8 @@ export type FromWorker =
   | { kind: 'renamed' }
   | { kind: 'base-moved'; layer: number }
   | { kind: 'base-stirs' }
+  /** Changes of the base are not to be heard any more. */
+  | { kind: 'deaf'; error: number }
   /** `full`: no more can be had. */
   | { kind: 'many-watches'; full: boolean }
   /** `more`: the former watches something still. */

@@ -17,7 +17,7 @@ import { Shrinker } from './shrink.ts';
 function serve(port: MessagePort, start: WorkerStart): void {
   const serving = openServing(start, (message) => port.postMessage(message));
   const { host, union, ears } = serving;
-  const hear = () => ears.hear(union);
+  const hear = () => ears.hear(union, host);
   const voice = new NotifierLink(start.notifier, union.kernel, hear);
   host.whenTold = (done) => voice.whenTold(done);
   const { announcer } = start;

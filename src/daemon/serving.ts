@@ -212,7 +212,7 @@ function take(serving: Serving, message: ToWorker): void {
       serving.ears.change(union, message.watcher, message.manyAt, host);
       return;
     case 'carry':
-      host.send({ kind: 'carried', id: message.id, more: serving.ears.carry(union) });
+      host.send({ kind: 'carried', id: message.id, more: serving.ears.carry(union, host) });
       return;
     case 'layer':
       closeLayer(start, message.layer);

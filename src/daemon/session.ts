@@ -286,6 +286,7 @@ class Session {
       renamed: () => void this.#folding.foldQuietly(),
       announce: () => this.#telling.announcer?.start(),
       baseStirs: () => this.#changes.stirs(),
+      deaf: (error) => this.#telling.deaf(error),
       manyWatches: (full) => this.#telling.watcher?.tooMany(full),
       baseMoved: (index) => void this.#base.reopen(index),
       reserveNodes: () => this.#reserveNodes(),

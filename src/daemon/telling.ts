@@ -13,6 +13,7 @@ import {
   chooseCoherence,
   tooOld,
   withoutEvents,
+  withoutHearing,
   withoutNotifier,
   withoutWatchdog,
 } from './coherence.ts';
@@ -108,6 +109,11 @@ export class Telling {
     } else if (!apart && this.#wish.mode === 'auto') {
       this.#check(withoutWatchdog());
     }
+  }
+
+  /** Reading the watcher gave an error that does not pass. */
+  deaf(error: number): void {
+    this.#check(withoutHearing(errnoName(error)));
   }
 
   /** From now on nothing is kept, and what the kernel has is taken back. */

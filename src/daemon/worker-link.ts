@@ -29,6 +29,7 @@ export interface LinkEvents {
   renamed(): void;
   baseMoved(layer: number): void;
   baseStirs(): void;
+  deaf(error: number): void;
   manyWatches(full: boolean): void;
   announce(): void;
   reserveNodes(): { from: number; to: number };
@@ -182,6 +183,9 @@ export class WorkerLink {
         return;
       case 'base-stirs':
         this.#events.baseStirs();
+        return;
+      case 'deaf':
+        this.#events.deaf(message.error);
         return;
       case 'many-watches':
         this.#events.manyWatches(message.full);

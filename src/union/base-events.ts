@@ -18,6 +18,7 @@ import {
 } from '../sys/constants.ts';
 import { partFd } from './dir-fds.ts';
 import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
+import { failPoint } from './fail-point.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
 import { pathAt } from './place.ts';
@@ -31,6 +32,7 @@ const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 
 /** One event. `name` is '' where it is about the watched object itself. */
 export function onBaseEvent(union: Union, watch: number, mask: number, name: string): void {
+  failPoint('base-event');
   if ((mask & IN_Q_OVERFLOW) !== 0) {
     union.changes.lose();
     expireAll(union);

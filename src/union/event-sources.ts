@@ -26,8 +26,8 @@ export interface SourceSpec {
 }
 
 export interface EventSource extends SourceSpec, Watching {
-  /** Everything that there is to tell by now. */
-  hear(each: EventTaker): void;
+  /** Everything that there is to tell by now. 0, or why that is unknown: a negative errno. */
+  hear(each: EventTaker): number;
 }
 
 export interface FileSystems {
@@ -60,7 +60,7 @@ function inotifySource(fd: number): EventSource {
     hear: (each) => {
       for (;;) {
         const length = read(fd, events, 0, events.length);
-        if (length <= 0) return;
+        if (length <= 0) return length === -E.EAGAIN ? 0 : length;
         parseInotify(events, length, (watch, mask, _cookie, name) => each(watch, mask, name));
       }
     },
@@ -107,7 +107,7 @@ function fanotifySource(fd: number, { fsidOf, shared }: FileSystems): EventSourc
       each = take;
       for (;;) {
         const length = read(fd, events.bytes, 0, ROOM);
-        if (length <= 0) return;
+        if (length <= 0) return length === -E.EAGAIN ? 0 : length;
         parseFanotify(events, length, process.pid, taker);
       }
     },

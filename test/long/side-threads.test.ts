@@ -91,6 +91,15 @@ mountTest(
   { commands: ['strace'] },
 );
 
+mountTest('a mistake over an event of the base leaves nothing old: all is looked at anew', () =>
+  withReader('base-event:1:throw', alone, async ({ layers, mount, agent }) => {
+    for (const name of [...names, ...names]) await agent.call('statSync', `${layers.mnt}/${name}`);
+    expect(await changeAndSee(layers, agent, 1)).toEqual([]);
+    expect(mount.log()).toContain('an event of the base: Error: fail point base-event');
+    expect((await statusOf(mount)).coherence).toBe('notify');
+  }),
+);
+
 mountTest(
   'an announcer that dies is followed by another one, which tells what the first had still to tell',
   () =>
@@ -160,6 +169,7 @@ mountTest(
       expect(mount.log()).toContain('dies of a mistake of its own: Error: fail point message-base-stirs');
       const gone = { code: 'ENOTCONN' };
       await expect(agent.call('readFileSync', `${layers.mnt}/f`, 'utf8')).rejects.toMatchObject(gone);
+      await mount.umount();
       await withMount(layers, async ({ sh }) => expect(await sh('stat -c %a f')).toBe('600\n'));
     }),
 );

@@ -1,12 +1,16 @@
 // What the kernel is told, byte for byte and in which order; and which directories are watched for whom.
+import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { chooseCoherence } from '../../src/daemon/coherence.ts';
+import { Ears } from '../../src/daemon/ears.ts';
+import type { Host } from '../../src/daemon/host.ts';
 import { AGAIN, forEachNotification, NotifyBatch } from '../../src/fuse/notify.ts';
 import { E } from '../../src/lib/errno.ts';
 import { S_IFDIR, S_IFREG } from '../../src/lib/stat.ts';
 import { type Collected, KernelView } from '../../src/union/kernel-view.ts';
 import type { DirPart, Node, PendingWork } from '../../src/union/node.ts';
 import { NodeTable } from '../../src/union/table.ts';
+import type { Union } from '../../src/union/union.ts';
 import { Watches } from '../../src/union/watches.ts';
 
 /** Readable: one line per notification. */
@@ -288,4 +292,20 @@ describe('the mode', () => {
     expect(asked).toMatchObject({ mode: 'notify' });
     expect(asked.note).toContain('60 seconds');
   });
+});
+
+test('events that cannot be read are said once, and are waited for no more', () => {
+  const directory = fs.openSync('/', 'r');
+  try {
+    const said: unknown[] = [];
+    let lost = 0;
+    const host = { send: (message: unknown) => said.push(message), log: {} } as unknown as Host;
+    const union = { changes: { lose: () => lost++ }, kernel: { keeps: false } } as unknown as Union;
+    const ears = new Ears({ watcher: { by: 'inotify', fd: directory } }, () => undefined);
+    for (const _ of [1, 2]) ears.hear(union, host);
+    expect(said).toEqual([{ kind: 'deaf', error: -E.EISDIR }]);
+    expect([lost, ears.fd]).toEqual([1, -1]);
+  } finally {
+    fs.closeSync(directory);
+  }
 });
