@@ -301,7 +301,8 @@ test('events that cannot be read are said once, and are waited for no more', () 
     let lost = 0;
     const host = { send: (message: unknown) => said.push(message), log: {} } as unknown as Host;
     const union = { changes: { lose: () => lost++ }, kernel: { keeps: false } } as unknown as Union;
-    const ears = new Ears({ watcher: { by: 'inotify', fd: directory } }, () => undefined);
+    const start = { watcher: { by: 'inotify', fd: directory }, layers: [], overlay: { rootFd: directory } };
+    const ears = new Ears(start as unknown as ConstructorParameters<typeof Ears>[0]);
     for (const _ of [1, 2]) ears.hear(union, host);
     expect(said).toEqual([{ kind: 'deaf', error: -E.EISDIR }]);
     expect([lost, ears.fd]).toEqual([1, -1]);
