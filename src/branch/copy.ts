@@ -25,46 +25,41 @@ export function splitNames(list: Buffer): string[] {
     .filter((name) => name !== '');
 }
 
+const NONE: ReadonlyMap<string, Buffer> = new Map();
+
 /**
- * All attributes of `from` but a branch's own; 0 or a negative errno. A file system that has none to give is
- * fine (EOPNOTSUPP); what an unprivileged user may not write is left out where `lenient`.
+ * All attributes of an object but a branch's own, to be given to another; a negative errno. A file system that has
+ * none to give is fine (EOPNOTSUPP); what may not be read is left out where `lenient`.
  */
-function copyXattrs(
-  fromFd: number,
-  fromName: string,
-  toFd: number,
-  toName: string,
+export function attributesOf(
+  dirFd: number,
+  name: string,
   lenient: boolean,
-): number {
-  const list = listxattr(fromFd, fromName);
-  if (typeof list === 'number') return list === -E.EOPNOTSUPP || list === -E.ENOSYS ? 0 : list;
-  if (list.length === 0) return 0;
+): ReadonlyMap<string, Buffer> | number {
+  const list = listxattr(dirFd, name);
+  if (typeof list === 'number') return list === -E.EOPNOTSUPP || list === -E.ENOSYS ? NONE : list;
+  if (list.length === 0) return NONE;
+  const found = new Map<string, Buffer>();
   for (const attr of splitNames(list)) {
     if (isBranchAttribute(attr)) continue;
-    const value = getxattr(fromFd, fromName, attr);
+    const value = getxattr(dirFd, name, attr);
+    if (typeof value !== 'number') found.set(attr, value);
     // Removed since it was listed; or not ours to read, then not ours to show.
-    if (value === -E.ENODATA) continue;
-    if (typeof value === 'number') {
-      if (lenient) continue;
-      return value;
-    }
-    const error = setxattr(toFd, toName, attr, value, 0);
-    if (error < 0 && !(lenient && notOurs.includes(error))) return error;
+    else if (value !== -E.ENODATA && !lenient) return value;
   }
-  return 0;
+  return found;
 }
 
 /**
- * Owner, attributes, mode, in this order: a change of owner clears set-id bits and capabilities. `to` gets what
- * `from`, whose stat is given, has; 0 or a negative errno. An unprivileged chown is left out if `lenient`.
+ * Owner, attributes, mode, in this order: a change of owner clears set-id bits and capabilities. 0 or a negative
+ * errno. What an unprivileged user may not set is left out where `lenient`; the mode, where somebody sets it anyway.
  */
-export function copyAttributes(
+export function giveAttributes(
   stat: Stat,
-  fromFd: number,
-  fromName: string,
+  attributes: ReadonlyMap<string, Buffer>,
   toFd: number,
   toName: string,
-  lenient: boolean,
+  { lenient, withMode }: { lenient: boolean; withMode: boolean },
 ): number {
   let mode = stat.mode & 0o7777;
   const owned = fchownat(toFd, toName, stat.uid, stat.gid);
@@ -73,9 +68,25 @@ export function copyAttributes(
     // Set-id bits mean the owner and group that it had.
     mode &= fchownat(toFd, toName, -1, stat.gid) < 0 ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
   }
-  const copied = copyXattrs(fromFd, fromName, toFd, toName, lenient);
-  if (copied < 0 || isSymlink(stat.mode)) return copied;
-  return fchmodat(toFd, toName, mode);
+  for (const [attr, value] of attributes) {
+    const error = setxattr(toFd, toName, attr, value, 0);
+    if (error < 0 && !(lenient && notOurs.includes(error))) return error;
+  }
+  return !withMode || isSymlink(stat.mode) ? 0 : fchmodat(toFd, toName, mode);
+}
+
+/** `to` gets what `from`, whose stat is given, has; 0 or a negative errno. */
+export function copyAttributes(
+  stat: Stat,
+  fromFd: number,
+  fromName: string,
+  toFd: number,
+  toName: string,
+  lenient: boolean,
+): number {
+  const attributes = attributesOf(fromFd, fromName, lenient);
+  if (typeof attributes === 'number') return attributes;
+  return giveAttributes(stat, attributes, toFd, toName, { lenient, withMode: true });
 }
 
 /** All attributes that belong to the object, by name; empty where the file system has none. */

@@ -4,6 +4,9 @@ import * as crypto from 'node:crypto';
 
 /** 32 hexadecimal digits over the concatenation of `parts`. */
 export function hash128(...parts: readonly Uint8Array[]): string {
+  const [first] = parts;
+  // A fifth of the cost of an object for it, where the bytes are few.
+  if (parts.length === 1 && first !== undefined) return crypto.hash('sha256', first, 'hex').slice(0, 32);
   const hash = crypto.createHash('sha256');
   for (const part of parts) hash.update(part);
   return hash.digest('hex').slice(0, 32);

@@ -71,8 +71,10 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
   const truncate = change.size === 0;
   const metadata = change.size === null;
   const finish = {
+    setsMode: change.mode !== null,
     change: (dirFd: number, name: string) => changeMetadata(union, dirFd, name, change, callerPid),
     done: false,
+    shown: union.entry.stat,
   };
   const wish = { truncate, metadata, finish, byName: false };
   const up = copyUp(union, node, callerPid, wish);
@@ -81,7 +83,7 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
   const error = finish.done ? 0 : apply(union, node, change, callerPid);
   if (error < 0) return error;
   if (node.dir !== null) node.dir.ctimeSec = -1;
-  const known = statNode(union, node, union.entry.stat);
+  const known = finish.done ? 0 : statNode(union, node, union.entry.stat);
   return known < 0 ? known : fillEntry(union, node, union.entry.stat);
 }
 

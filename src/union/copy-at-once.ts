@@ -1,7 +1,7 @@
 // Copy-up of a small file on the serving thread, where its content lies in memory. A job makes some seven trips
 // between main thread and pool for that, each of which costs more than the step it is for. What may have to wait for a
 // disk is left to others: a content that is not in memory to a job, and so is the sync of the copy.
-import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
+import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
 import { fingerprintOf, isOf } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import { newStat } from '../lib/stat.ts';
@@ -17,7 +17,7 @@ import type { CopyUpJob, SeenSource } from './jobs.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, keepXattrs, writeOrigins } from './origins.ts';
 import type { Union } from './union.ts';
-import { hashXattrs } from './xattr-set.ts';
+import { hashXattrs, type XattrSet } from './xattr-set.ts';
 
 /** A copy in work/ that can be published, once it is synced. */
 export interface Copy {
@@ -42,7 +42,8 @@ export function copyAtOnce(union: Union, job: CopyUpJob, layer: number): Copy | 
   if (older !== null && older.content === '') return null;
   const bytes = contentAtOnce(sourceFd, before.size);
   if (bytes === null) return null;
-  const xattrs = readXattrs(sourceFd, '');
+  const xattrs = attributesOf(sourceFd, '', !union.config.privileged);
+  if (typeof xattrs === 'number') return null;
   if (fstat(sourceFd, after) < 0) return null;
   if (!isOf(fingerprintOf(before, ''), after, '')) return null;
   const content = hash128(bytes);
@@ -50,7 +51,7 @@ export function copyAtOnce(union: Union, job: CopyUpJob, layer: number): Copy | 
   origin.ino = job.ino;
   origin.xattrs = hashXattrs(xattrs);
   if (older !== null) takeOver(origin, older);
-  const fd = build(union, job, bytes, origin);
+  const fd = build(union, job, bytes, xattrs, origin);
   if (fd >= 0 && older === null && mergeable(job.path, job.osTree, bytes.length))
     union.host.keepAncestor(bytes, content);
   if (fd >= 0) keepXattrs(union, xattrs);
@@ -65,27 +66,40 @@ function takeOver(origin: Origin, { mode, uid, gid, content, fingerprint, xattrs
 }
 
 /** The file in work/; its descriptor, or a negative errno. */
-function build(union: Union, job: CopyUpJob, bytes: Uint8Array, origin: Origin): number {
+function build(
+  union: Union,
+  job: CopyUpJob,
+  bytes: Uint8Array,
+  xattrs: XattrSet,
+  origin: Origin,
+): number {
   const { workFd, temp } = job;
   const fd = openat(workFd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
   if (fd < 0) return fd;
   failPoint('copy-up-temp');
-  const error = fill(union, job, fd, bytes, origin);
+  const error = fill(union, job.truncate, fd, bytes, xattrs, origin);
   if (error >= 0) return fd;
   close(fd);
   unlinkat(workFd, temp, 0);
   return error;
 }
 
-function fill(union: Union, job: CopyUpJob, fd: number, bytes: Uint8Array, origin: Origin): number {
-  const { sourceFd, truncate } = job;
+function fill(
+  union: Union,
+  truncate: boolean,
+  fd: number,
+  bytes: Uint8Array,
+  xattrs: XattrSet,
+  origin: Origin,
+): number {
   for (let written = 0; !truncate && written < bytes.length; ) {
     const put = pwrite(fd, bytes, written, bytes.length - written, written);
     if (put < 0) return put;
     written += put;
   }
   failPoint('copy-up-data');
-  const copied = copyAttributes(before, sourceFd, '', fd, '', !union.config.privileged);
+  const lenient = !union.config.privileged;
+  const copied = giveAttributes(before, xattrs, fd, '', { lenient, withMode: true });
   if (copied < 0) return copied;
   const noted = writeOrigins(union, fd, '', [origin]);
   if (noted < 0) return noted;

@@ -1,24 +1,26 @@
 // Copy-up of metadata alone: owner, mode, attributes and times of a base file come into the overlay, its content
 // stays where it is. Nothing here waits for a disk, however large the file is.
 import { statAt } from '../branch/base.ts';
-import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
 import { setMetacopy } from '../branch/metacopy.ts';
 import { branchIno } from '../branch/numbers.ts';
 import { fingerprintOf, isOf } from '../lib/fingerprint.ts';
-import { newStat, type Stat } from '../lib/stat.ts';
+import { copyStat, newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, ftruncate, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
+import type { Origin } from '../versions/origin.ts';
 import { indexOf, showContentBeneath } from './base-content.ts';
 import { baseIno } from './identity.ts';
 import type { Location } from './locate.ts';
 import type { Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
-import { baseFingerprint, baseXattrs, writeOrigins } from './origins.ts';
-import { firstError, keepingTimes } from './overlay-dir.ts';
+import { baseFingerprint, keepXattrs, writeOrigins } from './origins.ts';
+import { keepingTimes } from './overlay-dir.ts';
 import { publish } from './publish.ts';
 import type { Union } from './union.ts';
+import type { XattrSet } from './xattr-set.ts';
 
 /** Where a copy is to come. */
 export interface Target {
@@ -41,16 +43,19 @@ export function mayLeaveContent(union: Union, at: Location, stat: Stat): boolean
 
 /** What is done to a copy before it is seen; by descriptor ('' as name), or directory and name. */
 export interface Finishing {
+  /** Whether it sets the mode, whatever that was. */
+  readonly setsMode: boolean;
   change(dirFd: number, name: string): number;
-  /** It has been. */
+  /** It has been, and this is what the copy shows. */
   done: boolean;
+  readonly shown: Stat;
 }
 
 const TRIES = 3;
 const again = newStat();
 
 /**
- * 0, or a negative errno. `stat` is of the base's file, and made to agree with what was copied;
+ * The origin of the copy, or a negative errno. `stat` is of the base's file, and made to agree with what was copied;
  * `finishing` changes the copy before it is seen.
  */
 export function copyUpMetadata(
@@ -59,31 +64,57 @@ export function copyUpMetadata(
   stat: Stat,
   target: Target,
   finishing: Finishing | undefined,
-): number {
-  const { dirFd, name, layer } = at;
+): Origin | number {
   const temp = union.tempName();
   const fd = openat(union.workFd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
   if (fd < 0) return fd;
-  let torn = false;
-  const steps = () =>
-    firstError(
-      () => ftruncate(fd, stat.size),
-      () => copyAttributes(stat, dirFd, name, fd, '', false),
-    ) ?? 0;
-  let error = steps();
-  for (let attempt = 1; error === 0; attempt++) {
-    error = statAgain(union, at, target);
-    if (error < 0 || isOf(fingerprintOf(stat, ''), again, '')) break;
-    torn = attempt === TRIES;
-    if (torn) break;
-    Object.assign(stat, again);
-    error = steps();
-  }
-  if (error === 0) error = finish(union, { fd, temp }, at, layer, stat, torn, target, finishing);
+  const origin = copy(union, at, stat, target, fd, finishing);
+  const error = typeof origin === 'number' ? origin : publishCopy(union, temp, origin, target);
   close(fd);
-  if (error < 0) unlinkat(union.workFd, temp, 0);
-  else if (finishing) finishing.done = true;
-  return error;
+  if (error < 0) {
+    unlinkat(union.workFd, temp, 0);
+    return error;
+  }
+  if (finishing) finishing.done = true;
+  return origin;
+}
+
+/** All of it into the file; its origin, or a negative errno. */
+function copy(
+  union: Union,
+  at: Location,
+  stat: Stat,
+  target: Target,
+  fd: number,
+  finishing: Finishing | undefined,
+): Origin | number {
+  const { dirFd, name, layer } = at;
+  for (let attempt = 1; ; attempt++) {
+    const attributes = attributesOf(dirFd, name, false);
+    if (typeof attributes === 'number') return attributes;
+    const copied = copyOnce(stat, attributes, fd, finishing);
+    if (copied < 0) return copied;
+    const known = statAgain(union, at, target);
+    if (known < 0) return known;
+    const still = isOf(fingerprintOf(stat, ''), again, '');
+    if (!still && attempt < TRIES) {
+      copyStat(again, stat);
+      continue;
+    }
+    const fingerprint = baseFingerprint(union, layer, stat);
+    const origin = newOrigin(target.basePath, stat, fingerprint, union.contents.get(fingerprint) ?? '');
+    origin.ino = baseIno(layer, branchIno(union.layers, layer, stat));
+    origin.torn = !still;
+    origin.xattrs = keepXattrs(union, attributes);
+    const error = finish(union, fd, origin, stat, finishing);
+    return error < 0 ? error : origin;
+  }
+}
+
+function copyOnce(stat: Stat, attributes: XattrSet, fd: number, finishing: Finishing | undefined): number {
+  const sized = ftruncate(fd, stat.size);
+  if (sized < 0) return sized;
+  return giveAttributes(stat, attributes, fd, '', { lenient: false, withMode: !finishing?.setsMode });
 }
 
 function statAgain(union: Union, { dirFd, name, layer }: Location, { parent }: Target): number {
@@ -94,30 +125,22 @@ function statAgain(union: Union, { dirFd, name, layer }: Location, { parent }: T
 
 function finish(
   union: Union,
-  { fd, temp }: { fd: number; temp: string },
-  at: Location,
-  layer: number,
+  fd: number,
+  origin: Origin,
   stat: Stat,
-  torn: boolean,
-  { parentFd, name, path, basePath }: Target,
   finishing: Finishing | undefined,
 ): number {
-  const fingerprint = baseFingerprint(union, layer, stat);
-  const origin = newOrigin(basePath, stat, fingerprint, union.contents.get(fingerprint) ?? '');
-  origin.ino = baseIno(layer, branchIno(union.layers, layer, stat));
-  origin.torn = torn;
-  origin.xattrs = baseXattrs(union, at.dirFd, at.name);
+  const marked = setMetacopy(union.overlay, fd, '');
+  if (marked < 0) return marked;
+  const noted = writeOrigins(union, fd, '', [origin]);
+  if (noted < 0) return noted;
+  const timed = copyTimes(stat, fd, '');
+  return timed < 0 || !finishing ? timed : finishing.change(fd, '');
+}
+
+function publishCopy(union: Union, temp: string, origin: Origin, { parentFd, name, path }: Target): number {
   const note = { kind: 'copy-up', path, time: Date.now(), origin } as const;
-  return (
-    firstError(
-      () => setMetacopy(union.overlay, fd, ''),
-      () => writeOrigins(union, fd, '', [origin]),
-      () => copyTimes(stat, fd, ''),
-      () => finishing?.change(fd, '') ?? 0,
-      () =>
-        publish(union, 'copy-metadata', [note], () =>
-          keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, name, RENAME_NOREPLACE)),
-        ),
-    ) ?? 0
+  return publish(union, 'copy-metadata', [note], () =>
+    keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, name, RENAME_NOREPLACE)),
   );
 }

@@ -7,7 +7,7 @@ import { branchIno } from '../branch/numbers.ts';
 import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { isRegular, isSymlink, S_IFMT, type Stat } from '../lib/stat.ts';
+import { copyStat, isRegular, isSymlink, newStat, S_IFMT, type Stat } from '../lib/stat.ts';
 import { setOf } from '../merge/policy.ts';
 import { AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
@@ -29,7 +29,7 @@ import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
-import { baseFingerprint, writeOrigins } from './origins.ts';
+import { baseFingerprint, noteOrigin, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
 import { divide, isApart } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -81,8 +81,10 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     return copyUpOrphan(union, node);
   }
   if (moved) showOther(union, node, node.layer, stat);
-  if (!isRegular(stat.mode)) return copyUpSpecial(union, node, place, { ...stat });
-  return copyUpFile(union, node, place, { ...stat }, wish, callerPid);
+  const base = newStat();
+  copyStat(stat, base);
+  if (!isRegular(base.mode)) return copyUpSpecial(union, node, place, base);
+  return copyUpFile(union, node, place, base, wish, callerPid);
 }
 
 /** What lies in the overlay gets a content of its own: 0, WAIT or a negative errno. */
@@ -196,11 +198,13 @@ function copyUpFile(
   if (metadata && path !== null && basePath !== null && mayLeaveContent(union, at, stat)) {
     const parentFd = overlayDirFd(union, place.parent);
     const target = { parent: place.parent, parentFd, name: place.name, path, basePath };
-    const error = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target, wish.finish);
-    if (error < 0) return error;
-    const shown = showOverlay(union, node, place, parentFd, { redirect: null, damaged: false });
+    const origin = parentFd < 0 ? parentFd : copyUpMetadata(union, { ...at }, stat, target, wish.finish);
+    if (typeof origin === 'number') return origin;
+    const known = { origin, copy: { redirect: null, damaged: false } };
+    const shown = showOverlay(union, node, place, parentFd, known);
     // Who has asked for the change is told of the attributes by the answer.
-    if (!wish.finish?.done) union.kernel.changedLate(node);
+    if (wish.finish?.done) copyStat(union.stat, wish.finish.shown);
+    else union.kernel.changedLate(node);
     return shown;
   }
   if (!truncate && stat.size > union.config.copyUpLimit) return -E.EFBIG;
@@ -316,7 +320,7 @@ function publishFile(
   }
   // It was too large to be hashed while its client waited.
   if (unhashed !== null) union.host.remember(job.path, origin.fingerprint, unhashed.fd, unhashed.witness);
-  const shown = showOverlay(union, node, place, parentFd);
+  const shown = showOverlay(union, node, place, parentFd, { origin: null, copy: null });
   // Its bytes are not those that are open any more.
   if (shown === 0 && job.truncate && isApart(node)) divide(union, node);
   return shown;
@@ -344,17 +348,18 @@ function showOverlay(
   node: Node,
   place: Name,
   parentFd: number,
-  /** What it says of its content, where that is known. */
-  knownCopy?: Metacopy | null,
+  /** Its origin, and what it says of its content, where these are known. */
+  known?: { origin: Origin | null; copy: Metacopy | null },
 ): number {
   const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
   if (error < 0) return error;
   // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
-  if (knownCopy !== undefined) node.metacopy = knownCopy;
+  if (known?.origin) noteOrigin(node, union.stat, known.origin);
+  if (known) node.metacopy = known.copy;
   // The same bytes as before: pages and size stay right.
-  if (knownCopy === undefined) union.kernel.changedLate(node);
+  if (!known?.copy) union.kernel.changedLate(node);
   union.kernel.changedLate(place.parent);
   // The content is where it was.
   const copied = metacopyOf(union, node) !== null;

@@ -39,6 +39,11 @@ export function noteBare(node: Node, { ctimeSec, ctimeNsec }: Stat): void {
   node.metacopy = null;
 }
 
+/** The object has come with this origin a moment ago. */
+export function noteOrigin(node: Node, { ctimeSec, ctimeNsec }: Stat, origin: Origin): void {
+  node.origins = { ctimeSec, ctimeNsec, list: [origin], ino: origin.ino };
+}
+
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
 export function writeOrigins(union: Union, dirFd: number, name: string, list: readonly Origin[]): number {
   return writeOriginBytes(union.overlay.origins, dirFd, name, encodeOrigins(list));
