@@ -66,13 +66,7 @@ function takeOver(origin: Origin, { mode, uid, gid, content, fingerprint, xattrs
 }
 
 /** The file in work/; its descriptor, or a negative errno. */
-function build(
-  union: Union,
-  job: CopyUpJob,
-  bytes: Uint8Array,
-  xattrs: XattrSet,
-  origin: Origin,
-): number {
+function build(union: Union, job: CopyUpJob, bytes: Uint8Array, xattrs: XattrSet, origin: Origin): number {
   const { workFd, temp } = job;
   const fd = openat(workFd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
   if (fd < 0) return fd;
