@@ -12,6 +12,8 @@ export const AT_ONCE = 32_768;
 /** What fits into a block of most file systems takes up no less when it is smaller. */
 const BLOCK = 4096;
 const LEVEL = { level: 6 };
+/** On the main thread: half the time of the other for a twentieth more bytes, of which most blocks have room. */
+const LEVEL_AT_ONCE = { level: 3 };
 
 const deflate = promisify<zlib.InputType, zlib.ZlibOptions, Buffer>(zlib.deflateRaw);
 const inflate = promisify<zlib.InputType, zlib.ZlibOptions, Buffer>(zlib.inflateRaw);
@@ -31,7 +33,7 @@ export async function pack(bytes: Uint8Array): Promise<Buffer> {
 export function packNow(bytes: Uint8Array): Buffer {
   return bytes.length + PACK_HEADER <= BLOCK
     ? packed(bytes, bytes)
-    : packed(bytes, zlib.deflateRawSync(bytes, LEVEL));
+    : packed(bytes, zlib.deflateRawSync(bytes, LEVEL_AT_ONCE));
 }
 
 function packed(bytes: Uint8Array, deflated: Uint8Array): Buffer {
