@@ -93,7 +93,7 @@ export function copyAttributes(
 export function readXattrs(dirFd: number, name: string): Map<string, Buffer> {
   const found = new Map<string, Buffer>();
   const list = listxattr(dirFd, name);
-  if (typeof list === 'number') return found;
+  if (typeof list === 'number' || list.length === 0) return found;
   for (const attr of splitNames(list)) {
     if (isBranchAttribute(attr)) continue;
     const value = getxattr(dirFd, name, attr);

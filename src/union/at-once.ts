@@ -35,5 +35,6 @@ export function learnAtOnce(union: Union, path: string, version: Version): Versi
   rememberContent(union, origin.fingerprint, content);
   if (mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
   if (xattrs !== null) keepXattrs(union, xattrs);
-  return withoutFd({ ...origin, content });
+  origin.content = content;
+  return withoutFd(origin);
 }

@@ -18,6 +18,7 @@ import {
 } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
+import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { listDirectory } from './listing.ts';
@@ -137,13 +138,9 @@ function putWhiteout(
   const origin = left?.origin ?? null;
   const { origins } = union.overlay;
   const temp = union.tempName();
-  const note = {
-    kind: 'whiteout',
-    path,
-    time: Date.now(),
-    ...(origin === null ? {} : { origin }),
-    ...(what === 'leaf' ? { leaf: true } : {}),
-  } as const;
+  const note: JournalRecord = { kind: 'whiteout', path, time: Date.now() };
+  if (origin !== null) note.origin = origin;
+  if (what === 'leaf') note.leaf = true;
   const made = makeWhiteout(union, temp, origin);
   const error =
     made < 0

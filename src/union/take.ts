@@ -126,10 +126,10 @@ export function leavingVersion(
   // The guest's own, beneath which the base has something, too: from now on that is what is hidden.
   if (version === null && inBase) version = fromBase(union, parent, name, basePath, wanted);
   if (version === null || typeof version === 'number') return version;
-  const left = { ...version, origin: { ...version.origin, taken: Math.floor(Date.now() / 1000) } };
-  if (wanted) return learnAtOnce(union, path, left);
-  if (left.fd >= 0) close(left.fd);
-  return withoutFd(left.origin);
+  version.origin.taken = Math.floor(Date.now() / 1000);
+  if (wanted) return learnAtOnce(union, path, version);
+  if (version.fd >= 0) close(version.fd);
+  return withoutFd(version.origin);
 }
 
 /** The name has gone: a content that is not known yet is hashed in the background. Not gone: it is let go of. */

@@ -20,12 +20,19 @@ export function withoutFd(origin: Origin): Version {
   return { origin, fd: -1, witness: null };
 }
 
+/** Contents of versions that are remembered at most, and how many of the oldest go then: one by one a Map finds slowly. */
+const MOST = 4096;
+const GO_TOGETHER = 1024;
+
 /** What a job has found out; '' is remembered too, or the request that asked would ask for ever. */
 export function rememberContent(union: Union, fingerprint: string, content: string): void {
-  union.contents.set(fingerprint, content);
-  if (union.contents.size <= 4096) return;
-  const [oldest] = union.contents.keys();
-  if (oldest !== undefined) union.contents.delete(oldest);
+  const { contents } = union;
+  contents.set(fingerprint, content);
+  if (contents.size <= MOST) return;
+  for (const oldest of contents.keys()) {
+    contents.delete(oldest);
+    if (contents.size <= MOST - GO_TOGETHER) return;
+  }
 }
 
 /** A version that somebody has read through this mount. */
