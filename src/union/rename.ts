@@ -24,6 +24,7 @@ import { ensureOverlayDir, firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { dropObject, emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWhiteout } from './remove.ts';
+import { isSettled } from './stale.ts';
 import { leavingVersion, rememberLeft, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
 
@@ -135,9 +136,19 @@ function move(
   union.table.leave(source, from.parent, from.name);
   moved(source, from, to);
   // It may be stale from the start, and what a directory shows of the base depends on its place.
-  if (taken.origin !== null || source.dir !== null) expirePlace(union, to.parent, to.name, false);
+  if (source.dir !== null || (taken.origin !== null && !isSettledAt(union, source, to)))
+    expirePlace(union, to.parent, to.name, false);
   if (source.dir !== null) expireBeneath(union, source);
   return 0;
+}
+
+/** Whether nothing is known against what has just come to a place: then the kernel may keep it there. */
+function isSettledAt(union: Union, node: Node, { parent, name }: Side): boolean {
+  // Their ctime may be that of before, where clocks tick slowly.
+  node.origins = null;
+  node.compared = null;
+  if (find(union, parent, name) < 0 || union.found.state !== IN_OVERLAY) return false;
+  return isSettled(union, node, parent, name);
 }
 
 /** What lies at the target, if it may be replaced by the source. */
