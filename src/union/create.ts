@@ -43,7 +43,17 @@ import { expireNode } from './expiry.ts';
 import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, instantiate } from './lookup.ts';
-import { type Handle, IN_BASE, IN_OVERLAY, livingNode, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import {
+  type Found,
+  type Handle,
+  IN_BASE,
+  IN_OVERLAY,
+  livingNode,
+  NONE,
+  type Node,
+  ROOT_ID,
+  WHITEOUT,
+} from './node.ts';
 import { noteBare, originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
 import { handOver, newHandle } from './passthrough.ts';
@@ -183,11 +193,11 @@ function make(
   const taken: Taken = { origin: null };
   const prepared = preparePlace(union, parent, name, caller.pid, null, taken);
   if (prepared < 0) return prepared;
-  const { state, inBase } = union.found;
+  const { state } = union.found;
   if (state === IN_BASE || state === IN_OVERLAY) return -E.EEXIST;
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
-  const hidesDirectory = inBase && isDirectory(union.found.baseStat.mode);
+  const hidesDirectory = mustHide(union.found);
   const direct = state === NONE && taken.origin === null && !(hidesDirectory && isDirectory(object.mode));
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
@@ -257,6 +267,14 @@ function makeAt(
         return mknodat(dirFd, name, object.mode, object.rdevMajor, object.rdevMinor);
     }
   });
+}
+
+/**
+ * Whether a directory of the guest's that comes to a place hides what the base has there: a directory, or where it has
+ * removed its own since the guest did, whatever it puts there again.
+ */
+export function mustHide({ state, inBase, baseStat }: Found): boolean {
+  return inBase ? isDirectory(baseStat.mode) : state === WHITEOUT;
 }
 
 /** In work/, then over the whiteout: with the attributes that it would have got in the directory. */

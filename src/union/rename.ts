@@ -13,7 +13,7 @@ import { statx } from '../sys/stat.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
-import { addOrigin, isTaken, noteArrival, preparePlace } from './create.ts';
+import { addOrigin, isTaken, mustHide, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
@@ -109,7 +109,8 @@ function move(
   const taken: Taken = { origin: null };
   const prepared = preparePlace(union, to.parent, to.name, callerPid, source.dir ? null : source, taken);
   if (prepared < 0) return prepared;
-  const { state, inBase } = union.found;
+  const { state } = union.found;
+  const hidesDirectory = mustHide(union.found);
   const exists = state === IN_BASE || state === IN_OVERLAY;
   if (exists && noReplace) return -E.EEXIST;
   let target: Node | null = null;
@@ -120,7 +121,6 @@ function move(
     target = there;
   }
   const targetState = state;
-  const hidesDirectory = inBase && isDirectory(union.found.baseStat.mode);
   if (target !== null && target.dir === null) keepObject(union, to.parent, to.name, target);
   const error = moveObject(union, from, to, source, {
     state: targetState,

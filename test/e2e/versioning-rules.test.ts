@@ -169,6 +169,23 @@ mountTest('who removes or renames a directory has seen one, whatever file of its
   }),
 );
 
+mountTest(
+  'a directory of the guest’s in place of one that it removed hides what the base puts there again',
+  () =>
+    withGuest({ files: { 'made/f': '', 'moved/f': '', 'never/f': '' } }, async (guest) => {
+      await guest.mount.sh('rm -r made moved; mkdir own');
+      const names = ['made', 'moved', 'never'];
+      await guest.changeBase(() => {
+        for (const name of names) fs.rmSync(`${guest.base}/${name}`, { recursive: true });
+      });
+      await guest.mount.sh('mkdir made never; mv own moved');
+      await guest.changeBase(() => {
+        for (const name of names) writeFiles(guest.base, { [`${name}/g`]: '' });
+      });
+      expect(await guest.mount.sh('ls made moved never')).toBe('made:\n\nmoved:\n\nnever:\ng\n');
+    }),
+);
+
 mountTest('deleted by the base: an untouched copy goes, a changed one is kept', () =>
   withGuest(
     { files: { 'd/untouched': text(), 'd/changed': text(), 'd/follows': text(), rest: '' } },
