@@ -53,7 +53,8 @@ mountTest('what the guest has changed, filled or removed something in stays, and
       await mount.sh(`touch filled/sub/own filled/idle/own; rm filled/idle/own; chmod 711 mode; rm less/f
         mkdir own; mv moved new; touch new/sub/own; rm new/sub/own; touch new/own; rm new/own`);
       await remove(guest, 'filled', 'mode', 'less', 'moved');
-      await mount.sh('stat filled filled/* mode less new new/* own > /dev/null');
+      // What goes when it is met may have gone between the listing and the stat.
+      await mount.sh('stat filled filled/* mode less new new/* own > /dev/null 2>&1 || :');
       expect(await report(guest)).toMatchObject({ kept: 4 });
       expect(await mount.sh('find * | sort | tr "\\n" " "')).toBe(
         'filled filled/sub filled/sub/own less mode new other own ',
