@@ -134,9 +134,9 @@ mountTest('--debug traces each request in a line that can be read', () =>
   withLayers(async (layers) => {
     simple(layers);
     await withMount({ ...layers, options: ['--debug'] }, async (mount) => {
-      // Other files are written to past the daemon.
+      // Other files are written to past the daemon, and read without asking it.
       await mount.sh(
-        'cat f; echo guest > new; chmod 4755 new; echo GUEST 1<> new; mv new newer; cat none || true',
+        'cat f .kasane/status; echo guest > new; chmod 4755 new; echo GUEST 1<> new; mv new newer; cat none || true',
       );
       for (const line of [
         /LOOKUP node=1 uid=0 gid=0 pid=\d+ "f"/,
