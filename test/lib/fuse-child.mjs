@@ -158,7 +158,7 @@ function getxattr(r) {
 
 /** A mistake: a file of a base for every open, for writing too. */
 function openThrough(r) {
-  const { rootFd } = openBaseLayer(0, options.through, true);
+  const { rootFd } = openBaseLayer(0, options.through, { actsForOthers: true, privileged: true }, null);
   const fd = openBeneath(rootFd, 'file', fs.constants.O_RDONLY);
   const id = openBacking(deviceFd, fd);
   return id < 0 ? id : writeOpenOut(r, r.nodeId, FOPEN_PASSTHROUGH, id);
