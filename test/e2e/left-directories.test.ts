@@ -108,6 +108,8 @@ mountTest('what the base has again was never gone, and an undo brings back what 
       expect(await exists('d/sub')).toBe(false);
       await changeBase(() => writeFiles(base, { 'd/new': '' }));
       expect(await mount.sh('ls d')).toBe('new\n');
+      // What was undone stays until the base has been seen to have it again.
+      expect(await waitUntil(async () => (await guest.events('d')).includes('pin-lifted'))).toBe(true);
       await remove(guest, 'd');
       expect(await goesWhenMet(guest, 'd')).toBe(true);
     },
