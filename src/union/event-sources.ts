@@ -76,14 +76,16 @@ function fanotifySource(fd: number, { fsidOf, shared }: FileSystems): EventSourc
     find: (words, at, count) => known.find(words, at, count),
     event: (number, mask, name) => {
       const watch = FIRST_OF_FANOTIFY + number;
+      // The watch goes with its object, as with inotify. Who hears of it may let go of the watch himself, or watch
+      // something else, which must not have its number.
+      const gone = (mask & IN_DELETE_SELF) !== 0 && known.forget(number);
       // One event may stand for several. Who has closed a file comes last, and is told of alone, as by inotify.
       const others = mask & ~IN_CLOSE_WRITE;
       if (others !== 0) each(watch, others, name);
       if ((mask & IN_CLOSE_WRITE) !== 0) each(watch, IN_CLOSE_WRITE, name);
-      if ((mask & IN_DELETE_SELF) === 0) return;
-      // inotify takes away the watch itself. First, for who hears of it may watch something else.
-      known.remove(number);
+      if (!gone) return;
       each(watch, IN_IGNORED, '');
+      known.free(number);
     },
   };
   return {

@@ -15,6 +15,8 @@ export class KeyTable {
   /** The free one to be given out next, + 1; 0: none. */
   #free = 0;
   #size = 0;
+  /** The number that is forgotten and not free, one at a time; -1: none. */
+  #forgotten = -1;
   /** The last that was hashed. */
   #h1 = 0;
   #h2 = 0;
@@ -44,12 +46,18 @@ export class KeyTable {
     return number;
   }
 
-  /** A number that was given out; it may be another key's from now on. */
+  /** It may be another key's from now on. What is not in the table is left alone. */
   remove(number: number): void {
+    if (this.forget(number)) this.free(number);
+  }
+
+  /** Its key is found no more, and the number is nobody else's until it is `free`. False: it was not in the table. */
+  forget(number: number): boolean {
     const mask = this.#slots.length - 1;
     this.#h1 = this.#low[number] as number;
     this.#h2 = this.#high[number] as number;
     let hole = this.#slotOf();
+    if (this.#slots[hole] !== number + 1) return false;
     this.#slots[hole] = 0;
     // What follows without a gap, and would not be found beyond one, moves up.
     for (let at = (hole + 1) & mask; this.#slots[at] !== 0; at = (at + 1) & mask) {
@@ -59,6 +67,13 @@ export class KeyTable {
       this.#slots[at] = 0;
       hole = at;
     }
+    this.#forgotten = number;
+    return true;
+  }
+
+  /** A forgotten one. */
+  free(number: number): void {
+    this.#forgotten = -1;
     this.#low[number] = this.#free;
     this.#free = number + 1;
     this.#size -= 1;
@@ -88,6 +103,7 @@ export class KeyTable {
     this.#high = wider(this.#high);
     this.#slots = new Int32Array(2 * length);
     for (let number = 0; number < this.#end; number++) {
+      if (number === this.#forgotten) continue;
       this.#h1 = this.#low[number] as number;
       this.#h2 = this.#high[number] as number;
       this.#slots[this.#slotOf()] = number + 1;

@@ -35,6 +35,29 @@ test('each key has a number of its own, as long as it is not removed, and a remo
   );
 });
 
+test('what is removed twice, or never was there, takes nothing else along', () => {
+  const table = new KeyTable();
+  const numbers = [1, 2, 3].map((n) => table.add(...keyOf(n)));
+  for (let again = 0; again < 3; again++) table.remove(numbers[1] as number);
+  expect(table.size).toBe(2);
+  const fresh = [4, 5, 6].map((n) => table.add(...keyOf(n)));
+  expect(new Set([numbers[0], numbers[2], ...fresh]).size).toBe(5);
+  expect([1, 3].map((n) => table.find(...keyOf(n)))).toEqual([numbers[0], numbers[2]]);
+});
+
+test('a number that is forgotten is nobody’s until it is free, also when the table grows', () => {
+  const table = new KeyTable();
+  const number = table.add(...keyOf(1));
+  expect([table.forget(number), table.forget(number)]).toEqual([true, false]);
+  table.remove(number);
+  const others = Array.from({ length: 1000 }, (_, n) => table.add(...keyOf(n + 2)));
+  expect(others).not.toContain(number);
+  expect(table.find(...keyOf(1))).toBe(-1);
+  table.free(number);
+  expect(table.size).toBe(1000);
+  expect(table.add(...keyOf(5000))).toBe(number);
+});
+
 test('a hundred thousand keys have as many numbers, the lowest', () => {
   const table = new KeyTable();
   const numbers = new Set(Array.from({ length: 100_000 }, (_, n) => table.add(...keyOf(n))));
