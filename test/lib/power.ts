@@ -25,6 +25,11 @@ export class Expectations {
     this.#may.set(name, new Set([content]));
   }
 
+  /** Everything that another one allows, too. */
+  alsoMay(other: Expectations): void {
+    for (const [name, set] of other.#may) this.may(name, ...set);
+  }
+
   copy(): Expectations {
     return new Expectations(this.#may);
   }
