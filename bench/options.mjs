@@ -6,7 +6,7 @@ import { fileSystems } from './places.mjs';
 export class UsageError extends Error {}
 
 const known = {
-  quick: { type: 'boolean', help: 'small sizes and few rounds: about three minutes' },
+  quick: { type: 'boolean', help: 'small sizes and few rounds: about five minutes' },
   fresh: { type: 'boolean', help: 'mounts that nobody has used before' },
   growth: { type: 'boolean', help: 'instead: the same rows at 1k to 1M files, and at 1 to 32 mounts' },
   only: {
