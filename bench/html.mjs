@@ -1,7 +1,7 @@
 // The report as one page for a browser: self-contained, no scripts, nothing from outside.
 import * as fs from 'node:fs';
 import { curves } from './curves.mjs';
-import { digits, failureLines, figure, perWhat, range, verdict } from './report.mjs';
+import { digits, failureLines, figure, perWhat, range, runText, verdict } from './report.mjs';
 
 const css = fs.readFileSync(`${import.meta.dirname}/page.css`, 'utf8');
 
@@ -106,10 +106,7 @@ function machineTable(result) {
     ],
     ['system', `${machine.system}, kernel ${machine.kernel}, Node ${machine.node}`],
     ['client', result.client],
-    [
-      'run',
-      `${result.quick ? 'quick, ' : ''}${result.fresh ? 'fresh mounts, ' : ''}${result.rounds} rounds, ${seconds}`,
-    ],
+    ['run', `${runText(result)}, ${seconds}`],
     ...Object.entries(result.peers).map(([name, { about, version }]) => [name, `${about} ${version}`]),
     ...Object.entries(result.missing).map(([name, why]) => [name, `missing: ${why}`]),
   ];

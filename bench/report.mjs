@@ -70,13 +70,16 @@ function counts(row, name) {
   return `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}, ${requests}`;
 }
 
+export const runText = ({ quick, fresh, rounds }) =>
+  `${quick ? 'quick, ' : ''}${fresh ? 'fresh mounts, ' : ''}${rounds} rounds`;
+
 export function headLines(result) {
   const { machine, peers, missing, noise, notes } = result;
   const lines = [
     `${machine.date} commit ${machine.commit}${machine.changed ? ' with changes' : ''}, ${machine.cpu} × ${machine.cores}, ` +
       `${machine.memoryMiB} MiB, load ${digits(machine.load)} at start`,
     `${machine.system}, kernel ${machine.kernel}, node ${machine.node}; client: ${result.client}; ` +
-      `${result.quick ? 'quick, ' : ''}${result.fresh ? 'fresh mounts, ' : ''}${result.rounds} rounds, ${result.seconds} s`,
+      `${runText(result)}, ${result.seconds} s`,
     `versions: ${Object.entries(peers)
       .filter(([, { version }]) => version)
       .map(([name, { version }]) => `${name} ${version}`)

@@ -9,8 +9,10 @@ const ROUNDS = 4;
 /** What goes on behind, such as records on their way to an index, is not the next row's. */
 const SETTLE_MS = 500;
 
+const filesOf = ({ quick }) => (quick ? 20 : 100);
+
 export async function fillUsed({ bench, at }) {
-  const files = bench.quick ? 20 : 100;
+  const files = filesOf(bench);
   for (let i = 0; i < ROUNDS; i += 1) {
     for (const name of ['read', 'modes', 'gone', 'edited'])
       await make(bench, 'tree', `${at.base}/used/${i}/${name}`, DIRS, files, 1024);
@@ -19,7 +21,7 @@ export async function fillUsed({ bench, at }) {
 }
 
 export async function beInUse(cell) {
-  const files = cell.bench.quick ? 20 : 100;
+  const files = filesOf(cell.bench);
   for (let i = 0; i < ROUNDS; i += 1) {
     const dir = `used/${i}`;
     await work(cell, 'walk', dir);

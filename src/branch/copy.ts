@@ -89,17 +89,10 @@ export function copyAttributes(
   return giveAttributes(stat, attributes, toFd, toName, { lenient, withMode: true });
 }
 
-/** All attributes that belong to the object, by name; empty where the file system has none. */
-export function readXattrs(dirFd: number, name: string): Map<string, Buffer> {
-  const found = new Map<string, Buffer>();
-  const list = listxattr(dirFd, name);
-  if (typeof list === 'number' || list.length === 0) return found;
-  for (const attr of splitNames(list)) {
-    if (isBranchAttribute(attr)) continue;
-    const value = getxattr(dirFd, name, attr);
-    if (typeof value !== 'number') found.set(attr, value);
-  }
-  return found;
+/** All attributes that belong to the object and can be read, by name. */
+export function readXattrs(dirFd: number, name: string): ReadonlyMap<string, Buffer> {
+  const found = attributesOf(dirFd, name, true);
+  return typeof found === 'number' ? NONE : found;
 }
 
 export function copyTimes(stat: Stat, toFd: number, toName: string): number {

@@ -7,7 +7,7 @@ import { openRecords, releasing } from '../branch/origin-store.ts';
 import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
 import { marksOfBase } from '../branch/whiteouts.ts';
 import type { MountOptions } from '../control/mount-options.ts';
-import { isWithin, readMountInfo } from '../control/mountinfo.ts';
+import { isWithin, minorOf, readMountInfo } from '../control/mountinfo.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
@@ -127,8 +127,8 @@ export function minorNotes(
   stateDir: string,
   before: number | null,
 ): string[] {
-  const now = readMountInfo().findLast((mount) => mount.mountPoint === mountPoint)?.minor;
-  if (now === undefined || now === before) return [];
+  const now = minorOf(mountPoint);
+  if (now < 0 || now === before) return [];
   if (!readOnly) replaceFile(stateDir, DEVICE_FILE, `${now}\n`);
   return before === null
     ? []

@@ -2,7 +2,7 @@
 // carried over both are listened to.
 import type { BaseLayer } from '../branch/base.ts';
 import { stackOf } from '../lib/errors.ts';
-import { isPassing, pause } from '../lib/passing.ts';
+import { isPassing, PAUSE_MS, pause } from '../lib/passing.ts';
 import { IN_Q_OVERFLOW } from '../sys/constants.ts';
 import { fsidWords } from '../sys/file.ts';
 import { onBaseEvent } from '../union/base-events.ts';
@@ -13,8 +13,6 @@ import type { ManyWatches } from '../union/watches.ts';
 import type { Host } from './host.ts';
 import type { ServingStart } from './messages.ts';
 
-/** After what the kernel refuses for the moment. */
-const PAUSE_MS = 10;
 /** Watches that are carried over at a time: some milliseconds, in which nobody is answered. */
 const CARRIED = 100;
 

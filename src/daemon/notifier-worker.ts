@@ -5,15 +5,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { AGAIN, forEachNotification, keyOf, LATE } from '../fuse/notify.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
-import { isPassing, pause } from '../lib/passing.ts';
+import { isPassing, PAUSE_MS, pause } from '../lib/passing.ts';
 import { close, write } from '../sys/file.ts';
 import { eventfdSignal } from '../sys/poll.ts';
 import { failPoint } from '../union/fail-point.ts';
 import type { NotifierBatch, NotifierStart, ToNotifier } from './messages.ts';
 import { ownDescriptors } from './own-descriptors.ts';
 
-/** Between two tries of what the kernel refuses for the moment. */
-const PAUSE_MS = 10;
 /** After how long what has time is told of, at least, and at most twice as long. */
 const LATE_MS = 40;
 /** After how long names are told of again (kernel-view.ts, `expire`), and at most twice as long. */

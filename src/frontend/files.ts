@@ -17,7 +17,7 @@ import { pread } from '../sys/file.ts';
 import { dropHandle } from '../union/locks.ts';
 import type { Handle } from '../union/node.ts';
 import { AT_END, allocate, copyRange, fsync, open, read, seek, write } from '../union/open.ts';
-import { closeHandle } from '../union/passthrough.ts';
+import { closeHandle, WORTH } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
 import { isControl, openControl, readControl, releaseControl, writeControl } from './control-files.ts';
@@ -32,9 +32,6 @@ import {
   resultOf,
   uniqueOf,
 } from './front.ts';
-
-/** Above this the kernel may never ask for all of it. */
-const SMALL = 64 * 1024;
 
 export function fileHandlers(front: Front): Handlers {
   return {
@@ -107,7 +104,7 @@ function answerOpen(
  * its own. A change of the base meanwhile is told of after this.
  */
 function storeContent({ server }: Front, handle: Handle, size: number): boolean {
-  if (handle.layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY || size === 0 || size > SMALL) return false;
+  if (handle.layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY || size === 0 || size > WORTH) return false;
   const { fd, node } = handle;
   return server.store(node.id, size, (buffer, at, length) => pread(fd, buffer, at, length, 0));
 }

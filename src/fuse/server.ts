@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, stackOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { isPassing, pause } from '../lib/passing.ts';
+import { isPassing, PAUSE_MS, pause } from '../lib/passing.ts';
 import { read, write } from '../sys/file.ts';
 import { eventfdClear, poll3 } from '../sys/poll.ts';
 import { readers, sizeOf, writers } from './codec.ts';
@@ -28,8 +28,6 @@ const EVENTS = 4;
 const LISTEN_EVERY = 1;
 /** Nobody has asked for anything for so many milliseconds: idle. */
 const IDLE_AFTER = 1000;
-/** Between two tries of what the kernel refuses for the moment, in milliseconds. */
-const PAUSE_MS = 10;
 /** A reply is tried so often before the client is answered with an error. */
 const REPLY_TRIES = 20;
 

@@ -75,6 +75,11 @@ export function isOf(f: Fingerprint, stat: Stat, layer: string): boolean {
   );
 }
 
+/** Whether what is looked at again, in the same layer, is the version that it was. */
+export function isUnchanged(before: Stat, after: Stat): boolean {
+  return isOf(fingerprintOf(before, ''), after, '');
+}
+
 /** 32 hexadecimal digits. */
 export function hashFingerprint(f: Fingerprint): string {
   return hash128Text(fingerprintText(f));

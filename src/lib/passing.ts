@@ -3,6 +3,8 @@
 import { E } from './errno.ts';
 
 const PASSING: ReadonlySet<number> = new Set([-E.EINTR, -E.EAGAIN, -E.ENOMEM, -E.ENOBUFS, -E.EIO]);
+/** Between two tries, in milliseconds. */
+export const PAUSE_MS = 10;
 const cell = new Int32Array(new SharedArrayBuffer(4));
 
 /** `result` is a negative errno that a second try need not give. */

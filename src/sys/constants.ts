@@ -142,6 +142,17 @@ export const IN_DONT_FOLLOW = 0x2000000;
 export const IN_EXCL_UNLINK = 0x4000000;
 export const IN_MASK_CREATE = 0x10000000;
 export const IN_ISDIR = 0x40000000;
+/** What counts as a change of a directory, of what lies in it, or of where it lies. */
+export const IN_CHANGES =
+  IN_MODIFY |
+  IN_CLOSE_WRITE |
+  IN_ATTRIB |
+  IN_CREATE |
+  IN_DELETE |
+  IN_MOVED_FROM |
+  IN_MOVED_TO |
+  IN_DELETE_SELF |
+  IN_MOVE_SELF;
 
 // fanotify(7): the bits of events are those of inotify.
 export const FAN_CLASS_NOTIF = 0;

@@ -17,16 +17,8 @@ import {
   FAN_REPORT_NAME,
   FAN_UNLIMITED_MARKS,
   FAN_UNLIMITED_QUEUE,
-  IN_ATTRIB,
-  IN_CLOSE_WRITE,
-  IN_CREATE,
-  IN_DELETE,
-  IN_DELETE_SELF,
+  IN_CHANGES,
   IN_ISDIR,
-  IN_MODIFY,
-  IN_MOVE_SELF,
-  IN_MOVED_FROM,
-  IN_MOVED_TO,
   O_LARGEFILE,
   O_RDONLY,
 } from './constants.ts';
@@ -39,17 +31,7 @@ const cHandle = native('name_to_handle_at', 'int', ['int', 'uintptr_t', 'uintptr
 
 /** With the directory and the name; and of what is no directory the handle of the object itself. */
 const REPORT = FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_FID;
-const CHANGES =
-  IN_MODIFY |
-  IN_CLOSE_WRITE |
-  IN_ATTRIB |
-  IN_CREATE |
-  IN_DELETE |
-  IN_MOVED_FROM |
-  IN_MOVED_TO |
-  IN_DELETE_SELF |
-  IN_MOVE_SELF |
-  IN_ISDIR;
+const CHANGES = IN_CHANGES | IN_ISDIR;
 
 /** A non-blocking descriptor whose queue has no limit. EPERM: not root. EINVAL: a kernel before 5.9. */
 export function fanotifyInit(): number {

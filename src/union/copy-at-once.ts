@@ -2,7 +2,7 @@
 // between main thread and pool for that, each of which costs more than the step it is for. What may have to wait for a
 // disk is left to others: a content that is not in memory to a job, and so is the sync of the copy.
 import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
-import { fingerprintOf, isOf } from '../lib/fingerprint.ts';
+import { isUnchanged } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import { newStat } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
@@ -44,8 +44,7 @@ export function copyAtOnce(union: Union, job: CopyUpJob, layer: number): Copy | 
   if (bytes === null) return null;
   const xattrs = attributesOf(sourceFd, '', !union.config.privileged);
   if (typeof xattrs === 'number') return null;
-  if (fstat(sourceFd, after) < 0) return null;
-  if (!isOf(fingerprintOf(before, ''), after, '')) return null;
+  if (fstat(sourceFd, after) < 0 || !isUnchanged(before, after)) return null;
   const content = hash128(bytes);
   const origin = newOrigin(job.basePath, before, fingerprint, content);
   origin.ino = job.ino;

@@ -4,7 +4,7 @@ import { statAt } from '../branch/base.ts';
 import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
 import { setMetacopy } from '../branch/metacopy.ts';
 import { branchIno } from '../branch/numbers.ts';
-import { fingerprintOf, isOf } from '../lib/fingerprint.ts';
+import { isUnchanged } from '../lib/fingerprint.ts';
 import { copyStat, newStat, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, ftruncate, openat } from '../sys/file.ts';
@@ -96,7 +96,7 @@ function copy(
     if (copied < 0) return copied;
     const known = statAgain(union, at, target);
     if (known < 0) return known;
-    const still = isOf(fingerprintOf(stat, ''), again, '');
+    const still = isUnchanged(stat, again);
     if (!still && attempt < TRIES) {
       copyStat(again, stat);
       continue;

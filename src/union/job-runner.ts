@@ -4,7 +4,7 @@
 import { copyAttributes, copyTimes, readXattrs } from '../branch/copy.ts';
 import { type OriginStore, writeOriginBytes } from '../branch/origin-store.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { fingerprintOf, hashFingerprint, isOf, putContent } from '../lib/fingerprint.ts';
+import { fingerprintOf, hashFingerprint, isUnchanged, putContent } from '../lib/fingerprint.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
 import type { Log } from '../lib/log.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
@@ -259,7 +259,7 @@ async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
     if (typeof content === 'number') return content;
     const again = statSource(job, after);
     if (again < 0) return again;
-    const still = isOf(fingerprintOf(stat, job.layer), after, job.layer);
+    const still = isUnchanged(stat, after);
     if (still || attempt === TRIES) return { content, stat, torn: !still };
     const emptied = ftruncate(fd, 0);
     if (emptied < 0) return emptied;

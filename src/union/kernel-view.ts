@@ -132,13 +132,13 @@ export class KernelView {
    * kernel drops what it is told then.
    */
   attributesTold(node: Node, size: number): void {
-    if (node.revokedIn !== 0 && ((node.revokedIn - this.#drained) | 0) > 0) return;
+    if (node.revokedIn !== 0 && !isUpTo(node.revokedIn, this.#drained)) return;
     node.revokedIn = 0;
     node.toldSize = size;
   }
 
   isWritten(batch: number): boolean {
-    return ((batch - this.written()) | 0) <= 0;
+    return isUpTo(batch, this.written());
   }
 
   /** Whether the kernel may keep it that there is no such name; it is told when one comes. */
@@ -209,4 +209,9 @@ export class KernelView {
     this.#collecting = (number + 1) | 0 || 1;
     return { batch: this.#batch.take(), number };
   }
+}
+
+/** Of numbers of batches, which wrap. */
+function isUpTo(batch: number, last: number): boolean {
+  return ((batch - last) | 0) <= 0;
 }

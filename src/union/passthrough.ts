@@ -18,7 +18,7 @@ import { type Handle, isOpenForWriting, type Node } from './node.ts';
 import type { Union } from './union.ts';
 
 /** Smaller files of the base are read once and then kept by the kernel, which costs less than an id. */
-const WORTH = 64 * 1024;
+export const WORTH = 64 * 1024;
 
 /** A descriptor, and the layer in which the file lies whose bytes it gives; -1: the overlay. */
 export interface Opened {

@@ -360,11 +360,11 @@ function exchange(union: Union, from: Side, to: Side, source: Node, callerPid: n
   const takenTo: Taken = { origin: null };
   let error = prepareExchanged(union, to, source, callerPid, takenTo);
   if (error < 0) return error;
-  const toHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
+  const toHidesDirectory = mustHide(union.found);
   const takenFrom: Taken = { origin: null };
   error = prepareExchanged(union, from, target, callerPid, takenFrom);
   if (error < 0) return error;
-  const fromHidesDirectory = union.found.inBase && isDirectory(union.found.baseStat.mode);
+  const fromHidesDirectory = mustHide(union.found);
   const fromFd = overlayDirFd(union, from.parent);
   const toFd = overlayDirFd(union, to.parent);
   if (fromFd < 0) return fromFd;

@@ -4,30 +4,16 @@
 import { E } from '../lib/errno.ts';
 import {
   IN_ATTRIB,
+  IN_CHANGES,
   IN_CLOSE_WRITE,
-  IN_CREATE,
-  IN_DELETE,
   IN_DELETE_SELF,
   IN_DONT_FOLLOW,
   IN_MODIFY,
-  IN_MOVE_SELF,
-  IN_MOVED_FROM,
-  IN_MOVED_TO,
   IN_ONLYDIR,
 } from '../sys/constants.ts';
 import type { DirPart, Node } from './node.ts';
 
-const OF_DIRECTORY =
-  IN_MODIFY |
-  IN_CLOSE_WRITE |
-  IN_ATTRIB |
-  IN_CREATE |
-  IN_DELETE |
-  IN_MOVED_FROM |
-  IN_MOVED_TO |
-  IN_DELETE_SELF |
-  IN_MOVE_SELF |
-  IN_ONLYDIR;
+const OF_DIRECTORY = IN_CHANGES | IN_ONLYDIR;
 const OF_FILE = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_DELETE_SELF | IN_DONT_FOLLOW;
 /** After the limit has been met nothing is tried for so long. */
 const REST_MS = 5000;
