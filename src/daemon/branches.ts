@@ -11,9 +11,11 @@ import { isWithin, minorOf, readMountInfo } from '../control/mountinfo.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
+import { newStat } from '../lib/stat.ts';
 import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { type Rights, rightsOfProcess } from '../sys/creds.ts';
 import { fstatfs, newStatfs, openat } from '../sys/file.ts';
+import { fstat } from '../sys/stat.ts';
 import type { StandIn } from '../union/sides.ts';
 import { readIfThere, replaceFile } from '../versions/files.ts';
 import type { BaseRecord } from '../versions/types.ts';
@@ -155,6 +157,12 @@ export function openState(
     probeOverlay(overlay, workFd);
   }
   return { ...opened, stateDir, stateFd, workFd, displacedFd, linksFd };
+}
+
+/** Somebody has removed it while it is mounted. */
+export function overlayIsGone({ overlay, stateFd }: Pick<OpenBranches, 'overlay' | 'stateFd'>): boolean {
+  const stat = newStat();
+  return [overlay.rootFd, stateFd].some((fd) => fstat(fd, stat) === 0 && stat.nlink === 0);
 }
 
 function emptyWork(overlay: Overlay, work: string, workFd: number): void {

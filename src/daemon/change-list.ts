@@ -1,6 +1,7 @@
 // Changes of the base that have settled come into the list of events. The serving side knows what the base does to
 // what is in use; here it is asked when that has come to rest.
-import type { Log } from '../lib/log.ts';
+import { messageOf } from '../lib/errors.ts';
+import { type Log, sayingOnce } from '../lib/log.ts';
 import type { Settled } from '../union/base-changes.ts';
 import type { Store } from '../versions/store.ts';
 
@@ -11,7 +12,7 @@ export class ChangeList {
   readonly #store: Store;
   readonly #settleMs: number;
   readonly #ask: (settleMs: number) => Promise<Settled | null>;
-  readonly #log: Log;
+  readonly #trouble: ReturnType<typeof sayingOnce>;
   #timer: NodeJS.Timeout | undefined;
 
   /** `ask` gives null once the mount has ended. */
@@ -19,7 +20,7 @@ export class ChangeList {
     this.#store = store;
     this.#settleMs = settleMs;
     this.#ask = ask;
-    this.#log = log;
+    this.#trouble = sayingOnce(log.error);
   }
 
   /** The base has begun to change something. */
@@ -46,9 +47,10 @@ export class ChangeList {
     try {
       events.bumpEpoch();
       for (const change of settled.changes) events.tell(change);
+      this.#trouble.over();
     } catch (error) {
       // A full disk, on which no numbers can be reserved.
-      this.#log.error(`${settled.changes.length} changes of the base are not listed: ${String(error)}`);
+      this.#trouble.say(`changes of the base are not listed: ${messageOf(error)}`);
     }
   }
 }

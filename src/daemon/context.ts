@@ -24,8 +24,8 @@ export interface MountContext {
   readonly doubt: string | null;
   /** Thrown by what would decide or write; absent: nothing stands against it. */
   refusal?: FsError;
-  /** Folds the journal, so that the index knows all that the guest has done up to now. */
-  fold(): Promise<void>;
+  /** The index knows what the guest has done up to now; should that fail, which is logged, what it knows has to do. */
+  bringUpToDate(): Promise<void>;
   /** How a mount stays coherent; absent where nothing serves. */
   coherence?(): Coherence;
   /** What watches the base; absent where nothing does. */

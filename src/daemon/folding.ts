@@ -2,7 +2,7 @@
 // store takes it in. Once a second, and when somebody needs to know.
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
-import type { Log } from '../lib/log.ts';
+import { type Log, sayingOnce } from '../lib/log.ts';
 import type { Store } from '../versions/store.ts';
 
 /** What the guest did stands in the index within this time. */
@@ -12,7 +12,7 @@ export class Folding {
   readonly #store: Store;
   readonly #rotate: () => Promise<string | number>;
   readonly #failed: () => void;
-  readonly #log: Log;
+  readonly #trouble: ReturnType<typeof sayingOnce>;
   #last: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
 
@@ -21,11 +21,11 @@ export class Folding {
     this.#store = store;
     this.#rotate = rotate;
     this.#failed = failed;
-    this.#log = log;
+    this.#trouble = sayingOnce(log.error);
   }
 
   /** One fold at a time; whoever asks meanwhile gets one that begins after the asking. */
-  fold(): Promise<void> {
+  #fold(): Promise<void> {
     const run = (this.#last ?? Promise.resolve()).then(async () => {
       const name = await this.#rotate();
       if (typeof name === 'number') {
@@ -34,21 +34,23 @@ export class Folding {
         await this.#store.foldJournal(name);
       }
     });
-    // Reported to whoever asked; the next fold finds the same journal.
+    // Said below; the next fold finds the same journal.
     this.#last = run.catch(() => this.#failed());
     return run;
   }
 
-  async foldQuietly(): Promise<void> {
+  /** A failure is logged. */
+  async fold(): Promise<void> {
     try {
-      await this.fold();
+      await this.#fold();
+      this.#trouble.over();
     } catch (error) {
-      this.#log.error(`folding the journal: ${messageOf(error)}`);
+      this.#trouble.say(`folding the journal: ${messageOf(error)}`);
     }
   }
 
   startTimer(): void {
-    this.#timer = setInterval(() => void this.foldQuietly(), FOLD_MS);
+    this.#timer = setInterval(() => void this.fold(), FOLD_MS);
   }
 
   /** No fold begins by itself any more, and none is under way when it resolves. */

@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import type { Emit, ShowItem, SideInfo } from '../control/verbs.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { FsError, messageOf } from '../lib/errors.ts';
+import { FsError } from '../lib/errors.ts';
 import { hash128, hash128Stream } from '../lib/hash.ts';
 import { escapeName, parentPath } from '../lib/names.ts';
 import { isDirectory, isRegular, isSymlink } from '../lib/stat.ts';
@@ -166,13 +166,4 @@ export async function expectPath(context: MountContext, path: string): Promise<v
   if (kindInUnion(context, path) !== 'none' || context.store.paths.get(path) !== null) return;
   for await (const _ of context.store.events.of(path)) return;
   throw new FsError(E.ENOENT, `${escapeName(path)}: no such file or directory`);
-}
-
-/** The index knows what the guest has done up to now; should that fail, what it knows has to do. */
-export async function bringUpToDate(context: MountContext): Promise<void> {
-  try {
-    await context.fold();
-  } catch (error) {
-    context.log.warn(`folding the journal: ${messageOf(error)}`);
-  }
 }

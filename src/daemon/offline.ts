@@ -7,7 +7,7 @@ import { defaultMountOptions, type MountOptions } from '../control/mount-options
 import { readMountInfo, superOption } from '../control/mountinfo.ts';
 import type { OfflineVerbs, OpenOffline } from '../control/verbs.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { FsError } from '../lib/errors.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { close } from '../sys/file.ts';
@@ -131,7 +131,7 @@ class Offline {
       get doubt() {
         return doubt;
       },
-      fold: () => this.#fold(),
+      bringUpToDate: () => this.#bringUpToDate(),
       counts: async () => null,
       acceptBase: async () => {
         store.setBases(baseRecords(layers));
@@ -212,12 +212,16 @@ class Offline {
     return this.#union;
   }
 
-  async #fold(): Promise<void> {
-    const name = this.#union?.journal.rotate() ?? '';
-    if (typeof name === 'number') {
-      throw new FsError(-name, `cannot switch the journal: ${errnoName(name)}`);
+  async #bringUpToDate(): Promise<void> {
+    try {
+      const name = this.#union?.journal.rotate() ?? '';
+      if (typeof name === 'number') {
+        throw new FsError(-name, `cannot switch the journal: ${errnoName(name)}`);
+      }
+      if (name !== '') await this.#store.foldJournal(name);
+    } catch (error) {
+      this.#log.warn(`folding the journal: ${messageOf(error)}`);
     }
-    if (name !== '') await this.#store.foldJournal(name);
   }
 
   async #close(context: MountContext): Promise<void> {

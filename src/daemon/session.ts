@@ -19,9 +19,7 @@ import { errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
-import { newStat } from '../lib/stat.ts';
 import { close, liesInMemory } from '../sys/file.ts';
-import { fstat } from '../sys/stat.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
@@ -35,6 +33,7 @@ import {
   type OpenBranches,
   openLayers,
   openState,
+  overlayIsGone,
   protectionNotes,
   rememberAttributes,
   rememberBases,
@@ -283,7 +282,7 @@ class Session {
       remember: (path, fingerprint, fd, witness) =>
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
-      renamed: () => void this.#folding.foldQuietly(),
+      renamed: () => void this.#folding.fold(),
       announce: () => this.#telling.announcer?.start(),
       baseStirs: () => this.#changes.stirs(),
       deaf: (error) => this.#telling.deaf(error),
@@ -306,7 +305,7 @@ class Session {
       get doubt() {
         return base.doubt;
       },
-      fold: () => this.#folding.fold(),
+      bringUpToDate: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
       coherence: () => this.#telling.coherence,
       watcher: () => this.#telling.watcher?.report() ?? null,
@@ -420,20 +419,15 @@ class Session {
       if (journal !== '') await this.#store.foldJournal(journal, true);
       await this.#store.close();
     } catch (error) {
-      if (!this.#stateIsGone()) throw error;
+      if (!overlayIsGone(this.#branches)) throw error;
       this.#log.info('the overlay was removed meanwhile');
     }
     removeRegistration(this.#options.mountPoint);
   }
 
-  #stateIsGone(): boolean {
-    const stat = newStat();
-    return fstat(this.#branches.stateFd, stat) === 0 && stat.nlink === 0;
-  }
-
   async #look(path: string, basePath: string): Promise<void> {
     // First what the guest has done: an older note is not to cover the record of this look, nor to follow it.
-    await this.#folding.foldQuietly();
+    await this.#folding.fold();
     await this.#reconciler.look(path, basePath);
   }
 

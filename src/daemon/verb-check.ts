@@ -10,7 +10,6 @@ import { basePathOf, type OverlayEntry, walkOverlay } from '../union/walk-overla
 import type { Origin } from '../versions/origin.ts';
 import { bytesOf } from './branches.ts';
 import type { MountContext } from './context.ts';
-import { bringUpToDate } from './objects.ts';
 import { fingerprintAt, hasContent } from './survey.ts';
 
 export async function check(
@@ -19,7 +18,7 @@ export async function check(
   emit: Emit<CheckItem>,
 ): Promise<CheckReport> {
   if (request.repair) throw notThereYet('--repair');
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const report: CheckReport = { objects: 0, origins: 0, ancestors: 0, records: 0, damage: 0, warnings: 0 };
   const tell = async (item: CheckItem) => {
     if (item.severity === 'damage') report.damage += 1;
@@ -93,7 +92,7 @@ async function findStrays(context: MountContext, doubtful: string[]): Promise<vo
 
 /** Where overlay and index did not agree they are compared once more: a guest may be at work. */
 async function checkRecords(context: MountContext, doubtful: readonly string[], tell: Tell): Promise<void> {
-  if (doubtful.length > 0) await bringUpToDate(context);
+  if (doubtful.length > 0) await context.bringUpToDate();
   const { branches, store } = context.reconciler.context;
   for (const path of doubtful) {
     const record = store.paths.get(path);

@@ -13,15 +13,7 @@ import {
 } from '../union/sides.ts';
 import { walkFrom } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
-import {
-  absentSide,
-  assessContext,
-  bringUpToDate,
-  expectPath,
-  infoOfFound,
-  typeOf,
-  unknownSide,
-} from './objects.ts';
+import { absentSide, assessContext, expectPath, infoOfFound, typeOf, unknownSide } from './objects.ts';
 import { hiddenBeneath } from './survey.ts';
 
 const absent: DiffSide = { ...absentSide, content: null };
@@ -32,7 +24,7 @@ export async function diff(
   request: PathRequest,
   emit: Emit<DiffItem>,
 ): Promise<DiffReport> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   await expectPath(context, request.path);
   const assess = assessContext(context);
   const { branches } = assess;

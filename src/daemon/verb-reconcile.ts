@@ -17,7 +17,7 @@ import { readBase } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { type OverlayEntry, walkFrom } from '../union/walk-overlay.ts';
 import type { MountContext } from './context.ts';
-import { bringUpToDate, expectPath } from './objects.ts';
+import { expectPath } from './objects.ts';
 import { recordOf } from './resolution.ts';
 import { enact, ruleOn } from './ruling.ts';
 import { conflictOf, makeLasting } from './verbs-read.ts';
@@ -43,7 +43,7 @@ export async function reconcile(
   request: ReconcileRequest,
   emit: Emit<ReconcileItem>,
 ): Promise<ReconcileReport> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const { path, dryRun } = request;
   await expectPath(context, path);
   if (context.refusal !== undefined) throw context.refusal;

@@ -13,7 +13,7 @@ import { isStill } from '../union/signature.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import type { ConflictRecord } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
-import { bringUpToDate, expectPath, kindInUnion } from './objects.ts';
+import { expectPath, kindInUnion } from './objects.ts';
 import { judgeResolution, shownBase, versionOfFound } from './path-state.ts';
 import { originAtRevision, planFor, recordOf, type Wanted } from './resolution.ts';
 import { enact, expectDecidable, type Ruling, ruleOn, withTemp } from './ruling.ts';
@@ -22,7 +22,7 @@ import { openConflict } from './verbs-read.ts';
 type Resolved = ResolveReport['resolved'][number];
 
 export async function resolve(context: MountContext, request: ResolveRequest): Promise<ResolveReport> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const { take, rev } = request;
   const wanted: Wanted =
     typeof take === 'string'

@@ -13,7 +13,6 @@ import type { MountContext } from './context.ts';
 import {
   absentSide,
   assessContext,
-  bringUpToDate,
   emitBytes,
   emitFile,
   emitKept,
@@ -30,7 +29,7 @@ export async function show(
   request: ShowRequest,
   emit: Emit<ShowItem>,
 ): Promise<ShowReport> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const { target, what } = request;
   const { conflicts } = context.store;
   const record = 'id' in target ? conflicts.get(target.id) : conflicts.of(target.path);

@@ -6,11 +6,10 @@ import { packageVersion } from '../lib/version.ts';
 import { readIfThere } from '../versions/files.ts';
 import type { PathState } from '../versions/types.ts';
 import type { WatcherReport } from './base-watcher.ts';
-import { doubtNote } from './branches.ts';
+import { doubtNote, overlayIsGone } from './branches.ts';
 import { type Coherence, chooseCoherence } from './coherence.ts';
 import type { MountContext } from './context.ts';
 import type { WorkerCounts } from './messages.ts';
-import { bringUpToDate } from './objects.ts';
 import { type Survey, Surveyor } from './survey.ts';
 
 /** Sizes on disk are added up anew after this time. */
@@ -46,7 +45,7 @@ export function statusVerbs(context: MountContext): StatusVerbs {
 
   return {
     status: async () => {
-      await bringUpToDate(context);
+      await context.bringUpToDate();
       const survey = await surveyor.now(store.events.last);
       const counts = countsOf(survey, await countStates(), store.conflicts.all().length);
       return report(context, survey, counts, await sizesNow(), await context.counts());
@@ -97,6 +96,9 @@ function report(
   const watcher = watcherOf(context, coherence);
   const notes = [...context.notes];
   if (doubt !== null && !notes.includes(doubtNote(doubt))) notes.push(doubtNote(doubt));
+  if (overlayIsGone(branches)) {
+    notes.push('the overlay has been removed: what it held is lost, and nothing can be changed; unmount');
+  }
   if (serving !== null && serving.watchesRefused > 0) notes.push(limitNote());
   return {
     version: packageVersion(),

@@ -17,14 +17,14 @@ import { basePathOf } from '../union/walk-overlay.ts';
 import { decodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import type { StoredEvent, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
-import { bringUpToDate, contentOfVersion, expectPath } from './objects.ts';
+import { contentOfVersion, expectPath } from './objects.ts';
 import { isUndoable, judgeUndo } from './path-state.ts';
 import { placesNow, placesOf } from './places.ts';
 import { recordOf } from './resolution.ts';
 import { buildVersion, enact, expectDecidable, type Ruling, ruleOn, withTemp } from './ruling.ts';
 
 export async function undo(context: MountContext, request: UndoRequest): Promise<UndoReport> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const event = await eventOf(context, request);
   const { seq, kind } = event;
   // A directory above may have been renamed since.

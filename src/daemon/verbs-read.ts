@@ -15,7 +15,7 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import type { ConflictRecord, StoredEvent } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
-import { bringUpToDate, expectPath, infoOfSide } from './objects.ts';
+import { expectPath, infoOfSide } from './objects.ts';
 import { couldBeUndone, isUndoable } from './path-state.ts';
 import { historyOf, placesNow } from './places.ts';
 
@@ -30,12 +30,12 @@ export function readVerbs(context: MountContext): ReadVerbs {
   return {
     conflicts: async () => {
       // What the guest has just removed is in conflict no more.
-      await bringUpToDate(context);
+      await context.bringUpToDate();
       await makeLasting(context);
       return context.store.conflicts.all().map(conflictOf);
     },
     conflict: async (target) => {
-      await bringUpToDate(context);
+      await context.bringUpToDate();
       await makeLasting(context);
       return detailOf(context, openConflict(context, target));
     },
@@ -92,7 +92,7 @@ function detailOf(context: MountContext, record: ConflictRecord): ConflictDetail
 }
 
 async function log(context: MountContext, request: PathRequest, emit: Emit<LogEntry>): Promise<Done> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   await expectPath(context, request.path);
   const { events } = context.store;
   // What can be taken back is the last of its object: it is known only at the end.
@@ -116,7 +116,7 @@ function recordOf({ seq, epoch, time, kind, path }: StoredEvent): EventRecord {
 
 /** Those there are; with `follow` then those that come, until emit rejects because the caller has gone. */
 async function events(context: MountContext, request: EventsRequest, emit: Emit<EventRecord>): Promise<Done> {
-  await bringUpToDate(context);
+  await context.bringUpToDate();
   const { store } = context;
   let next = request.from;
   const tell = async (event: StoredEvent) => {

@@ -34,3 +34,17 @@ export function makeLog(config: LogConfig): Log {
   };
   return { debug: writer('debug'), info: writer('info'), warn: writer('warn'), error: writer('error') };
 }
+
+/** For what is tried again and again: a trouble is said when it begins, and when it becomes another. */
+export function sayingOnce(write: (message: string) => void): { say(message: string): void; over(): void } {
+  let said = '';
+  return {
+    say: (message) => {
+      if (message !== said) write(message);
+      said = message;
+    },
+    over: () => {
+      said = '';
+    },
+  };
+}

@@ -46,3 +46,26 @@ mountTest('an overlay that is removed at once does not keep the daemon from a cl
     }
   }),
 );
+
+mountTest('an overlay that is removed while it is mounted is told of by status, and once by the log', () =>
+  withLayers(async ({ base, overlay, mnt }) => {
+    for (const name of ['f', 'g']) fs.writeFileSync(path.join(base, name), 'text\n');
+    await withMount({ base, overlay, mnt }, async (mount) => {
+      await mount.sh('cat f; echo more >> g');
+      fs.rmSync(overlay, { recursive: true });
+      const notes = async () =>
+        JSON.parse((await kasane(['status', '--json', mnt])).stdout).notes as string[];
+      const troubles = () => mount.log().match(/ (warn|error) .*/g) ?? [];
+      for (let i = 0; i < 3; i++) {
+        fs.writeFileSync(path.join(base, 'f'), `another ${i}\n`);
+        expect((await notes()).filter((note) => note.includes('the overlay has been removed'))).toHaveLength(
+          1,
+        );
+        expect(await waitUntil(() => troubles().some((line) => line.includes('are not listed')))).toBe(true);
+      }
+      expect(await mount.sh('cat f; echo x 2> /dev/null > new || echo refused')).toBe('another 2\nrefused\n');
+      expect(new Set(troubles()).size).toBe(troubles().length);
+      await mount.umount();
+    });
+  }),
+);
