@@ -2,8 +2,11 @@
 // holes for content and an attribute that says so. Its content is what the layers beneath have, under its own name or where a redirect
 // says.
 import { E } from '../lib/errno.ts';
+import type { Stat } from '../lib/stat.ts';
+import { utimensat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import type { Overlay } from './overlay.ts';
+import { removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
 
 export interface Metacopy {
   /** Where the content lies, as overlayfs writes it: absolute from the base's root, or a name beside; null: here. */
@@ -45,6 +48,29 @@ export function setMetacopy(overlay: Overlay, dirFd: number, name: string): numb
 export function removeMetacopy(overlay: Overlay, dirFd: number, name: string): number {
   const error = removexattr(dirFd, name, overlay.metacopy);
   return error === -E.ENODATA ? 0 : error;
+}
+
+type Timed = Pick<Overlay, 'times'>;
+
+/** The bytes of a content move the times, which are the guest's until they count: a crash may come in between. */
+export function keepTimes(overlay: Timed, fd: number, stat: Stat): number {
+  const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = stat;
+  const text = [atimeSec, atimeNsec, mtimeSec, mtimeNsec].join(' ');
+  return setOwnAttribute(fd, '', overlay.times, Buffer.from(text));
+}
+
+export function dropTimes(overlay: Timed, dirFd: number, name: string): number {
+  return removeOwnAttribute(dirFd, name, overlay.times);
+}
+
+/** Gives a copy the times that it had when a crash cut off its content; whether there were any. */
+export function putTimesBack(overlay: Timed, dirFd: number, name: string): boolean {
+  const value = getxattr(dirFd, name, overlay.times);
+  if (typeof value === 'number') return false;
+  const kept = /^(-?\d+) (\d+) (-?\d+) (\d+)$/.exec(value.toString('latin1'))?.slice(1).map(Number);
+  const [atimeSec = 0, atimeNsec = 0, mtimeSec = 0, mtimeNsec = 0] = kept ?? [];
+  if (kept && utimensat(dirFd, name, atimeSec, atimeNsec, mtimeSec, mtimeNsec) < 0) return false;
+  return dropTimes(overlay, dirFd, name) === 0;
 }
 
 /** The base's path of the content of a copy that has its place at `basePath`. */

@@ -27,6 +27,8 @@ export interface Overlay {
   /** Overlayfs's own origin: a handle of what was copied up. */
   readonly copied: string;
   readonly origins: OriginStore;
+  /** Times that a copy of metadata alone has, while its content is brought. */
+  readonly times: string;
   readonly whiteout: string;
   readonly marks: Marks;
   /** Whiteouts are made as empty files with an attribute, for the file system refuses the device. */
@@ -55,6 +57,7 @@ export function openOverlay(path: string, prefix: Overlay['xattrPrefix']): Overl
     metacopy: `${prefix}overlay.metacopy`,
     copied: `${prefix}overlay.origin`,
     origins: newOriginStore(`${prefix}kasane.origin`),
+    times: `${prefix}kasane.times`,
     whiteout: `${prefix}overlay.whiteout`,
     marks: marksOfOverlay(prefix),
     whiteoutFiles: false,

@@ -1,7 +1,7 @@
 // The first write to a copy of metadata alone brings its content, into the very file: all names and descriptors of
 // it stay what they are. A job writes and syncs the bytes, which nobody sees as long as the attribute says that
 // the content is the base's; taking that away is what makes them seen.
-import { removeMetacopy } from '../branch/metacopy.ts';
+import { dropTimes, keepTimes, removeMetacopy } from '../branch/metacopy.ts';
 import { removeRedirect } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
 import { newStat } from '../lib/stat.ts';
@@ -38,17 +38,21 @@ export function complete(union: Union, node: Node, truncate: boolean, callerPid:
   const flags = O_RDWR | O_CLOEXEC;
   const fd = at.name === '' ? reopen(at.dirFd, flags) : openat(at.dirFd, at.name, flags | O_NOFOLLOW);
   if (fd < 0) return fd;
-  const job = jobFor(union, node, fd, truncate, callerPid);
-  if (typeof job === 'number') {
-    close(fd);
-    return job;
-  }
   // The job closes its own.
   const kept = dup(fd);
+  const job = kept < 0 ? kept : jobFor(union, node, fd, truncate, callerPid);
+  if (typeof job === 'number') {
+    close(fd);
+    if (kept >= 0) close(kept);
+    return job;
+  }
+  // Without room for the attribute a crash shows another time, and the content comes nevertheless.
+  if (fstat(kept, union.stat) === 0) keepTimes(union.overlay, kept, union.stat);
   node.busy = union.host.startJob(job, (done) => {
     node.busy = null;
     const error = done.result < 0 ? done.result : publishContent(union, node, job, done, kept);
-    if (kept >= 0) close(kept);
+    dropTimes(union.overlay, kept, '');
+    close(kept);
     union.table.release(node);
     return error;
   });
@@ -106,7 +110,6 @@ function openTop(union: Union, { parent, name }: Name): { topFd: number; layer: 
 
 /** The content is there: it counts from now on, and so does the version that it was copied from. */
 function publishContent(union: Union, node: Node, job: CompleteJob, done: JobResult, fd: number): number {
-  if (fd < 0) return fd;
   const place = node.names[0];
   const path = place ? pathAt(place.parent, place.name) : null;
   const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];

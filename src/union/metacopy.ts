@@ -3,13 +3,13 @@
 
 import { findContentBeneath, leaveContent, newContentPlace } from '../branch/base-content.ts';
 import { type LayerDir, rootsOf } from '../branch/descent.ts';
-import { type Metacopy, metacopyAt } from '../branch/metacopy.ts';
+import { type Metacopy, metacopyAt, putTimesBack } from '../branch/metacopy.ts';
 import { E } from '../lib/errno.ts';
 import { baseName, parentPath } from '../lib/names.ts';
 import { isLater, newStat, S_IFREG, type Stat } from '../lib/stat.ts';
-import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
+import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstat, statx } from '../sys/stat.ts';
 import { indexOf } from './base-content.ts';
 import { partFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
@@ -153,11 +153,22 @@ function statContent(union: Union, node: Node, copied: Metacopy): number {
   return error;
 }
 
+/** Of a copy that is looked at for the first time: the last daemon may have died while it brought the content. */
+function settleTimes(union: Union, node: Node, stat: Stat): void {
+  if (metacopyOf(union, node) === null || node.busy !== null || union.config.readOnly) return;
+  const at = locate(union, node);
+  if (typeof at === 'number' || !putTimesBack(union.overlay, at.dirFd, at.name)) return;
+  if (statx(at.dirFd, at.name, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
+  const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = union.stat;
+  Object.assign(stat, { atimeSec, atimeNsec, mtimeSec, mtimeNsec });
+}
+
 /**
  * Puts into the stat of a copy of metadata alone what is the content's to say: its size, and what it takes up. As
  * long as nobody has taken note that the base has another version, the times are the later ones.
  */
 export function showContent(union: Union, node: Node, stat: Stat): void {
+  if (node.metacopy === undefined) settleTimes(union, node, stat);
   const copied = metacopyOf(union, node);
   if (copied === null || statContent(union, node, copied) < 0) return;
   const from = content.stat;

@@ -265,3 +265,31 @@ mountTest(
   async () => expect((await all()).get('')).toEqual([]),
   { timeout: 180_000 },
 );
+
+mountTest('a file whose content was about to come up has its times again', () =>
+  withLayers(async (layers) => {
+    await sh('for f in written emptied; do seq 500 > $f; done', [], { cwd: layers.base });
+    await withBaseUntouched(layers.base, async () => {
+      const before =
+        "chmod 600 *; touch -ac -d '2001-02-03 04:05:06.7' *; touch -mc -d '1965-04-03 02:01:00.9' *";
+      await withMount(layers, (mount) => mount.sh(before));
+      const attributes = (name: string) =>
+        sh('getfattr -m- --absolute-names "$1" | grep kasane.times || :', [`${layers.overlay}/${name}`]);
+      for (const [name, point, act] of [
+        ['written', 'complete-data', 'echo guest >> written'],
+        ['emptied', 'complete-between', ': > emptied'],
+      ] as const) {
+        await crashAt(layers, point, act);
+        await withMount(layers, async (mount) => {
+          const shown = await mount.sh(`stat -c '%x %y %s' ${name}; seq 500 | cmp - ${name}`);
+          expect(shown).toBe(
+            '2001-02-03 04:05:06.700000000 +0000 1965-04-03 02:01:00.900000000 +0000 1892\n',
+          );
+          expect(await attributes(name)).toBe('');
+          await mount.sh(act);
+          expect(await attributes(name)).toBe('');
+        });
+      }
+    });
+  }),
+);
