@@ -62,11 +62,15 @@ export async function contentOf(file: string): Promise<string | null> {
   throw new Error(stderr.trim());
 }
 
-/** All threads of a process, between two system calls. */
+/** All threads of a process: between two system calls, or waiting for an answer of one that is. */
 function isStopped(pid: number): boolean {
   return fs.readdirSync(`/proc/${pid}/task`).every((tid) => {
-    const stat = fs.readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2)[0] === 'T';
+    const task = `/proc/${pid}/task/${tid}`;
+    const stat = fs.readFileSync(`${task}/stat`, 'latin1');
+    const state = stat.slice(stat.lastIndexOf(')') + 2)[0];
+    // Who announces a change of the base does so through the mount, and comes out when that is served again.
+    const waits = () => fs.readFileSync(`${task}/stack`, 'latin1').includes('request_wait_answer');
+    return state === 'T' || (state === 'D' && waits());
   });
 }
 
@@ -75,7 +79,7 @@ export async function snapshot(pid: number, image: string, copy: string): Promis
   process.kill(pid, 'SIGSTOP');
   try {
     // Who is in an fsync comes out of it first.
-    if (!(await waitUntil(() => isStopped(pid), 20_000, 2))) throw new Error(`${pid} does not stop`);
+    if (!(await waitUntil(() => isStopped(pid), 60_000, 2))) throw new Error(`${pid} does not stop`);
     await runOk('cp', ['--sparse=always', image, copy], { timeout: 60_000 });
   } finally {
     process.kill(pid, 'SIGCONT');
