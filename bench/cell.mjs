@@ -57,7 +57,7 @@ async function mount(cell) {
   const { bench, peer, at } = cell;
   const env = { KASANE_BENCH: cell.mark };
   const before = performance.now();
-  await run(bench.stage, peer.mount(at), { user: peer.user, seconds: 30, env, daemon: true });
+  await run(bench.stage, peer.mount(at, bench), { user: peer.user, seconds: 30, env, daemon: true });
   for (let tries = 0; !mountAt(at.mnt); tries += 1) {
     if (tries === 500) throw new Error('did not mount');
     await sleep(10);

@@ -9,7 +9,7 @@ import { helpText, readOptions, UsageError } from './options.mjs';
 import { createProgress } from './progress.mjs';
 import { report } from './report.mjs';
 import { noiseOf, rowResult } from './result.mjs';
-import { callRoster, makeClient, tryPerf } from './roster.mjs';
+import { callRoster, makeClient, makeFloor, tryPerf } from './roster.mjs';
 import { sizes, steppedScenes } from './rows.mjs';
 import { specialScenes } from './special.mjs';
 import { closeStage, createStage, onInterrupt, runNow } from './stage.mjs';
@@ -46,6 +46,7 @@ async function prepare(stage, options) {
   const client = await makeClient(bench);
   bench.client = client.argv;
   bench.clientName = client.name;
+  bench.floor = await makeFloor(bench);
   bench.perf = await tryPerf(bench);
   return bench;
 }

@@ -1,6 +1,7 @@
 // Who is measured, as data. `mount` is the command that mounts base and overlay at a point and returns once it
 // serves; `mark` says what runs there. `rounds` is how many rounds a peer takes part in (Infinity: each); `rows`
-// limits it to these. `user` is who mounts and works there. `family` is what the charts group by.
+// limits it to these. `user` is who mounts and works there. `family` is what the charts group by; those of `floor` are no
+// file systems for use: what they take is the best that is possible by way of the device.
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -36,6 +37,31 @@ const fuseOverlayfs = {
   versionIn: /fuse-overlayfs: version (\S+)/,
   fuse: true,
 };
+
+/** As the spin of Kasane (src/fuse/spin.ts), in microseconds. */
+const SPIN = 30;
+
+const floor = (spin) => ({
+  family: 'floor',
+  rounds: Infinity,
+  // What it cannot follow it leaves out: an overlay that is on disk, copy-ups of big files, chroots.
+  rows: [
+    ...[
+      'walk-cold',
+      'walk-warm',
+      'lstat',
+      'open',
+      'create',
+      'create-write',
+      'untar',
+      'rm',
+      'rm-base',
+      'chmod',
+    ],
+    ...['chown', 'git-status', 'git-checkout', 'compile', 'npm'],
+  ],
+  mount: (at, bench) => [...bench.floor(), String(spin), at.base, at.mnt],
+});
 
 /** Branches as unionfs-fuse and mergerfs take them. */
 const branches = (at, low) => `${at.overlay}=RW:${at.base}=${low}`;
@@ -132,6 +158,14 @@ export const peers = {
       at.mnt,
     ],
   },
+  floor: {
+    ...floor(SPIN),
+    about: 'what the device takes: the requests of Kasane, answered at once from memory',
+  },
+  'floor-waiting': {
+    ...floor(0),
+    about: 'the same without a spin: it waits for each request',
+  },
   mercurial: {
     family: 'other',
     rounds: 1,
@@ -145,6 +179,8 @@ export const peers = {
 
 /** The one that goals are about: notify, or the best that there is. */
 export const subjectOf = (usable) => Object.keys(usable).find((name) => peers[name].family === 'kasane');
+
+export const floors = Object.keys(peers).filter((name) => peers[name].family === 'floor');
 
 export const takesPart = (name, row) =>
   (row.peers?.includes(name) ?? true) &&

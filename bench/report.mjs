@@ -1,4 +1,6 @@
 // The report on a terminal: goals with what came of them, then figures, ratios, processor time and requests.
+import { floors } from './peers.mjs';
+
 const NARROW = ['dir', 'overlayfs', 'fuse-overlayfs', 'unionfs-fuse', 'mergerfs'];
 
 /** In the unit of a row: of times the one that fits. */
@@ -28,7 +30,28 @@ export function range(found) {
   return `${digits(found.median)}${spread}`;
 }
 
-export const verdict = (met) => (met === null ? 'not measured' : met ? 'met' : 'missed');
+/** What even a floor misses is out of reach of any file system that one thread serves by the device. */
+export const outOfReach = ({ met, floor, most }) => met === false && (floor ?? 0) > most;
+
+export function verdict(goal) {
+  if (goal.met === null) return 'not measured';
+  if (goal.met) return 'met';
+  return outOfReach(goal) ? 'missed, out of reach' : 'missed';
+}
+
+export function tally(goals) {
+  const known = goals.filter(({ met }) => met !== null);
+  const met = known.filter((goal) => goal.met).length;
+  const beyond = known.filter(outOfReach).length;
+  const more = [
+    ...(beyond > 0 ? [`${beyond} out of reach`] : []),
+    ...(goals.length > known.length ? [`${goals.length - known.length} not measured`] : []),
+  ];
+  return `${met} of ${known.length} met${more.map((text) => `, ${text}`).join('')}`;
+}
+
+/** Of a goal that is a ratio: the least that is possible. */
+export const atBest = ({ floor }) => (typeof floor === 'number' ? digits(floor) : '–');
 
 function align(lines) {
   const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
@@ -47,10 +70,11 @@ function goalTable(result) {
       perWhat(row),
       goal.value === null ? '–' : goal.peer ? digits(goal.value) : figure(goal.value, row),
       goal.text,
-      verdict(goal.met),
+      atBest(goal),
+      verdict(goal),
     ]),
   );
-  return lines.length === 0 ? '' : `\n${align([['goal of row', 'is', 'goal', ''], ...lines])}`;
+  return lines.length === 0 ? '' : `\n${align([['goal of row', 'is', 'goal', 'at best', ''], ...lines])}`;
 }
 
 function table(result, title, names, cell) {
@@ -66,8 +90,28 @@ function table(result, title, names, cell) {
 function counts(row, name) {
   const found = row.peers[name];
   if (!found?.client) return '–';
-  const requests = found.requests === null ? '?' : digits(found.requests);
-  return `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}, ${requests}`;
+  return `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}, ${requestsOf(row, name)}`;
+}
+
+const requestsOf = (row, name) => {
+  const requests = row.peers[name]?.requests ?? null;
+  return requests === null ? '?' : digits(requests);
+};
+
+/** What is left to win: the subject and the floors beside fuse-overlayfs, and the requests of each. */
+function floorTable({ rows, subject }) {
+  const beside = rows.filter((row) => row.floor);
+  if (beside.length === 0) return '';
+  const shown = floors.filter((name) => beside.some((row) => row.peers[name]));
+  const lines = beside.map((row) => [
+    perWhat(row),
+    range(row.ratios['fuse-overlayfs']?.wall ?? null),
+    range(row.floor),
+    ...shown.map((name) => range(row.ratios[name]?.wall ?? null)),
+    ...[subject, ...shown].map((name) => requestsOf(row, name)),
+  ]);
+  const by = [...shown.map((name) => `${subject} ÷ ${name}`), 'requests', ...shown.map(() => '')];
+  return `\nto fuse-overlayfs, wall: ${subject}, and the best that is possible; requests of ${[subject, ...shown].join(', ')}\n${align([['row', subject, 'at best', ...by], ...lines])}`;
 }
 
 export const runText = ({ quick, fresh, rounds }) =>
@@ -125,8 +169,6 @@ export function report(result) {
   );
   const failures = failureLines(result);
   const goals = result.rows.flatMap((row) => row.goals);
-  const met = goals.filter((goal) => goal.met).length;
-  const known = goals.filter((goal) => goal.met !== null).length;
   return [
     `${headLines(result).join('\n')}\n`,
     goalTable(result),
@@ -140,10 +182,9 @@ export function report(result) {
         )
       : '',
     table(result, 'processor time of client + daemon, requests per operation', names, counts),
+    subject ? floorTable(result) : '',
     growthTables(result.growth ?? []),
     failures.length > 0 ? `\n${failures.join('\n')}\n` : '',
-    known > 0
-      ? `\n${met} of ${known} goals met${goals.length > known ? `, ${goals.length - known} not measured` : ''}\n`
-      : '',
+    goals.some(({ met }) => met !== null) ? `\ngoals: ${tally(goals)}\n` : '',
   ].join('');
 }

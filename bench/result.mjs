@@ -1,5 +1,8 @@
 // From samples to a result: medians with their spread, ratios of the subject to every peer taken within rounds,
-// and whether goals are met. Pure. The result is what goes into the JSON file and what reports are made from.
+// whether goals are met, and whether they can be. Pure. The result is what goes into the JSON file and what reports are
+// made from.
+import { floors } from './peers.mjs';
+
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -33,13 +36,23 @@ export function ratio(own, other, metric) {
   return summary(pairs);
 }
 
+/** What the better of the floors takes, divided by what a peer takes: no file system can be below it. */
+function possible(samples, peer, metric) {
+  const ratios = floors.map((name) =>
+    samples[name] && samples[peer] ? ratio(samples[name], samples[peer], metric) : null,
+  );
+  const known = ratios.filter((found) => found !== null);
+  return known.length === 0 ? null : known.reduce((one, other) => (other.median < one.median ? other : one));
+}
+
 function goalResult(goal, row, samples, defaultSubject) {
   const subject = goal.subject ?? defaultSubject;
   const own = samples[subject];
   const text = goal.peer
     ? `${goal.subject ? `${subject}: ` : ''}≤ ${goal.most} of ${goal.peer}${goal.metric === 'cpu' ? ' (CPU)' : ''}`
     : `≤ ${goal.most < 0.1 ? `${goal.most * 1000} ms` : `${goal.most} ${row.unit}`}`;
-  const base = { ...goal, subject, text };
+  const floor = goal.peer ? possible(samples, goal.peer, goal.metric) : null;
+  const base = { ...goal, subject, text, floor: floor?.median ?? null };
   if (!own) return { ...base, value: null, met: null };
   if (!goal.peer) {
     const value = median(own.map(metrics.wall));
@@ -78,6 +91,7 @@ export function rowResult(row, store, subject) {
     place: store.places[row.key] ?? null,
     peers: found,
     ratios: compared,
+    floor: possible(samples, 'fuse-overlayfs', 'wall'),
     goals: (row.goals ?? []).map((goal) => goalResult(goal, row, samples, subject)),
     failed: store.failed[row.key] ?? {},
     lacks: store.lacks[row.key] ?? null,

@@ -61,12 +61,29 @@ export async function tryPerf(bench) {
   }
 }
 
+async function compile(bench, name) {
+  const binary = `${bench.stage.dir}/${name}`;
+  await run(bench.stage, ['cc', '-O2', '-o', binary, `${import.meta.dirname}/${name}.c`]);
+  return [binary];
+}
+
+/** The command line of the floor so far, or that there is none. */
+export async function makeFloor(bench) {
+  try {
+    const argv = await compile(bench, 'floor');
+    return () => argv;
+  } catch (error) {
+    if (bench.stage.ended) throw error;
+    return () => {
+      throw error;
+    };
+  }
+}
+
 /** The client: compiled if it can be. */
 export async function makeClient(bench) {
-  const binary = `${bench.stage.dir}/client`;
   try {
-    await run(bench.stage, ['cc', '-O2', '-o', binary, `${import.meta.dirname}/client.c`]);
-    return { argv: [binary], name: 'C, compiled at start' };
+    return { argv: await compile(bench, 'client'), name: 'C, compiled at start' };
   } catch (error) {
     if (bench.stage.ended) throw error;
     const name = `Node, for cc cannot be had (${error.message}): small differences drown in it`;
