@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const bundler = path.join(root, '.ci', 'bundle.mjs');
 
 function fail(message) {
   fs.writeSync(2, `kasane ${message}\n`);
@@ -78,7 +79,7 @@ function filesUnder(folder) {
 
 function sourceHash() {
   const hash = createHash('sha256');
-  for (const file of [...filesUnder(path.join(root, 'src')), path.join(root, 'tsconfig.json')]) {
+  for (const file of [...filesUnder(path.join(root, 'src')), path.join(root, 'tsconfig.json'), bundler]) {
     hash
       .update(`${path.relative(root, file)}\0`)
       .update(fs.readFileSync(file))
@@ -96,17 +97,21 @@ function dropOrphans(dist) {
   }
 }
 
+function runStep(name, tool, ...args) {
+  const { status, error } = spawnSync(tool, args, { cwd: root, stdio: ['ignore', 2, 2] });
+  if (error) fail(`could not be built: ${name} did not start (${error.message})`);
+  if (status !== 0) fail(`could not be built: ${name} failed with ${status}; its messages are above`);
+}
+
 function build() {
   const dist = path.join(root, 'dist');
   const stamp = path.join(dist, '.stamp');
   const hash = sourceHash();
   if (fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === hash) return;
-  const tsc = path.join(root, 'node_modules', '.bin', 'tsc');
   fs.rmSync(stamp, { force: true });
-  const { status, error } = spawnSync(tsc, ['-p', root], { cwd: root, stdio: ['ignore', 2, 2] });
-  if (error) fail(`could not be built: tsc did not start (${error.message})`);
-  if (status !== 0) fail(`could not be built: tsc failed with ${status}; its messages are above`);
+  runStep('tsc', path.join(root, 'node_modules', '.bin', 'tsc'), '-p', root);
   dropOrphans(dist);
+  runStep('the bundler', process.execPath, bundler);
   const main = path.join(dist, 'main.js');
   if (fs.existsSync(main)) fs.chmodSync(main, 0o755);
   fs.writeFileSync(stamp, hash);

@@ -25,7 +25,7 @@ export interface Announcer {
 
 export function prepareAnnouncer(mountPoint: string, wakeFd: number, log: Log): Announcer {
   const minor = minorOf(mountPoint);
-  const file = new URL('./announcer-worker.js', import.meta.url);
+  const file = new URL('../daemon/announcer-worker.js', import.meta.url);
   const thread = new SideThread(file, 'announcer', log, (worthwhile) =>
     announcer.onDied(worthwhile ? prepare() : null),
   );

@@ -26,7 +26,7 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
   const ownFd = dup(deviceFd);
   if (ownFd < 0) throw new FsError(-ownFd, 'no descriptor for the notifier');
   let last = false;
-  const file = new URL('./notifier-worker.js', import.meta.url);
+  const file = new URL('../daemon/notifier-worker.js', import.meta.url);
   const thread = new SideThread(file, 'notifier', log, (worthwhile) => {
     if (last) return;
     last = !worthwhile;

@@ -4,5 +4,5 @@ import { Worker } from 'node:worker_threads';
 
 /** Waits for a WorkerStart as its first message. */
 export function beginServingThread(): Worker {
-  return new Worker(new URL('./serve-worker.js', import.meta.url));
+  return new Worker(new URL('../daemon/serve-worker.js', import.meta.url));
 }

@@ -34,7 +34,7 @@ export class MergeThread {
   }
 
   async #onThread(input: MergeInput): Promise<TextMerge> {
-    const worker = new Worker(new URL('./merge-worker.js', import.meta.url), {
+    const worker = new Worker(new URL('../union/merge-worker.js', import.meta.url), {
       workerData: input,
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MB },
     });
