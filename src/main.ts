@@ -13,10 +13,9 @@ if (major < 20 || (major === 20 && minor < 19)) {
 
 /** The daemon needs nothing of the command line. */
 async function main(): Promise<number> {
+  if (process.argv[2] === 'daemon') return (await import('./cli/daemon.ts')).daemonMain();
   const { rawArguments } = await import('./cli/argv.ts');
-  const args = rawArguments();
-  if (args[0] === 'daemon') return (await import('./cli/daemon.ts')).daemonMain();
-  return (await import('./cli/program.ts')).run(args);
+  return (await import('./cli/program.ts')).run(rawArguments());
 }
 
 export {};

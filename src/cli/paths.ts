@@ -2,6 +2,7 @@
 // inside of a Kasane mount, which might be dead or hang. Paths are latin1.
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
+import { type Mount, mountOf } from '../control/mountinfo.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
@@ -117,6 +118,25 @@ export function lstatOrNull(path: string): fs.Stats | null {
     if (code === 'ENOENT' || code === 'ENOTDIR') return null;
     throw error;
   }
+}
+
+/** File systems that wait for nothing but a disk. Not overlayfs, which waits for what its layers lie on. */
+const LOCAL_TYPES: ReadonlySet<string> = new Set([
+  'ext2',
+  'ext3',
+  'ext4',
+  'xfs',
+  'btrfs',
+  'tmpfs',
+  'devtmpfs',
+  'ramfs',
+]);
+
+/** Whether no network, and no process, is needed to get to an absolute path and look at it. */
+export function isLocal(path: string, mounts: readonly Mount[]): boolean {
+  const others = mounts.filter((mount) => !LOCAL_TYPES.has(mount.type)).map((mount) => mount.mountPoint);
+  // In a chroot the mount that the root lies on is not told.
+  return mountOf(mounts, '/') !== null && resolveOutside(path, new Set(others)).stop === null;
 }
 
 const ANSWER_MS = 5000;

@@ -5,7 +5,7 @@ import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type { Readable, Writable } from 'node:stream';
-import type { MountOptions, ReadyMessage } from '../control/mount-options.ts';
+import { type MountOptions, READY_FD, type ReadyMessage } from '../control/mount-options.ts';
 import { ensureRuntimeDir, runtimePaths } from '../control/registry.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
@@ -24,9 +24,6 @@ export interface Started {
  */
 const NODE_OPTIONS = ['--max-semi-space-size=1'];
 
-/** Descriptor on which the daemon says that it serves. */
-export const READY_FD = 3;
-
 export async function startDaemon(options: MountOptions): Promise<Started> {
   ensureRuntimeDir();
   const log = openLog(options);
@@ -36,6 +33,7 @@ export async function startDaemon(options: MountOptions): Promise<Started> {
   const args = [...NODE_OPTIONS, ...process.execArgv, main, 'daemon', ...words.map(utf8)];
   const child = spawn(process.execPath, args, {
     cwd: '/',
+    env: environment(),
     detached: true,
     stdio,
   });
@@ -56,6 +54,12 @@ export async function startDaemon(options: MountOptions): Promise<Started> {
     process.removeListener('SIGTERM', stop);
     child.unref();
   }
+}
+
+/** Ours, without certificates: Node reads them before anything else, for 40 ms, and a daemon has nobody to trust. */
+function environment(): NodeJS.ProcessEnv {
+  const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
+  return env;
 }
 
 /** For eyes only: bytes that are no UTF-8 become replacement characters. */

@@ -80,6 +80,9 @@ export function defaultMountOptions(): MountOptions {
   };
 }
 
+/** Descriptor on which the daemon says that it serves. */
+export const READY_FD = 3;
+
 /** What the daemon tells the command that started it, as one line of JSON, once. */
 export type ReadyMessage =
   | { ready: true; notes: string[] }

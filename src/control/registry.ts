@@ -109,9 +109,9 @@ export function removeRegistration(mountPoint: string, dir = runtimeDir()): void
   for (const path of [paths.registration, paths.socket]) fs.rmSync(path, { force: true });
 }
 
-/** Whether the process that registered still runs. */
-export function isAlive(registration: Registration): boolean {
-  return registration.bootId === bootId() && processStartTicks(registration.pid) === registration.startTicks;
+/** Whether the process that registered still runs. `boot`: the id of this boot. */
+export function isAlive(registration: Registration, boot = bootId()): boolean {
+  return registration.bootId === boot && processStartTicks(registration.pid) === registration.startTicks;
 }
 
 export interface Found {
@@ -124,13 +124,14 @@ export interface Found {
 /** All registrations that the caller may read: its own, root's, and for root those of every user. */
 export function readRegistrations(dirs = runtimeDirs()): Found[] {
   const found: Found[] = [];
+  const boot = bootId();
   for (const dir of dirs) {
     for (const name of namesIn(dir)) {
       if (!name.endsWith('.json')) continue;
       const registration = readRegistration(`${dir}/${name}`);
       if (registration === null) continue;
       const paths = runtimePaths(registration.mountPoint, dir);
-      found.push({ registration, paths, dir, alive: isAlive(registration) });
+      found.push({ registration, paths, dir, alive: isAlive(registration, boot) });
     }
   }
   return found.sort((a, b) => (a.registration.mountPoint < b.registration.mountPoint ? -1 : 1));

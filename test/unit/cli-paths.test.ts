@@ -2,7 +2,8 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { absolute, resolveOutside } from '../../src/cli/paths.ts';
+import { absolute, isLocal, resolveOutside } from '../../src/cli/paths.ts';
+import { parseMountInfo } from '../../src/control/mountinfo.ts';
 
 let dir: string;
 
@@ -50,6 +51,22 @@ describe('a path is walked to the mount above it', () => {
   test('above the root there is nothing', () => {
     expect(resolveOutside('/../../etc', new Set()).path).toBe('/etc');
     expect(resolveOutside('/', new Set(['/']))).toEqual({ path: '/', stop: '/', rest: '' });
+  });
+});
+
+describe('what lies on local file systems alone is looked at without a child', () => {
+  const told = (...lines: [at: string, type: string][]) =>
+    parseMountInfo(lines.map(([at, type], i) => `${i} 1 0:${i} / ${at} rw - ${type} x rw`).join('\n'));
+
+  test('also by a link, but not beneath, nor through, what waits for somebody', () => {
+    const mounts = told(['/', 'ext4'], [dir, 'tmpfs'], [`${dir}/mnt/web1`, 'fuse.kasane']);
+    const local = ['file', 'missing', 'mnt/web1', 'short/etc', 'mnt/web1/../../file'];
+    expect(local.map((name) => isLocal(`${dir}/${name}`, mounts))).toEqual([true, true, false, false, true]);
+  });
+
+  test('an overlayfs is as slow as its layers; and of a chroot nobody tells what its root lies on', () => {
+    expect(isLocal('/', told(['/', 'overlay']))).toBe(false);
+    expect(isLocal(dir, told(['/proc', 'proc']))).toBe(false);
   });
 });
 
