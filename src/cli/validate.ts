@@ -292,13 +292,16 @@ function stateDirectory(typed: string, overlay: Dir, bases: readonly Dir[]): str
 }
 
 function refuseWithoutFuse(host: Host, transport: MountOptions['transport']): void {
-  const todo = 'load the fuse module (modprobe fuse), or give the container --device /dev/fuse';
   let fd: number;
   try {
     fd = fs.openSync(host.device, fs.constants.O_RDWR);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const what = code === 'ENOENT' ? 'is missing' : `cannot be opened (${code ?? 'unknown error'})`;
+    const code = (error as NodeJS.ErrnoException).code ?? 'unknown error';
+    const what = code === 'ENOENT' ? 'is missing' : `cannot be opened (${code})`;
+    const todo =
+      code === 'EACCES'
+        ? `its mode keeps you out: chmod 666 ${host.device}, or be root`
+        : 'load the fuse module (modprobe fuse), or give the container --device /dev/fuse';
     throw new FsError(E.ENODEV, `${host.device} ${what}: ${todo}`, error);
   }
   fs.closeSync(fd);

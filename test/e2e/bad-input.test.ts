@@ -248,12 +248,12 @@ describe('a mount point', () => {
 });
 
 describe('a host', () => {
-  /** A /dev of its own, in a mount namespace of its own, with /dev/fuse or without. */
-  const inNamespace = (dir: string, device: 'none' | 'all', command: readonly string[]) => {
+  /** A /dev of its own, in a mount namespace of its own, with /dev/fuse of that mode or without. */
+  const inNamespace = (dir: string, device: 'none' | '600' | '666', command: readonly string[]) => {
     const script = `
-      mkdir "$1/dev"; mount -t tmpfs none "$1/dev"
+      mkdir -p "$1/dev"; mount -t tmpfs none "$1/dev"
       cp -a /dev/null /dev/zero /dev/urandom /dev/random "$1/dev"
-      if [ "$2" = all ]; then mknod -m 666 "$1/dev/fuse" c 10 229; fi
+      if [ "$2" != none ]; then mknod -m "$2" "$1/dev/fuse" c 10 229; fi
       mount --bind "$1/dev" /dev
       shift 2; exec "$@"
     `;
@@ -277,8 +277,10 @@ describe('a host', () => {
         await sh('chown 65534:65534 "$1" "$2"', [layers.overlay, layers.mnt]);
         const asUser = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
         const poor = ['env', `PATH=${layers.dir}/none`, process.execPath, mainFile, ...mountArgs(layers)];
-        const result = await inNamespace(layers.dir, 'all', [...asUser, ...poor]);
+        const result = await inNamespace(layers.dir, '666', [...asUser, ...poor]);
         expectRefusal(result, 3, /not root, and fusermount3 is not installed/);
+        const kept = await inNamespace(layers.dir, '600', [...asUser, ...poor]);
+        expectRefusal(kept, 3, /cannot be opened \(EACCES\): its mode keeps you out: chmod 666/);
         expect(await fs.readdir(layers.overlay)).toEqual([]);
       }),
     { commands: ['setpriv', 'unshare'] },
