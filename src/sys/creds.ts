@@ -1,5 +1,6 @@
 // Who the calling thread is for the kernel. libc's setuid, setgid and setgroups act on all threads of the
 // process; what is here acts on the calling thread alone, and so on each worker by itself.
+import * as fs from 'node:fs';
 import { E } from '../lib/errno.ts';
 import { inUserNamespace } from '../lib/user-namespace.ts';
 import {
@@ -24,6 +25,14 @@ const CLONE_FS = 0x200;
 const CLONE_FILES = 0x400;
 /** No id: asking for it changes nothing and tells the present one. */
 const NO_ID = 0xffffffff;
+
+const OPEN_FILES = /^Max open files +([0-9]+)/m;
+
+/** Descriptors that the process may have (RLIMIT_NOFILE, which Node has raised as far as it may). */
+export function mostOpenFiles(): number {
+  const told = OPEN_FILES.exec(fs.readFileSync('/proc/self/limits', 'latin1'));
+  return told === null ? Number.POSITIVE_INFINITY : Number(told[1]);
+}
 
 /** What the thread is now; -1: not known yet. */
 let fsUid = -1;

@@ -1,13 +1,23 @@
 // Directory descriptors are kept open while they are used, but never one per node: RLIMIT_NOFILE may be
-// 20,000, and a walk of an OS tree meets more directories than that.
+// 20,000 or far less, and a walk of an OS tree meets more directories than that.
+import { mostOpenFiles } from '../sys/creds.ts';
 import { close } from '../sys/file.ts';
 import type { DirPart, Node } from './node.ts';
 
 /** Nodes whose directory descriptors may be open at a time; each holds one per branch. */
 const MOST_OPEN = 1000;
+/** As many as one operation needs, and some more. */
+const LEAST_OPEN = 16;
 
 export class FdCache {
   readonly #open = new Set<Node>();
+  readonly #most: number;
+
+  /** They take a quarter of what the process may open: the rest is for what guests have open. */
+  constructor(branches: number) {
+    const most = Math.floor(mostOpenFiles() / 4 / branches);
+    this.#most = Math.min(Math.max(most, LEAST_OPEN), MOST_OPEN);
+  }
 
   get size(): number {
     return this.#open.size;
@@ -17,7 +27,7 @@ export class FdCache {
   opened(node: Node): void {
     this.#open.delete(node);
     this.#open.add(node);
-    if (this.#open.size <= MOST_OPEN) return;
+    if (this.#open.size <= this.#most) return;
     const oldest = this.#open.values().next().value as Node;
     this.#open.delete(oldest);
     closeAll(oldest);
@@ -25,7 +35,7 @@ export class FdCache {
 
   /** Called when a descriptor that is open is used: it is not the next to go. */
   used(node: Node): void {
-    if (this.#open.size < MOST_OPEN / 2) return;
+    if (this.#open.size < this.#most / 2) return;
     this.#open.delete(node);
     this.#open.add(node);
   }

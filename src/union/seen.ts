@@ -2,6 +2,7 @@
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
 import { newStat } from '../lib/stat.ts';
 import { AT_FDCWD, AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { mostOpenFiles } from '../sys/creds.ts';
 import { close } from '../sys/file.ts';
 import { statx } from '../sys/stat.ts';
 import type { SeenLog, SeenRecord } from '../versions/seen-log.ts';
@@ -52,7 +53,7 @@ interface Path {
   used: boolean;
 }
 
-/** Versions whose descriptors are kept, at most. */
+/** Versions whose descriptors are kept, at most, and no more than an eighth of what the process may open. */
 const MOST_DESCRIPTORS = 300;
 /** Paths of which it is known who has read what. */
 const MOST_PATHS = 20_000;
@@ -75,6 +76,7 @@ export class SeenVersions {
   /** Those with a descriptor, oldest first. */
   readonly #kept = new Set<Seen>();
   #order = 0;
+  readonly #mostKept = Math.min(Math.floor(mostOpenFiles() / 8), MOST_DESCRIPTORS);
   readonly #log: Pick<SeenLog, 'append'> | null;
 
   constructor(log: Pick<SeenLog, 'append'> | null = null) {
@@ -125,7 +127,7 @@ export class SeenVersions {
       of.used = true;
       if (known.order > of.newest.order) of.newest = known;
     }
-    if (this.#kept.size > MOST_DESCRIPTORS || this.#byPath.size > MOST_PATHS) this.#limit();
+    if (this.#kept.size > this.#mostKept || this.#byPath.size > MOST_PATHS) this.#limit();
     return { of, version: known };
   }
 
@@ -157,7 +159,7 @@ export class SeenVersions {
   }
 
   #limit(): void {
-    const descriptors = this.#kept.size > MOST_DESCRIPTORS ? MOST_DESCRIPTORS / PART : 0;
+    const descriptors = this.#kept.size > this.#mostKept ? this.#mostKept / PART : 0;
     let count = 0;
     for (const version of this.#kept) {
       if (count++ >= descriptors) break;

@@ -159,7 +159,7 @@ export class Union {
       parts.identity,
     );
     this.entry = { node: this.table.root, stat: newStat(), ino: 0, keepName: false, keepAttributes: false };
-    this.fds = new FdCache();
+    this.fds = new FdCache(parts.layers.length + 1);
     this.seen = new SeenVersions(parts.seenLog);
     this.kernel = new KernelView(parts.config.keeping, parts.config.keepSeconds);
     this.watches = parts.watches;

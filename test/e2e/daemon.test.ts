@@ -13,7 +13,7 @@ import {
 } from '../lib/kasane.ts';
 import { mountAt, takeDown } from '../lib/mounts.ts';
 import { mountTest, testNeeding } from '../lib/needs.ts';
-import { isAlive, run, runOk, waitUntil } from '../lib/run.ts';
+import { isAlive, run, runOk, sh, waitUntil } from '../lib/run.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
 
 const words = (pid: number) => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
@@ -282,4 +282,25 @@ mountTest('a daemon in the background logs to the file that it is given', () =>
     expect(fs.readFileSync(`${dir}/log`, 'utf8')).toMatch(/info main: \S+\/mnt: unmounted\n$/);
     expect(fs.statSync(`${dir}/log`).mode & 0o777).toBe(0o600);
   }),
+);
+
+mountTest(
+  'with few descriptors it walks more directories than it may have open, and reads as many files',
+  () =>
+    withLayers(async ({ base, overlay, mnt }) => {
+      const count = 300;
+      for (let i = 0; i < count; i++) {
+        fs.mkdirSync(`${base}/d${i}`);
+        fs.writeFileSync(`${base}/d${i}/f`, 'x\n');
+      }
+      const script = 'ulimit -n 250; exec "$1" "$2" mount --base "$3" --overlay "$4" "$5"';
+      await runOk('sh', ['-c', script, 'sh', process.execPath, mainFile, base, overlay, mnt]);
+      try {
+        const walk =
+          'ls -R | grep -c f; cat d*/f | wc -l; for d in d?; do echo y >> $d/f; done; cat d*/f | wc -l';
+        expect(await sh(walk, [], { cwd: mnt })).toBe(`${count}\n${count}\n${count + 10}\n`);
+      } finally {
+        await stopBackground(mnt);
+      }
+    }),
 );
