@@ -41,8 +41,8 @@ export interface ControlEntry {
 }
 
 export interface ControlHandle {
-  /** Bytes of the content as it was at open (at offset 0: as it is now). At its end it looks whether there is
-   *  more by now, so that `tail -f` goes on. */
+  /** Bytes of the content as it was at open (at offset 0: as it is now), so that who reads it to its end has one
+   *  rendering. At the end of events it looks whether there is more by now: `tail -f` goes on. */
   read(offset: number, length: number): Promise<Buffer | number>;
 }
 
@@ -264,12 +264,14 @@ class Tree {
   async open(path: string, guarded: Guard): Promise<ControlHandle | number> {
     const first = await this.read(path);
     if (typeof first === 'number') return first;
+    const place = placeOf(path);
+    const grows = place?.at === 'top' && place.file === 'events';
     let content = first;
     let fresh = true;
     return {
       read: (offset, length) =>
         guarded(async () => {
-          if (!fresh && (offset === 0 || offset >= content.length)) {
+          if (!fresh && (offset === 0 || (grows && offset >= content.length))) {
             const now = await this.read(path);
             // A conflict that was closed meanwhile: whoever has it open reads on in what there was.
             if (typeof now !== 'number') content = now;

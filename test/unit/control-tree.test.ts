@@ -189,6 +189,17 @@ describe('generations', () => {
     expect(String(await reader.read(0, 100))).toBe('');
   });
 
+  test('who reads a file to its end has one rendering of it, though it has become longer meanwhile', async () => {
+    stub.conflicts = [oneConflict];
+    const reader = await tree.open('conflicts.json');
+    if (typeof reader === 'number') throw new Error('open failed');
+    const before = String(await reader.read(0, 10_000));
+    stub.conflicts = [oneConflict, { ...oneConflict, id: 18 }];
+    generation = 2;
+    expect(String(await reader.read(before.length, 10_000))).toBe('');
+    expect(JSON.parse(String(await reader.read(0, 10_000)))).toHaveLength(2);
+  });
+
   test('a conflict that is closed is gone, and a moved side has a new mtime', async () => {
     addConflict(stub);
     const first = await stat('conflict/17/overlay');
