@@ -82,6 +82,7 @@ export function statusJson(status: StatusReport): JsonObject {
     watcher: status.watcher,
     watcherReason: status.watcherReason,
     readOnly: status.readOnly,
+    copying: status.copying.map(({ path, done, size }) => ({ ...pathJson(path), done, size })),
     counts: { ...status.counts },
     bytes: { ...status.bytes },
     options: { ...status.options },

@@ -32,6 +32,10 @@ export function statusText(status: StatusReport): string {
     ['watcher', status.watcher],
     ['watcher_reason', status.watcherReason],
     ['read_only', status.readOnly ? 'yes' : 'no'],
+    ...status.copying.map(({ path, done, size }): [string, string] => [
+      'copying',
+      `${done} ${size} ${escapeName(path)}`,
+    ]),
   ];
   const underscored = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   for (const [name, value] of Object.entries(status.counts)) lines.push([underscored(name), String(value)]);

@@ -78,6 +78,8 @@ export interface StatusReport {
   watcher: 'inotify' | 'fanotify' | 'none';
   watcherReason: string;
   readOnly: boolean;
+  /** Copy-ups of large files that are under way, and how far, in bytes. */
+  copying: { path: string; done: number; size: number }[];
   counts: StatusCounts;
   bytes: { overlay: number; ancestors: number; history: number; index: number };
   /** Effective mount options by their names on the command line, e.g. { settle: '2', volatile: 'off' }. */

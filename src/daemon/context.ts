@@ -3,6 +3,7 @@
 import type { MountOptions } from '../control/mount-options.ts';
 import type { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import type { Copies } from '../union/copies.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
 import type { WatcherReport } from './base-watcher.ts';
@@ -28,6 +29,8 @@ export interface MountContext {
   bringUpToDate(): Promise<void>;
   /** How a mount stays coherent; absent where nothing serves. */
   coherence?(): Coherence;
+  /** Copy-ups that are under way; absent where nothing serves. */
+  copies?: Copies;
   /** What watches the base; absent where nothing does. */
   watcher?(): WatcherReport | null;
   /** null where nothing serves. */

@@ -20,6 +20,7 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { close, liesInMemory } from '../sys/file.ts';
+import { Copies } from '../union/copies.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
@@ -108,6 +109,7 @@ class Session {
   readonly #verbs: Verbs;
   readonly notes: string[];
   readonly #looking = new Set<string>();
+  readonly #copies = new Copies();
   #generation = 0;
   #readOnlyNodes = Date.now() * 1024;
 
@@ -275,7 +277,9 @@ class Session {
       exported: options.export !== 'off',
       stateDir: options.readOnly ? null : this.#branches.stateDir,
     };
-    const jobs = { ancestors: this.#store.ancestors, origins: overlay.origins, log: this.#log, privileged };
+    const { ancestors } = this.#store;
+    const { origins } = overlay;
+    const jobs = { ancestors, origins, log: this.#log, privileged, copies: this.#copies };
     return new WorkerLink(this.#transport.serve(start), jobs, {
       look: (path, basePath) => this.#look(path, basePath),
       noticed: (path, basePath) => this.#noticed(path, basePath),
@@ -307,6 +311,7 @@ class Session {
       },
       bringUpToDate: () => this.#folding.fold(),
       counts: () => this.#link.counts(),
+      copies: this.#copies,
       coherence: () => this.#telling.coherence,
       watcher: () => this.#telling.watcher?.report() ?? null,
       acceptBase: () => base.accept(),
@@ -338,7 +343,12 @@ class Session {
     });
     const warn = (message: string) => this.#log.warn(message);
     this.#link.setControl(
-      createControlTree({ verbs: this.#verbs, generation: () => this.#generation, now: Date.now, warn }),
+      createControlTree({
+        verbs: this.#verbs,
+        generation: () => this.#generation + this.#copies.changes,
+        now: Date.now,
+        warn,
+      }),
     );
     const { bases, overlay } = this.#options;
     const server = await createControlServer({

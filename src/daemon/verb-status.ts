@@ -116,6 +116,7 @@ function report(
     watcher: watcher.by,
     watcherReason: watcher.why,
     readOnly: options.readOnly,
+    copying: context.copies?.all.map((one) => ({ ...one })) ?? [],
     counts,
     bytes: { overlay: survey.bytes, ...sizes },
     options: mounted === null ? {} : optionsByName(options, coherence),

@@ -27,6 +27,7 @@ import { fstat } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
+import type { Copies } from './copies.ts';
 import { failPoint } from './fail-point.ts';
 import type {
   AllocateJob,
@@ -45,6 +46,7 @@ export interface JobContext {
   origins: OriginStore;
   log: Log;
   privileged: boolean;
+  copies: Copies;
 }
 
 /** What it takes to keep something. */
@@ -162,8 +164,13 @@ export async function readContent(
   return { hash: hash.digest(), bytes: keep ? Buffer.concat(parts) : null };
 }
 
-/** Data and holes of one file into another, empty one; 0 or a negative errno. */
-export async function copyData(from: number, to: number, size: number): Promise<number> {
+/** Data and holes of one file into another, empty one; 0 or a negative errno. `reached`: told of each offset. */
+export async function copyData(
+  from: number,
+  to: number,
+  size: number,
+  reached: (offset: number) => void = () => {},
+): Promise<number> {
   const cloned = await ficloneAsync(to, from);
   if (cloned === 0) return 0;
   let offset = 0;
@@ -174,14 +181,20 @@ export async function copyData(from: number, to: number, size: number): Promise<
     const from0 = start < 0 ? offset : start;
     const hole = start < 0 ? size : lseek(from, from0, SEEK_HOLE);
     const end = hole < 0 ? size : Math.min(hole, size);
-    const error = await copySegment(from, to, from0, end);
+    const error = await copySegment(from, to, from0, end, reached);
     if (error < 0) return error;
     offset = end;
   }
   return ftruncate(to, size);
 }
 
-async function copySegment(from: number, to: number, start: number, end: number): Promise<number> {
+async function copySegment(
+  from: number,
+  to: number,
+  start: number,
+  end: number,
+  reached: (offset: number) => void,
+): Promise<number> {
   let offset = start;
   while (offset < end) {
     const length = Math.min(COPY_STEP, end - offset);
@@ -193,6 +206,7 @@ async function copySegment(from: number, to: number, start: number, end: number)
     // The source has become shorter; the fingerprint will tell.
     if (copied === 0) return 0;
     offset += copied;
+    reached(offset);
   }
   return 0;
 }
@@ -249,13 +263,13 @@ function statSource(job: Copying, out: Stat): number {
 }
 
 /** Copies until the source has stood still meanwhile, three times at most; a negative errno. */
-async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
+async function copyStill(copies: Copies, job: Copying, fd: number): Promise<Copied | number> {
   const stat = newStat();
   const after = newStat();
   for (let attempt = 1; ; attempt++) {
     const known = statSource(job, stat);
     if (known < 0) return known;
-    const content = await copyOnce(job, fd, stat);
+    const content = await copyOnce(copies, job, fd, stat);
     if (typeof content === 'number') return content;
     const again = statSource(job, after);
     if (again < 0) return again;
@@ -267,7 +281,7 @@ async function copyStill(job: Copying, fd: number): Promise<Copied | number> {
 }
 
 async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<JobResult> {
-  const copied = await copyStill(job, fd);
+  const copied = await copyStill(context.copies, job, fd);
   if (typeof copied === 'number') return done(copied);
   const { content, stat: before, torn } = copied;
   failPoint('copy-up-data');
@@ -324,7 +338,7 @@ async function fillCopy(context: JobContext, job: CompleteJob): Promise<JobResul
   const { fd, sourceFd, basePath, before } = job;
   const emptied = ftruncate(fd, 0);
   if (emptied < 0 || sourceFd < 0) return done(emptied);
-  const copied = await copyStill(job, fd);
+  const copied = await copyStill(context.copies, job, fd);
   if (typeof copied === 'number') return done(copied);
   const { content, stat, torn } = copied;
   if (basePath === null) return done(0);
@@ -344,9 +358,16 @@ function withMetadataOf(before: Origin | null, origin: Origin): Origin {
 }
 
 /** The content is copied from what was read where it is small, so that copy and ancestor cannot differ. */
-async function copyOnce(job: Copying, fd: number, stat: Stat): Promise<Content | number> {
-  const keep = mergeable(job.path, job.osTree, stat.size);
-  const content = await readContent(job.sourceFd, stat.size, keep);
+async function copyOnce(copies: Copies, job: Copying, fd: number, stat: Stat): Promise<Content | number> {
+  if (!mergeable(job.path, job.osTree, stat.size)) {
+    return copies.during(job.path, stat.size, async (reached) => {
+      const content = await readContent(job.sourceFd, stat.size, false);
+      if (typeof content === 'number' || job.truncate) return content;
+      const error = await copyData(job.sourceFd, fd, stat.size, reached);
+      return error < 0 ? error : content;
+    });
+  }
+  const content = await readContent(job.sourceFd, stat.size, true);
   if (typeof content === 'number' || job.truncate) return content;
   const { bytes } = content;
   if (bytes === null || stat.blocks * 512 < stat.size) {

@@ -50,6 +50,7 @@ export const emptyStatus: StatusReport = {
   watcher: 'none',
   watcherReason: 'coherence is check',
   readOnly: false,
+  copying: [],
   counts: {
     copies: 2,
     whiteouts: 1,
