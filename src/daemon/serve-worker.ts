@@ -3,6 +3,7 @@
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
+import type { Negotiated } from '../fuse/init.ts';
 import { createServer } from '../fuse/server.ts';
 import { messageOf } from '../lib/errors.ts';
 import { closeBacking, openBacking } from '../sys/backing.ts';
@@ -50,7 +51,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     buckets: start.buckets,
     wishes: start.wishes,
     onInit: (negotiated) => {
-      if (negotiated.uses.PASSTHROUGH) union.passthrough = passthroughOf(start);
+      if (negotiated.uses.PASSTHROUGH) union.passthrough = passthroughOf(start, negotiated);
       if (!negotiated.offers.HAS_EXPIRE_ONLY) union.kernel.keeping = 'none';
       host.send({ kind: 'serving', negotiated });
     },
@@ -104,10 +105,14 @@ function doLate({ flush, union }: Serving): void {
   union.kernel.tellLate();
 }
 
-function passthroughOf({ deviceFd, exported }: WorkerStart): Passthrough {
+/** Seen on Linux 6.18 (7.45); kernels before 6.14 (7.42) are not trusted with it. */
+const TAKES_BACK_MINOR = 42;
+
+function passthroughOf({ deviceFd, exported }: WorkerStart, { kernelMinor }: Negotiated): Passthrough {
   return {
     // Handles of an NFS server cannot be divided when what they lead to is copied up.
     base: !exported,
+    takesBack: kernelMinor >= TAKES_BACK_MINOR,
     open: (fd) => openBacking(deviceFd, fd),
     close: (id) => void closeBacking(deviceFd, id),
   };

@@ -75,8 +75,9 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   // Forces a fresh look at the directory's own attributes.
   dir.overlayIno = 0;
   dir.whiteoutsIn = -1;
-  union.kernel.changed(node, false);
-  union.kernel.changed(place.parent, false);
+  // It looks as before, but for its change time and what a directory takes on another file system.
+  union.kernel.changedLate(node);
+  union.kernel.changedLate(place.parent);
   return 0;
 }
 

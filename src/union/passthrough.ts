@@ -146,9 +146,17 @@ export function writableFd(handle: Handle): number {
 
 /** Whether what is written to a file of the overlay may escape us: by an open file, or by a map that outlives it. */
 export function isWrittenUnseen(union: Union, node: Node): boolean {
-  if (node.backing !== null && isOpenForWriting(node)) return true;
+  return (node.backing !== null && isOpenForWriting(node)) || isWrittenByMap(union, node);
+}
+
+/** Whether it may escape the kernel, too: it takes back what it knows after each write, and after no store by a map. */
+export function isChangedUnseen(union: Union, node: Node): boolean {
+  return union.passthrough?.takesBack ? isWrittenByMap(union, node) : isWrittenUnseen(union, node);
+}
+
+function isWrittenByMap(union: Union, node: Node): boolean {
   if (!node.mayBeMapped) return false;
-  node.mayBeMapped = hasWriter(union, node);
+  node.mayBeMapped = (node.backing !== null && isOpenForWriting(node)) || hasWriter(union, node);
   return node.mayBeMapped;
 }
 

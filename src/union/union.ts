@@ -73,6 +73,8 @@ export interface UnionHost {
 export interface Passthrough {
   /** Those of the base, too. */
   readonly base: boolean;
+  /** The kernel takes back what it knows of a file's attributes whenever it has written to it by itself. */
+  readonly takesBack: boolean;
   /** An id for what is open as `fd`; a negative errno. */
   open(fd: number): number;
   close(id: number): void;

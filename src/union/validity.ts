@@ -3,7 +3,7 @@
 import type { Stat } from '../lib/stat.ts';
 import { partFd } from './dir-fds.ts';
 import type { DirPart, Node } from './node.ts';
-import { isWrittenUnseen } from './passthrough.ts';
+import { isChangedUnseen } from './passthrough.ts';
 import type { Union } from './union.ts';
 
 /** Whether changes of the names in a directory are heard of; watches what is not watched yet. */
@@ -32,7 +32,7 @@ export function keepsAttributes(union: Union, node: Node, stat: Stat): boolean {
   if (node.dir !== null) return keepsNames(union, node);
   const place = node.names[0];
   // What a divided node shows of its successor changes without its knowing.
-  if (node.successor !== null || isWrittenUnseen(union, node)) return false;
+  if (node.successor !== null || isChangedUnseen(union, node)) return false;
   if (!place) return node.layer < 0;
   // By another name a file changes without an event here.
   if (node.layer >= 0 && stat.nlink > 1 && node.watch < 0) return false;

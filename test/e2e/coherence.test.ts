@@ -206,6 +206,31 @@ mountTest('a file that is replaced is there at any time, though others look at i
   }),
 );
 
+mountTest('a directory in which a guest changes a file for the first time shows the same to all, soon', () =>
+  withLayers(async (layers) => {
+    fs.mkdirSync(`${layers.base}/above/dir`, { recursive: true });
+    fs.writeFileSync(`${layers.base}/above/dir/f`, 'one\n');
+    await withMount(layers, async ({ dir }) => {
+      const [guest, other] = [startAgent(), startAgent()];
+      const names = ['above/dir', 'above'];
+      const shown = () =>
+        Promise.all(names.map((name) => other.call<fs.Stats>('statSync', `${dir}/${name}`)));
+      const before = await shown();
+      await guest.call('chmodSync', `${dir}/above/dir/f`, 0o600);
+      // The kernel is told to ask again for what it keeps.
+      const haveComeUp = async () => {
+        const own = names.map((name) => fs.statSync(`${layers.overlay}/${name}`).ctimeMs);
+        return (await shown()).every(({ ctimeMs }, i) => ctimeMs === own[i]);
+      };
+      expect(await waitUntil(haveComeUp)).toBe(true);
+      const lasting = (stats: fs.Stats[]) => stats.map(({ ino, mode, mtimeMs }) => [ino, mode, mtimeMs]);
+      expect(lasting(await shown())).toEqual(lasting(before));
+      await guest.stop();
+      await other.stop();
+    });
+  }),
+);
+
 mountTest('a copy is merged when the base moves, and what was removed or replaced stays so', () =>
   withGuests(
     async ({ base }, [first, second]) => {

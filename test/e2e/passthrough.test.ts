@@ -80,6 +80,33 @@ mountTest('reading, writing and mapping reach the file beneath without a request
   }),
 );
 
+mountTest('of a file that is open for writing each write shows at once, and nothing is asked for twice', () =>
+  withStage(async ({ mount, at, agent }) => {
+    const [writer, other] = [agent(), agent()];
+    const fd = await writer.call<number>('openSync', at('own'), 'wx');
+    let before = await other.call<Stat>('statSync', at('own'));
+    for (let size = 1; size <= 20; size++) {
+      await writer.call('writeSync', fd, 'x');
+      const { size: shown, mtimeMs } = await other.call<Stat>('statSync', at('own'));
+      expect(shown).toBe(size);
+      expect(mtimeMs).toBeGreaterThanOrEqual(before.mtimeMs);
+      before = await writer.call<Stat>('fstatSync', fd);
+      expect([before.size, before.mtimeMs]).toEqual([size, mtimeMs]);
+    }
+    const asked = () => answered(mount, 'GETATTR', 'STATX', 'LOOKUP');
+    const isKept = async () => {
+      const first = await asked();
+      await other.call('statSync', at('own'));
+      await writer.call('fstatSync', fd);
+      return (await asked()) === first;
+    };
+    // At first the kernel may be told of the directory.
+    expect(await waitUntil(isKept)).toBe(true);
+    await writer.call('writeSync', fd, 'yz');
+    expect((await other.call<Stat>('statSync', at('own'))).size).toBe(22);
+  }),
+);
+
 mountTest('a small file of the base comes with its first open: nobody asks for its bytes', () =>
   withLayers(async (layers) => {
     const sizes = [0, 1, 6, 4095, 4096, 4097, 64 * 1024];
