@@ -19,6 +19,7 @@ import { privateReadOnlyClone } from '../sys/mount.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { layerIdentity } from './identity.ts';
 import { type Parts, partsOf } from './numbers.ts';
+import { remoteType } from './remote.ts';
 import type { Marks } from './whiteouts.ts';
 
 export interface BaseLayer {
@@ -35,6 +36,8 @@ export interface BaseLayer {
   rootIno: number;
   /** Identity of the layer, 32 hexadecimal digits: part of every fingerprint. */
   identity: string;
+  /** What lies in it is another machine's, or program's: what the kernel remembers of it may be old. */
+  readonly isRemote: boolean;
   /** Which objects may have numbers of their own. */
   readonly parts: Parts;
   /** The forms in which whiteouts and opaque directories lie in it. */
@@ -90,6 +93,7 @@ export function openBaseLayer(
     devMinor: stat.devMinor,
     rootIno: stat.ino,
     identity: layerIdentity(fd, stat),
+    isRemote: remoteType(path) !== null,
     parts: partsOf(fd),
     marks,
     metacopy: `${privileged ? 'trusted' : 'user'}.overlay.metacopy`,

@@ -7,7 +7,7 @@ import { getxattr, listxattr, setxattr } from '../sys/xattr.ts';
 
 /** xfs tells of ACLs a second time, under names of its own that no other file system understands. */
 const branchAttribute =
-  /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\.)|user\.fuseoverlayfs\.|trusted\.SGI_ACL_)/;
+  /^(?:(?:trusted|user)\.(?:overlay\.(?!overlay\.)|kasane\.)|user\.fuseoverlayfs\.|trusted\.SGI_ACL_|system\.nfs4_)/;
 
 /** Attributes that belong to a branch and not to the object that a guest sees (an escaped one is a guest's). */
 export function isBranchAttribute(attr: string): boolean {

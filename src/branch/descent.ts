@@ -33,6 +33,15 @@ export function isAbsent(error: number): boolean {
   return error === -E.ENOENT || error === -E.ENOTDIR || error === -E.ELOOP || error === -E.EXDEV;
 }
 
+/** What is found on a way down, or the first errno of what could not be read there. */
+export function readably(way: (unreadable: (error: number) => void) => LayerDir[]): LayerDir[] | number {
+  let failed = 0;
+  const found = way((error) => {
+    failed ||= error;
+  });
+  return failed < 0 ? failed : found;
+}
+
 /** The roots of the layers, or of those from one on. */
 export function rootsOf(layers: readonly BaseLayer[], from = 0): LayerDir[] {
   return layers.slice(from).map(({ index, rootIno }) => ({ layer: index, path: '', ino: rootIno }));

@@ -1,27 +1,7 @@
 // How a mount stays coherent with its base, chosen from what the base lies on where nobody has said.
+import { remoteType } from '../branch/remote.ts';
 import type { MountOptions } from '../control/mount-options.ts';
-import { newStatfs, statfs } from '../sys/file.ts';
 import type { Keeping } from '../union/kernel-view.ts';
-
-/** File systems that somebody else may change without an event here, by their f_type. */
-const REMOTE: ReadonlyMap<number, string> = new Map([
-  [0x6969, 'NFS'],
-  [0xff534d42, 'CIFS'],
-  [0xfe534d42, 'SMB2'],
-  [0x517b, 'SMB'],
-  [0x65735546, 'FUSE'],
-  [0x01021997, '9p'],
-  [0x00c36400, 'Ceph'],
-  [0x5346414f, 'AFS'],
-  [0x6b414653, 'AFS'],
-  [0x73757245, 'Coda'],
-  [0x7461636f, 'OCFS2'],
-  [0x01161970, 'GFS2'],
-  [0x0bd00bd0, 'Lustre'],
-  [0x786f4256, 'vboxsf'],
-  [0xbacbacbc, 'vmhgfs'],
-  [0x00c0ffee, 'hostfs'],
-]);
 
 /** The kernel keeps things so long at most, for what raises no event, such as a store through a shared map. */
 const NOTIFY_SECONDS = 60;
@@ -85,8 +65,3 @@ export const withoutNotifier = (): Coherence =>
 /** The kernel cannot expire a name without detaching what is mounted on it. */
 export const tooOld = (kernelMinor: number): Coherence =>
   check(`coherence is check: this kernel (FUSE 7.${kernelMinor}) cannot expire names, which 7.38 can`);
-
-function remoteType(path: string): string | null {
-  const found = newStatfs();
-  return statfs(path, found) < 0 ? null : (REMOTE.get(found.type >>> 0) ?? null);
-}

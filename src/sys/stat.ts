@@ -4,6 +4,7 @@ import { E } from '../lib/errno.ts';
 import { S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
 import {
   AT_EMPTY_PATH,
+  AT_STATX_FORCE_SYNC,
   AT_SYMLINK_NOFOLLOW,
   O_CLOEXEC,
   O_NOFOLLOW,
@@ -45,6 +46,11 @@ export function statx(dirFd: number, name: string, flags: number, out: Stat): nu
 
 export function fstat(fd: number, out: Stat): number {
   return statx(fd, '', 0, out);
+}
+
+/** As the server has it, where others have the file from one: what this machine remembers of it may be a minute old. */
+export function fstatFresh(fd: number, out: Stat): number {
+  return statx(fd, '', AT_STATX_FORCE_SYNC, out);
 }
 
 function decode(out: Stat): void {

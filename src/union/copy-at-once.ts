@@ -9,7 +9,7 @@ import { mergeable } from '../merge/policy.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } from '../sys/constants.ts';
 import { close, openat, pwrite } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstat, fstatFresh } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { contentAtOnce } from './at-once.ts';
 import { failPoint } from './fail-point.ts';
@@ -44,7 +44,7 @@ export function copyAtOnce(union: Union, job: CopyUpJob, layer: number): Copy | 
   if (bytes === null) return null;
   const xattrs = attributesOf(sourceFd, '', !union.config.privileged);
   if (typeof xattrs === 'number') return null;
-  if (fstat(sourceFd, after) < 0 || !isUnchanged(before, after)) return null;
+  if (fstatFresh(sourceFd, after) < 0 || !isUnchanged(before, after)) return null;
   const content = hash128(bytes);
   const origin = newOrigin(job.basePath, before, fingerprint, content);
   origin.ino = job.ino;

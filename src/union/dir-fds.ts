@@ -1,6 +1,9 @@
 // Descriptors of a node's directory in each branch, opened when they are needed and kept by the FdCache.
 import { openDirectoryBeneath } from '../branch/base.ts';
 import { E } from '../lib/errno.ts';
+import { newStat } from '../lib/stat.ts';
+import { AT_STATX_FORCE_SYNC, AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { statx } from '../sys/stat.ts';
 import type { DirPart, Node } from './node.ts';
 import { pathOf } from './place.ts';
 import type { Union } from './union.ts';
@@ -39,4 +42,20 @@ export function partFd(union: Union, node: Node, part: DirPart): number {
   union.watches.directory(node, part);
   union.fds.opened(node);
   return fd;
+}
+
+const asked = newStat();
+
+/**
+ * What a remote file system remembers of a name is asked of its server anew: as there, who opens a file is to get what
+ * the server has by now. Errors are for who looks then.
+ */
+export function refresh(union: Union, parent: Node, name: string): void {
+  for (const part of parent.dir?.parts ?? []) {
+    const fd = union.layers[part.layer]?.isRemote ? partFd(union, parent, part) : -1;
+    if (fd < 0) continue;
+    // While a directory has not changed, nor have its names.
+    statx(fd, '', AT_STATX_FORCE_SYNC, asked);
+    statx(fd, name, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, asked);
+  }
 }

@@ -23,7 +23,7 @@ import {
   preadAsync,
   pwriteAsync,
 } from '../sys/file.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstat, fstatFresh } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
 import type { Ancestors } from '../versions/ancestors.ts';
 import { encodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
@@ -254,10 +254,10 @@ const topOf = ({ sourceFd, topFd }: Copying): number => (topFd >= 0 ? topFd : so
 
 /** Of the file that is copied: of two where its content is another's. */
 function statSource(job: Copying, out: Stat): number {
-  const error = fstat(topOf(job), out);
+  const error = fstatFresh(topOf(job), out);
   if (error < 0 || job.topFd < 0) return error;
   const content = newStat();
-  const known = fstat(job.sourceFd, content);
+  const known = fstatFresh(job.sourceFd, content);
   if (known === 0) putContent(out, content, job.contentLayer);
   return known;
 }

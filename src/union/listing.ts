@@ -4,6 +4,7 @@
 // never parted between two answers.
 
 import type { BaseLayer } from '../branch/base.ts';
+import { isAbsent } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
 import { listedInos } from '../branch/numbers.ts';
 import { isImpure, redirectOf } from '../branch/overlay.ts';
@@ -79,7 +80,8 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   }
   for (const part of dir.opaque ? [] : dir.parts) {
     const fd = partFd(union, node, part);
-    if (fd < 0) continue;
+    if (isAbsent(fd)) continue;
+    if (fd < 0) return fd;
     const layer = union.layers[part.layer] as BaseLayer;
     const { marks } = layer;
     const isNone = listsWhiteouts(marks, fd);
@@ -128,7 +130,8 @@ function copiedIno(
   if (type !== DT_DIR) return readOrigins(union, dirFd, name).find((origin) => origin.ino !== 0)?.ino;
   const redirect = redirectOf(union.overlay, dirFd, name);
   if (redirect !== null) {
-    const [part] = redirectedParts(union, parent, redirect);
+    const parts = redirectedParts(union, parent, redirect);
+    const part = typeof parts === 'number' ? undefined : parts[0];
     return part && baseIno(part.layer, part.ino);
   }
   return merged === undefined || isOpaque(union.overlay.marks, dirFd, name) ? undefined : merged;

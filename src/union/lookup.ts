@@ -2,7 +2,7 @@
 // look-up asks both branches, so nothing that the base removed or replaced survives here.
 import { performance } from 'node:perf_hooks';
 import { type BaseLayer, statAt } from '../branch/base.ts';
-import { descend, type LayerDir } from '../branch/descent.ts';
+import { descend, type LayerDir, readably } from '../branch/descent.ts';
 import { branchIno } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
 import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
@@ -294,14 +294,15 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   }
   dir.hasOverlay = inOverlay;
   dir.elsewhere = redirect !== null || parent.dir.elsewhere;
-  refreshParts(union, node, parent, name, redirect);
-  return 0;
+  return refreshParts(union, node, parent, name, redirect);
 }
 
-function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): void {
+/** 0, or a negative errno: what cannot be read is not shown as if it were not there. */
+function refreshParts(union: Union, node: Node, parent: Node, name: string, redirect: string | null): number {
   const dir = node.dir;
-  if (dir === null || parent.dir === null) return;
+  if (dir === null || parent.dir === null) return -E.ENOTDIR;
   const wanted = redirect === null ? partsAt(union, parent, name) : redirectedParts(union, parent, redirect);
+  if (typeof wanted === 'number') return wanted;
   if (union.layers.length === 1) dir.basePath = wanted[0]?.path ?? '';
   else {
     const { basePath } = parent.dir;
@@ -314,7 +315,7 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
       const part = dir.parts[i] as DirPart;
       return part.layer === one.layer && part.ino === one.ino && part.path === one.path;
     });
-  if (same) return;
+  if (same) return 0;
   for (const part of dir.parts) {
     closePart(part);
     union.watches.leave(node, part);
@@ -322,13 +323,14 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
   dir.parts = wanted.map((one) => ({ ...one, fd: -1, watch: -1 }));
   dir.watched = false;
   dir.version += 1;
-  if (node.id === 0) return;
+  if (node.id === 0) return 0;
   expireBeneath(union, node);
   union.kernel.changed(node, true);
+  return 0;
 }
 
 /** Directories of the base at a name, as union.found has it. */
-function partsAt(union: Union, parent: Node, name: string): LayerDir[] {
+function partsAt(union: Union, parent: Node, name: string): LayerDir[] | number {
   const { inBase, baseStat, part: from } = union.found;
   const parts = parent.dir?.parts ?? [];
   const top = parts[from];
@@ -337,7 +339,7 @@ function partsAt(union: Union, parent: Node, name: string): LayerDir[] {
   if (layer === union.layers.length - 1)
     return [{ layer, path: joinPath(path, name), ino: branchIno(union.layers, layer, baseStat) }];
   const fdOf = (index: number) => partFd(union, parent, parts[index] as DirPart);
-  return descend(union.layers, parts, name, { from, fdOf });
+  return readably((unreadable) => descend(union.layers, parts, name, { from, fdOf, unreadable }));
 }
 
 /** Copies what is known of a node into union.entry. `stat` is of the object that answers for it. */

@@ -45,7 +45,10 @@ function findContent(union: Union, node: Node, copied: Metacopy | null): number 
   let error: number;
   if (redirect?.startsWith('/')) {
     const dirs = directoriesAt(union, parent, parentPath(redirect));
-    error = findContentBeneath(union.layers, dirs, baseName(redirect), {}, content);
+    error =
+      typeof dirs === 'number'
+        ? dirs
+        : findContentBeneath(union.layers, dirs, baseName(redirect), {}, content);
   } else if (dir.opaque || from < 0) {
     return -E.EIO;
   } else {
@@ -64,7 +67,7 @@ function noteContent(union: Union, node: Node): void {
   node.contentBeneath = content.passed;
 }
 
-function directoriesAt(union: Union, parent: Node, path: string): readonly LayerDir[] {
+function directoriesAt(union: Union, parent: Node, path: string): readonly LayerDir[] | number {
   if (path !== '') return redirectedParts(union, parent, path);
   return rootsOf(union.layers);
 }

@@ -19,6 +19,7 @@ import { fstat } from '../sys/stat.ts';
 import { killSetid } from './attributes.ts';
 import { holdingAt, sayContentless } from './base-content.ts';
 import { copyUp } from './copy-up.ts';
+import { refresh } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import { anyHandle, leavePlace, locate } from './locate.ts';
 import { find } from './lookup.ts';
@@ -157,6 +158,7 @@ function refuseDirect(fd: number): number {
 function settleBeforeOpen(union: Union, node: Node): number {
   const place = node.names[0];
   if (!place || node.layer >= 0) return 0;
+  refresh(union, place.parent, place.name);
   const error = find(union, place.parent, place.name);
   if (error < 0 || union.found.state !== IN_OVERLAY || union.found.stat.ino !== node.ino) return 0;
   return awaitIfStale(union, node, place.parent, place.name);

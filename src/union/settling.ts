@@ -4,12 +4,14 @@
 import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
-import { close, setLease } from '../sys/file.ts';
+import { close, fstatfs, newStatfs, setLease } from '../sys/file.ts';
 import type { BaseSide } from './sides.ts';
 
 const HOUR_MS = 3_600_000;
 /** While somebody writes to the base's file: when to look again. */
 const WRITER_MS = 500;
+/** By f_type: NFS, CIFS and SMB2. They refuse a lease, too, where the server has lent them nothing to pass on. */
+const REFUSING: readonly number[] = [0x6969, 0xff534d42, 0xfe534d42];
 const REMEMBERED = 4096;
 
 export class Settling {
@@ -57,7 +59,14 @@ export class Settling {
     if (fd < 0) return false;
     const lease = setLease(fd, F_RDLCK);
     if (lease === 0) setLease(fd, F_UNLCK);
+    const refused = (lease === -E.EAGAIN || lease === -E.EBUSY) && !refusesAnyhow(fd);
     close(fd);
-    return lease === -E.EAGAIN || lease === -E.EBUSY;
+    return refused;
   }
+}
+
+/** Of writers on the server or another client nothing can be heard: what is left is the time without a change. */
+function refusesAnyhow(fd: number): boolean {
+  const found = newStatfs();
+  return fstatfs(fd, found) === 0 && REFUSING.includes(found.type >>> 0);
 }

@@ -1,7 +1,7 @@
 // Whether a descriptor that was kept still gives the bytes of the version it was kept for. Replaced by rename it
 // does for ever; written to in place it shows what came later, and its bytes are gone.
 import { newStat, type Stat } from '../lib/stat.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstatFresh } from '../sys/stat.ts';
 
 /** What fstat said of the object when the version was named. Plain data: it goes to other threads. */
 export interface Witness {
@@ -22,7 +22,7 @@ export function witnessOf(stat: Stat): Witness {
 /** A ctime that moved may only come from names that the object has lost. */
 export function stillShows(fd: number, witness: Witness): boolean {
   const stat = newStat();
-  if (fstat(fd, stat) < 0) return false;
+  if (fstatFresh(fd, stat) < 0) return false;
   return (
     stat.ino === witness.ino &&
     stat.size === witness.size &&

@@ -10,7 +10,7 @@ import { locate } from './locate.ts';
 import { livingNode, type Node } from './node.ts';
 import type { Union } from './union.ts';
 
-const own = /^(?:(?:trusted|user)\.kasane\.|user\.fuseoverlayfs\.|trusted\.SGI_ACL_)/;
+const own = /^(?:(?:trusted|user)\.kasane\.|user\.fuseoverlayfs\.|trusted\.SGI_ACL_|system\.nfs4_)/;
 /** What every overlay supports. */
 const supported = /^(?:user|trusted|security)\.|^system\.posix_acl_(?:access|default)$/;
 const overlayfs = /^((?:trusted|user)\.overlay\.)(.*)$/s;

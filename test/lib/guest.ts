@@ -1,11 +1,10 @@
 // A real guest: Debian 12 as a base, and User Mode Linux with its root on a mount (hostfs), for tests that want a
 // whole system. The base is made once by mmdebstrap and kept in a cache; each test works on a copy of its own.
-import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { tracked } from './cleanup.ts';
 import { runOk, waitUntil } from './run.ts';
+import { startUml } from './uml.ts';
 
 export const guestNeeds = { commands: ['mmdebstrap', 'linux.uml', 'dpkg-deb', 'chroot'] };
 
@@ -41,30 +40,16 @@ export interface Guest {
 
 /** Boots a guest whose root is the directory (a mount). Taken down at the end of the test file at the latest. */
 export function bootUml(root: string, id: string): Guest {
-  const args = ['mem=384M', 'root=/dev/root', 'rootfstype=hostfs', `rootflags=${root}`, 'rw', `umid=${id}`];
-  args.push('con=null', 'con0=null,fd:1', 'con1=null', 'systemd.unit=multi-user.target', 'quiet');
-  const child: ChildProcess = spawn('linux.uml', args, {
-    cwd: '/',
-    stdio: ['ignore', 'pipe', 'pipe'],
-    // A group of its own: its helper processes end with it.
-    detached: true,
-  });
-  let text = '';
-  child.stdout?.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
-  child.stderr?.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
-  const ended = new Promise<void>((resolve) => child.on('close', () => resolve()));
-  tracked(async () => {
-    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
-      process.kill(-child.pid, 'SIGKILL');
-    }
-    await ended;
-  });
+  const { console, isOver, ended } = startUml(root, id, [
+    'mem=384M',
+    'rw',
+    'con1=null',
+    'systemd.unit=multi-user.target',
+  ]);
   return {
-    console: () => text,
+    console,
     says: (wanted, timeout) =>
-      waitUntil(() => text.includes(wanted) || child.exitCode !== null, timeout).then(() =>
-        text.includes(wanted),
-      ),
+      waitUntil(() => console().includes(wanted) || isOver(), timeout).then(() => console().includes(wanted)),
     ended,
   };
 }
