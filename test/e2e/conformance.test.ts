@@ -89,6 +89,22 @@ describe('on a mount', () => {
     conformance(name, () => `${dir}/mnt/${own}`, needs, 'short', { ...notByFuse, ...broken });
   }
 
+  testNeeding(needs, 'cloning, flags and freezing are refused, and a syncfs succeeds', async () => {
+    const calls = [
+      'cp --reflink=always data clone',
+      'lsattr data',
+      'chattr +i data',
+      'fsfreeze --freeze .',
+      'sync --file-system .',
+    ];
+    const each = calls.map((call) => `if ${call} > /dev/null 2>&1; then echo done; else echo refused; fi`);
+    const results = await mount.sh(`mkdir calls; cd calls; echo text > data\n${each.join('\n')}`);
+    const refused = calls.map((call) => (call.startsWith('sync') ? 'done' : 'refused'));
+    expect(results.trimEnd().split('\n')).toEqual(refused);
+    // It did not reach us.
+    expect(await mount.read('.kasane/metrics')).not.toContain('SYNCFS');
+  });
+
   testNeeding(needs, 'the base is as it was, and the log has no error', async () => {
     expect(await hashTree(`${dir}/base`)).toBe(before);
     expect(mount.log()).not.toMatch(/\berror\b/i);

@@ -29,6 +29,34 @@ mountTest(
   { timeout: 120_000 },
 );
 
+const copyRange = `
+import os, sys
+source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+while os.copy_file_range(source, target, 2 ** 30): pass
+`;
+
+for (const type of ['xfs', 'btrfs'] as const) {
+  mountTest(
+    `on ${type} a copy-up, and a guest's copy_file_range, share the blocks that are there`,
+    () =>
+      withLayers(async ({ dir, mnt }) => {
+        const image = await makeLoopImage(dir, { fs: type });
+        const layers = { base: `${image.dir}/base`, overlay: `${image.dir}/overlay`, mnt };
+        await sh('mkdir "$1" "$2"; head -c 64M /dev/urandom > "$1"/f', [layers.base, layers.overlay]);
+        const used = async () =>
+          Number(await sh('sync -f "$1"; df -k --output=used "$1" | tail -1', [image.dir]));
+        await withBaseUntouched(layers.base, () =>
+          withMount(layers, async (mount) => {
+            const before = await used();
+            await mount.sh('echo more >> f; python3 -c "$1" f copied; cmp f copied', [copyRange]);
+            expect((await used()) - before).toBeLessThan(32 * 1024);
+          }),
+        );
+      }),
+    { ...imageNeeds(type), commands: ['python3', `mkfs.${type}`] },
+  );
+}
+
 /** 64 attributes of 60 KiB: more than ext4 takes, and no more than the kernel passes on. */
 const attributes = (action: string) => `
 import os, sys
