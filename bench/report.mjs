@@ -30,8 +30,8 @@ export function range(found) {
   return `${digits(found.median)}${spread}`;
 }
 
-/** What even a floor misses is out of reach of any file system that one thread serves by the device. */
-export const outOfReach = ({ met, floor, most }) => met === false && (floor ?? 0) > most;
+/** What a floor misses even in its best round is out of reach of any file system that one thread serves by the device. */
+const outOfReach = ({ met, floor, most }) => met === false && (floor?.min ?? 0) > most;
 
 export function verdict(goal) {
   if (goal.met === null) return 'not measured';
@@ -51,7 +51,7 @@ export function tally(goals) {
 }
 
 /** Of a goal that is a ratio: the least that is possible. */
-export const atBest = ({ floor }) => (typeof floor === 'number' ? digits(floor) : '–');
+export const atBest = ({ floor }) => range(floor ?? null);
 
 function align(lines) {
   const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));

@@ -52,7 +52,7 @@ function goalResult(goal, row, samples, defaultSubject) {
     ? `${goal.subject ? `${subject}: ` : ''}≤ ${goal.most} of ${goal.peer}${goal.metric === 'cpu' ? ' (CPU)' : ''}`
     : `≤ ${goal.most < 0.1 ? `${goal.most * 1000} ms` : `${goal.most} ${row.unit}`}`;
   const floor = goal.peer ? possible(samples, goal.peer, goal.metric) : null;
-  const base = { ...goal, subject, text, floor: floor?.median ?? null };
+  const base = { ...goal, subject, text, floor };
   if (!own) return { ...base, value: null, met: null };
   if (!goal.peer) {
     const value = median(own.map(metrics.wall));
