@@ -52,7 +52,8 @@ function carryFile(union: Union, node: Node): void {
   for (const part of parent?.dir?.parts ?? []) {
     const fd = partFd(union, parent as Node, part);
     if (fd < 0 || statAt(fd, name, stat) < 0) continue;
-    const same = node.layer < 0 ? stat.ino === node.contentIno : union.table.shows(node, part.layer, stat);
+    const same =
+      node.layer < 0 ? stat.ino === node.learned?.contentIno : union.table.shows(node, part.layer, stat);
     if (same && union.watches.carryFile(node, fd, name, part.layer)) return;
   }
   node.watch = -1;

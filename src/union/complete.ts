@@ -15,7 +15,7 @@ import type { CompleteJob, JobResult } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
-import type { DirPart, Handle, Name, Node } from './node.ts';
+import { type DirPart, type Handle, learn, type Name, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -127,7 +127,11 @@ function publishContent(union: Union, node: Node, job: CompleteJob, done: JobRes
   if (error < 0) return error;
   // Without the other attribute it says nothing.
   removeRedirect(union.overlay, fd, '');
-  Object.assign(node, { metacopy: null, origins: null, compared: null, cachedAt: null });
+  const learned = learn(node);
+  learned.metacopy = null;
+  learned.origins = null;
+  learned.compared = null;
+  node.cachedAt = null;
   union.kernel.changed(node, false);
   if (node.dataFd >= 0) close(node.dataFd);
   node.dataFd = -1;

@@ -27,7 +27,7 @@ import type { CopyUpJob } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
-import { IN_BASE, IN_OVERLAY, type Name, type Node } from './node.ts';
+import { IN_BASE, IN_OVERLAY, learn, type Name, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, noteOrigin, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
@@ -357,7 +357,7 @@ function showOverlay(
   for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   if (known?.origin) noteOrigin(node, union.stat, known.origin);
-  if (known) node.metacopy = known.copy;
+  if (known) learn(node).metacopy = known.copy;
   // The same bytes as before: pages and size stay right.
   if (!known?.copy) union.kernel.changedLate(node);
   union.kernel.changedLate(place.parent);

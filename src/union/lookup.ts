@@ -353,7 +353,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   if (node.layer < 0 && node.dir === null) {
     showContent(union, node, entry.stat);
     // No event tells of a content that lies elsewhere.
-    const far = node.contentBeneath || metacopyOf(union, node)?.redirect;
+    const far = node.learned?.contentBeneath || metacopyOf(union, node)?.redirect;
     if (union.kernel.keeping === 'watched' && far) entry.keepAttributes = false;
   } else if (entry.stat.contentPrint !== '' && union.kernel.keeping === 'watched') {
     entry.keepAttributes = false;

@@ -13,7 +13,7 @@ import { fstat, statx } from '../sys/stat.ts';
 import { indexOf } from './base-content.ts';
 import { partFd } from './dir-fds.ts';
 import { locate } from './locate.ts';
-import type { DirPart, Handle, Node } from './node.ts';
+import { type DirPart, type Handle, learn, type Node } from './node.ts';
 import type { Opened } from './passthrough.ts';
 import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
@@ -21,11 +21,13 @@ import type { Union } from './union.ts';
 /** What the overlay's file of a node says of its content; null: that is its own. */
 export function metacopyOf(union: Union, node: Node): Metacopy | null {
   if (node.layer >= 0 || node.type !== S_IFREG) return null;
-  if (node.metacopy !== undefined) return node.metacopy;
+  const known = node.learned?.metacopy;
+  if (known !== undefined) return known;
   const at = locate(union, node);
   if (typeof at === 'number') return null;
-  node.metacopy = metacopyAt(union.overlay, at.dirFd, at.name);
-  return node.metacopy;
+  const copied = metacopyAt(union.overlay, at.dirFd, at.name);
+  learn(node).metacopy = copied;
+  return copied;
 }
 
 const content = newContentPlace();
@@ -61,10 +63,11 @@ function findContent(union: Union, node: Node, copied: Metacopy | null): number 
 /** The kernel may have size and pages of another one. */
 function noteContent(union: Union, node: Node): void {
   const { ino } = content.stat;
-  if (node.contentIno !== 0 && node.contentIno !== ino && node.handles.size === 0)
+  const learned = learn(node);
+  if (learned.contentIno !== 0 && learned.contentIno !== ino && node.handles.size === 0)
     union.kernel.switched(node);
-  node.contentIno = ino;
-  node.contentBeneath = content.passed;
+  learned.contentIno = ino;
+  learned.contentBeneath = content.passed;
 }
 
 function directoriesAt(union: Union, parent: Node, path: string): readonly LayerDir[] | number {
@@ -171,7 +174,7 @@ function settleTimes(union: Union, node: Node, stat: Stat): void {
  * long as nobody has taken note that the base has another version, the times are the later ones.
  */
 export function showContent(union: Union, node: Node, stat: Stat): void {
-  if (node.metacopy === undefined) settleTimes(union, node, stat);
+  if (node.learned?.metacopy === undefined) settleTimes(union, node, stat);
   const copied = metacopyOf(union, node);
   if (copied === null || statContent(union, node, copied) < 0) return;
   const from = content.stat;
@@ -181,7 +184,10 @@ export function showContent(union: Union, node: Node, stat: Stat): void {
     stat.ctimeSec = from.ctimeSec;
     stat.ctimeNsec = from.ctimeNsec;
   }
-  if (node.compared?.moved && isLater(from.mtimeSec, from.mtimeNsec, stat.mtimeSec, stat.mtimeNsec)) {
+  if (
+    node.learned?.compared?.moved &&
+    isLater(from.mtimeSec, from.mtimeNsec, stat.mtimeSec, stat.mtimeNsec)
+  ) {
     stat.mtimeSec = from.mtimeSec;
     stat.mtimeNsec = from.mtimeNsec;
   }

@@ -120,6 +120,22 @@ export interface Print {
   hash: string;
 }
 
+/** What has been found out of the object that a node shows; it goes when the node shows another one. */
+export interface Learned {
+  origins: OriginCache | null;
+  compared: Compared | null;
+  /** The fingerprint that was last taken of it, as a base object. */
+  print: Print | null;
+  /** The last of its openings. */
+  noted: Noted | null;
+  /** Of an overlay's file: what it says of its content; null: that is its own; undefined: not asked yet. */
+  metacopy: Metacopy | null | undefined;
+  /** Inode number of the content that such a copy was last seen with; 0: none yet. */
+  contentIno: number;
+  /** It lies beneath a file of the base that is such a copy itself. */
+  contentBeneath: boolean;
+}
+
 export interface Node {
   /** 0 until it has its first place. */
   id: NodeId;
@@ -149,20 +165,10 @@ export interface Node {
   successor: Node | null;
   /** Everything written so far is on the disk, so that a rename over a name of the base needs no sync. */
   dataSynced: boolean;
-  origins: OriginCache | null;
-  compared: Compared | null;
-  /** The fingerprint that was last taken of it, as a base object. */
-  print: Print | null;
-  /** The last of its openings. */
-  noted: Noted | null;
+  /** null: nothing yet, as of most. */
+  learned: Learned | null;
   /** The object was removed or replaced while it was open; reached by this descriptor alone, else -1. */
   orphanFd: number;
-  /** Of an overlay's file: what it says of its content; null: that is its own; undefined: not asked yet. */
-  metacopy: Metacopy | null | undefined;
-  /** Inode number of the content that such a copy was last seen with; 0: none yet. */
-  contentIno: number;
-  /** It lies beneath a file of the base that is such a copy itself. */
-  contentBeneath: boolean;
   /** Content of a copy of metadata alone that has no name any more; else -1. */
   dataFd: number;
   /**
@@ -269,6 +275,20 @@ export interface Found {
   inBase: boolean;
   part: number;
   baseStat: Stat;
+}
+
+/** Where to write down what is found out. */
+export function learn(node: Node): Learned {
+  node.learned ??= {
+    origins: null,
+    compared: null,
+    print: null,
+    noted: null,
+    metacopy: undefined,
+    contentIno: 0,
+    contentBeneath: false,
+  };
+  return node.learned;
 }
 
 export function isOpenForWriting(node: Node): boolean {

@@ -7,7 +7,7 @@ import { dup } from '../sys/file.ts';
 import type { Origin } from '../versions/origin.ts';
 import { partFd } from './dir-fds.ts';
 import { find } from './lookup.ts';
-import type { DirPart, Name, Node } from './node.ts';
+import { type DirPart, learn, type Name, type Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, originsOf, printOfNode } from './origins.ts';
 import type { Opened } from './passthrough.ts';
@@ -34,9 +34,9 @@ export function noteSeen(
   const { stat } = union;
   if (!isRegular(stat.mode)) return;
   const shows = shown === null ? showsNow(union, node, opened.layer, stat) : null;
-  const { noted } = node;
+  const noted = node.learned?.noted;
   if (
-    noted !== null &&
+    noted &&
     noted.shows === shows &&
     noted.place === place &&
     noted.dirPath === dir.basePath &&
@@ -45,7 +45,7 @@ export function noteSeen(
     return;
   const reader = noteOpening(union, node, place, callerPid, opened, shown);
   if (reader === null || shows === null) return;
-  node.noted = { reader, version: reader.last, shows, place, dirPath: dir.basePath };
+  learn(node).noted = { reader, version: reader.last, shows, place, dirPath: dir.basePath };
 }
 
 /** The same object as long as the node shows the same version; null: there is none. */

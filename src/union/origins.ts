@@ -7,7 +7,7 @@ import { hash128 } from '../lib/hash.ts';
 import type { Stat } from '../lib/stat.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
 import { locate } from './locate.ts';
-import type { Node, OriginCache, Print } from './node.ts';
+import { learn, type Node, type OriginCache, type Print } from './node.ts';
 import type { Union } from './union.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -23,25 +23,27 @@ export function readOrigins(union: Union, dirFd: number, name: string): Origin[]
 /** Origins of an overlay object whose stat is `stat`. Of one that lies in the base: none. */
 export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   if (node.layer >= 0) return NONE;
-  const known = node.origins;
+  const known = node.learned?.origins;
   if (known && known.ctimeSec === stat.ctimeSec && known.ctimeNsec === stat.ctimeNsec) return known;
   const at = locate(union, node);
   if (typeof at === 'number') return NONE;
   const list = readOrigins(union, at.dirFd, at.name);
   const ino = list.find((origin) => origin.ino !== 0)?.ino ?? 0;
-  node.origins = { ctimeSec: stat.ctimeSec, ctimeNsec: stat.ctimeNsec, list, ino };
-  return node.origins;
+  const read = { ctimeSec: stat.ctimeSec, ctimeNsec: stat.ctimeNsec, list, ino };
+  learn(node).origins = read;
+  return read;
 }
 
 /** The object was made a moment ago, in place: it has no origin, and its content is its own. */
 export function noteBare(node: Node, { ctimeSec, ctimeNsec }: Stat): void {
-  node.origins = { ctimeSec, ctimeNsec, list: NONE.list, ino: 0 };
-  node.metacopy = null;
+  const learned = learn(node);
+  learned.origins = { ctimeSec, ctimeNsec, list: NONE.list, ino: 0 };
+  learned.metacopy = null;
 }
 
 /** The object has come with this origin a moment ago. */
 export function noteOrigin(node: Node, { ctimeSec, ctimeNsec }: Stat, origin: Origin): void {
-  node.origins = { ctimeSec, ctimeNsec, list: [origin], ino: origin.ino };
+  learn(node).origins = { ctimeSec, ctimeNsec, list: [origin], ino: origin.ino };
 }
 
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
@@ -57,10 +59,11 @@ export function baseFingerprint(union: Union, layer: number, stat: Stat): string
 /** The same of what a node of the base shows, which is asked for at each of its opens. */
 export function printOfNode(union: Union, node: Node, stat: Stat): Print {
   const layer = union.layers[node.layer]?.identity ?? '';
-  if (node.print !== null && isOf(node.print.of, stat, layer)) return node.print;
+  const learned = learn(node);
+  if (learned.print !== null && isOf(learned.print.of, stat, layer)) return learned.print;
   const of = fingerprintOf(stat, layer);
-  node.print = { of, hash: hashFingerprint(of) };
-  return node.print;
+  learned.print = { of, hash: hashFingerprint(of) };
+  return learned.print;
 }
 
 /** Hash of the attributes of a base object, as an origin has it; they are kept for a merge of them. */

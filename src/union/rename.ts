@@ -145,8 +145,11 @@ function move(
 /** Whether nothing is known against what has just come to a place: then the kernel may keep it there. */
 function isSettledAt(union: Union, node: Node, { parent, name }: Side): boolean {
   // Their ctime may be that of before, where clocks tick slowly.
-  node.origins = null;
-  node.compared = null;
+  const { learned } = node;
+  if (learned !== null) {
+    learned.origins = null;
+    learned.compared = null;
+  }
   if (find(union, parent, name) < 0 || union.found.state !== IN_OVERLAY) return false;
   return isSettled(union, node, parent, name);
 }

@@ -14,6 +14,7 @@ import {
   type Handle,
   IN_OVERLAY,
   isOpenForWriting,
+  learn,
   type Node,
   type Verdict,
 } from './node.ts';
@@ -44,14 +45,15 @@ function sameSides(compared: Compared, found: Found): boolean {
 function compare(union: Union, node: Node, parent: Node, name: string): Compared | null {
   const found = union.found;
   if (found.state !== IN_OVERLAY) return null;
-  if (node.compared && sameSides(node.compared, found)) return node.compared;
+  const known = node.learned?.compared;
+  if (known && sameSides(known, found)) return known;
   const basePath = originPathAt(parent, name);
   if (basePath === null) return null;
   const { stat, baseStat, inBase } = found;
   const layer = inBase ? (parent.dir?.parts[found.part]?.layer ?? 0) : 0;
   const fingerprint = inBase ? baseFingerprint(union, layer, baseStat) : '';
   const origin = originFor(originsOf(union, node, stat).list, basePath);
-  node.compared = {
+  const compared: Compared = {
     overlayCtimeSec: stat.ctimeSec,
     overlayCtimeNsec: stat.ctimeNsec,
     baseCtimeSec: baseStat.ctimeSec,
@@ -66,7 +68,8 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
     moved: origin !== null && origin.fingerprint !== fingerprint,
     fingerprint,
   };
-  return node.compared;
+  learn(node).compared = compared;
+  return compared;
 }
 
 function isStale(union: Union, node: Node, origin: Origin | null, fingerprint: string): boolean {

@@ -105,14 +105,8 @@ export class NodeTable {
       mayBeMapped: false,
       successor: null,
       dataSynced: false,
-      origins: null,
-      compared: null,
-      print: null,
-      noted: null,
+      learned: null,
       orphanFd: -1,
-      metacopy: undefined,
-      contentIno: 0,
-      contentBeneath: false,
       dataFd: -1,
       cachedAt: undefined,
       toldSize: -1,
@@ -257,7 +251,7 @@ export class NodeTable {
    */
   estrange(layer: number): void {
     for (const node of this.#nodes.values()) {
-      node.compared = null;
+      if (node.learned !== null) node.learned.compared = null;
       if (node.dir !== null || node.layer !== layer || node.names.length === 0) continue;
       this.hide(node);
       node.btimeSec = Number.NaN;
@@ -276,12 +270,8 @@ export class NodeTable {
     node.ino = stat.ino;
     node.btimeSec = stat.btimeSec;
     node.btimeNsec = stat.btimeNsec;
-    node.origins = null;
-    node.compared = null;
+    node.learned = null;
     if (node.cachedAt !== undefined) node.cachedAt = null;
-    node.metacopy = undefined;
-    node.contentIno = 0;
-    node.contentBeneath = false;
     this.#objects[layer + 1] ??= new Map();
     this.#objects[layer + 1]?.set(node.ino, node);
   }
