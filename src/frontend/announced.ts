@@ -93,9 +93,7 @@ function ghost(front: Front, r: FuseRequest, pretence: Pretence): number {
   const { table } = front.union;
   const known = table.get(pretence.id);
   const node: Node =
-    known && known.names.length === 0 && known.successor === null
-      ? known
-      : table.createUnnamed(pretence.type);
+    known && known.place === null && known.successor === null ? known : table.createUnnamed(pretence.type);
   // Who has it open goes on with its size and all.
   if (node.handles.size === 0 || statNode(front.union, node, shown) < 0) return replyGhost(r, table, node);
   return replyShown(r, table, node);

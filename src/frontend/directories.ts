@@ -102,7 +102,7 @@ function fits({ limit, length }: Page, size: number): boolean {
 /** `.` and `..` at offsets 1 and 2. */
 function addDots(page: Page, offset: number): void {
   const { front, node, plus } = page;
-  const parent = node.names[0]?.parent ?? node;
+  const parent = node.place?.parent ?? node;
   for (const [name, at, which] of [
     ['.', 1, node],
     ['..', 2, parent],

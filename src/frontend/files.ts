@@ -15,7 +15,7 @@ import { E } from '../lib/errno.ts';
 import { O_ACCMODE, O_APPEND, O_DSYNC, O_SYNC, O_TRUNC, O_WRONLY } from '../sys/constants.ts';
 import { pread } from '../sys/file.ts';
 import { dropHandle } from '../union/locks.ts';
-import type { Handle } from '../union/node.ts';
+import { type Handle, placesOf } from '../union/node.ts';
 import { AT_END, allocate, copyRange, fsync, open, read, seek, write } from '../union/open.ts';
 import { closeHandle, WORTH } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
@@ -66,11 +66,11 @@ function doOpen(front: Front, r: FuseRequest): number {
   const names = front.opening.get(unique);
   front.opening.delete(unique);
   // While it waited a name went over to another object (a merge, say): the kernel looks it up anew.
-  if (names?.some((name) => !node.names.includes(name))) return -E.ESTALE;
+  if (names?.some((name) => !placesOf(node).includes(name))) return -E.ESTALE;
   const isFirst = node.cachedAt === undefined;
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
-  if (handle === WAIT) front.opening.set(unique, [...node.names]);
+  if (handle === WAIT) front.opening.set(unique, placesOf(node));
   if (typeof handle === 'number') return resultOf(front, handle);
   if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   return answerOpen(front, r, handle, { flags, isFirst });

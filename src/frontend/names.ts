@@ -74,7 +74,7 @@ function lookupAgain(front: Front, r: FuseRequest, name: '.' | '..'): number {
     return error < 0 ? -E.ESTALE : replyEntry(front, r, r.nodeId);
   }
   const node = nodeOf(front, r.nodeId);
-  const parent = node?.names[0]?.parent ?? (node?.id === ROOT_ID ? node : undefined);
+  const parent = node?.place?.parent ?? (node?.id === ROOT_ID ? node : undefined);
   if (!parent) return -E.ESTALE;
   const error = getattr(union, parent);
   return error < 0 ? error : replyEntry(front, r);

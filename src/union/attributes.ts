@@ -21,7 +21,7 @@ export function getattr(union: Union, node: Node): number {
   if (node.successor !== null) return attributesOf(union, node, () => getattr(union, livingNode(node)));
   const error = statNode(union, node, union.entry.stat);
   if (error < 0) return error;
-  const place = node.names[0];
+  const place = node.place;
   let settled = true;
   if (place && node.dir === null && node.layer < 0) {
     if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {

@@ -71,9 +71,9 @@ function findBeneath(union: Union, parent: Node, index: number, name: string): n
 
 /** The same of what a node shows, by its first name: of the content that somebody has open, or else of the one there now. */
 export function showContentOf(union: Union, node: Node, dirFd: number, stat: Stat): void {
-  const [at] = node.names;
-  const index = at === undefined || !mayLieBeneath(union, node.layer, stat) ? -1 : indexOf(at, node.layer);
-  if (at === undefined || index < 0) return;
+  const at = node.place;
+  const index = at === null || !mayLieBeneath(union, node.layer, stat) ? -1 : indexOf(at, node.layer);
+  if (at === null || index < 0) return;
   const [open] = node.handles;
   if (open === undefined) {
     showContentBeneath(union, at.parent, index, dirFd, at.name, stat);

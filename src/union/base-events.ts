@@ -20,7 +20,7 @@ import { partFd } from './dir-fds.ts';
 import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
-import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, ROOT_ID, WHITEOUT } from './node.ts';
+import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, placesOf, ROOT_ID, WHITEOUT } from './node.ts';
 import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 
@@ -65,11 +65,11 @@ function noteSeveral(union: Union, node: Node, mask: number, name: string): void
 function noteChange(union: Union, node: Node, mask: number, name: string): void {
   if (node.dir === null) {
     if ((mask & OF_CONTENT) === 0) return;
-    for (const place of node.names) noteAt(union, place.parent, place.name, mask, node);
+    for (const place of placesOf(node)) noteAt(union, place.parent, place.name, mask, node);
   } else if (name === '') {
     if ((mask & IN_ATTRIB) === 0) return;
     if (node.id === ROOT_ID) union.changes.note('', mask, true);
-    for (const place of node.names) {
+    for (const place of placesOf(node)) {
       if (place.parent.dir?.opaque === false) noteAt(union, place.parent, place.name, mask, node);
     }
   } else if (!node.dir.opaque) {
@@ -119,7 +119,7 @@ function nameChanged(union: Union, parent: Node, name: string): void {
 
 /** What of the base a directory shows now: its names are expired where that has changed, or where it is gone. */
 function refresh(union: Union, node: Node): void {
-  const place = node.names[0];
+  const place = node.place;
   if (!place || node.dir === null) return;
   const error = find(union, place.parent, place.name);
   const { state, stat } = union.found;

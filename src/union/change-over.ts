@@ -48,7 +48,7 @@ function openAgain(union: Union, part: DirPart): number {
 
 /** By a name that it still has; what is a copy of metadata alone watches its content. */
 function carryFile(union: Union, node: Node): void {
-  const { parent, name } = node.names[0] ?? { parent: null, name: '' };
+  const { parent, name } = node.place ?? { parent: null, name: '' };
   for (const part of parent?.dir?.parts ?? []) {
     const fd = partFd(union, parent as Node, part);
     if (fd < 0 || statAt(fd, name, stat) < 0) continue;

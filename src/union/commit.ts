@@ -302,7 +302,7 @@ function showAnew(union: Union, parent: Node, name: string, child: Node | null):
   const shown = { ...stat, dir: null, layer: state === IN_OVERLAY ? -1 : 0 };
   identity?.replaced({ parent: parent.id, name, mark: markOf(shown, parent, name) });
   if (child === null) return;
-  if (child.dir !== null || child.handles.size > 0 || child.names.length > 1) {
+  if (child.dir !== null || child.handles.size > 0 || child.others.length > 0) {
     union.table.leave(child, parent, name);
     return;
   }

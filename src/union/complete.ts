@@ -66,7 +66,7 @@ function jobFor(
   truncate: boolean,
   callerPid: number,
 ): CompleteJob | number {
-  const place = node.names[0];
+  const place = node.place;
   const here = place && metacopyOf(union, node)?.redirect === null;
   const basePath = here ? basePathAt(place.parent, place.name) : null;
   const path = place ? pathAt(place.parent, place.name) : null;
@@ -110,7 +110,7 @@ function openTop(union: Union, { parent, name }: Name): { topFd: number; layer: 
 
 /** The content is there: it counts from now on, and so does the version that it was copied from. */
 function publishContent(union: Union, node: Node, job: CompleteJob, done: JobResult, fd: number): number {
-  const place = node.names[0];
+  const place = node.place;
   const path = place ? pathAt(place.parent, place.name) : null;
   const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
   const list = readOrigins(union, fd, '');

@@ -27,7 +27,7 @@ import type { CopyUpJob } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
-import { IN_BASE, IN_OVERLAY, learn, type Name, type Node } from './node.ts';
+import { IN_BASE, IN_OVERLAY, learn, type Name, type Node, placesOf } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, noteOrigin, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
@@ -59,7 +59,7 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
   if (node.busy) return waitFor(union, node.busy);
   if (node.layer < 0) return wish.metadata ? 0 : fillCopy(union, node, callerPid, wish);
   if (union.config.readOnly) return -E.EROFS;
-  const place = node.names[0];
+  const place = node.place;
   if (!place) return copyUpOrphan(union, node);
   const above = ensureOverlayDir(union, place.parent);
   if (above < 0) return above;
@@ -93,7 +93,7 @@ function fillCopy(union: Union, node: Node, callerPid: number, { truncate, byNam
   if (union.config.readOnly) return -E.EROFS;
   // Who has an older content of the base's open keeps that; the name shows another file.
   if (byName && hasOutlived(union, node, union.stat)) return -E.ESTALE;
-  const place = node.names[0];
+  const place = node.place;
   const others = place ? withSet(union, place, callerPid) : 0;
   return others < 0 ? others : complete(union, node, truncate, callerPid);
 }
@@ -284,7 +284,7 @@ function finish(
   // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
   const wanted =
     node.layer >= 0 &&
-    node.names.includes(place) &&
+    placesOf(node).includes(place) &&
     pathAt(place.parent, place.name) === job.path &&
     !hasHardLink(union, node.layer, base);
   const error = result < 0 ? result : wanted ? publishFile(union, node, place, job, base, origin) : 0;
@@ -354,7 +354,7 @@ function showOverlay(
   const error = statx(parentFd, place.name, AT_SYMLINK_NOFOLLOW, union.stat);
   if (error < 0) return error;
   // Other names of a base file with hard links are led here when they are looked up.
-  for (const other of node.names.slice(1)) union.table.leave(node, other.parent, other.name);
+  for (const other of node.others) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
   if (known?.origin) noteOrigin(node, union.stat, known.origin);
   if (known) learn(node).metacopy = known.copy;

@@ -91,7 +91,7 @@ export function preparePlace(
   if (parent.dir === null) return -E.ENOTDIR;
   if (parent.id === ROOT_ID && name === CONTROL_NAME) return -E.EEXIST;
   if (name === OPAQUE_MARK) return -E.EPERM;
-  if (parent.id !== ROOT_ID && parent.names.length === 0) return -E.ENOENT;
+  if (parent.id !== ROOT_ID && parent.place === null) return -E.ENOENT;
   const above = ensureOverlayDir(union, parent);
   if (above < 0) return above;
   return takeName(union, parent, name, callerPid, synced, taken);

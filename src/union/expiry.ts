@@ -2,7 +2,7 @@
 import type { BaseLayer } from '../branch/base.ts';
 import type { Stat } from '../lib/stat.ts';
 import { closePart } from './fd-cache.ts';
-import type { Node } from './node.ts';
+import { type Node, placesOf } from './node.ts';
 import type { Union } from './union.ts';
 
 /** The name of a node that nobody has open leads to another object: the node goes over to it, and the kernel is told. */
@@ -20,7 +20,7 @@ export function expirePlace(union: Union, parent: Node, name: string, content: b
 
 /** The same for all names of a node. */
 export function expireNode(union: Union, node: Node, content: boolean): void {
-  for (const { parent, name } of node.names) union.kernel.expire(parent, name);
+  for (const { parent, name } of placesOf(node)) union.kernel.expire(parent, name);
   union.kernel.changed(node, content);
 }
 
@@ -51,7 +51,7 @@ export function expireAll(union: Union): void {
   expireBeneath(union, union.table.root);
   union.kernel.changed(union.table.root, true);
   for (const node of union.table.nodes()) {
-    if (node.names.length === 0) union.kernel.changed(node, true);
+    if (node.place === null) union.kernel.changed(node, true);
   }
 }
 

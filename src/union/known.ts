@@ -1,5 +1,5 @@
 // What the node table knows of a path, without asking any file system.
-import type { Node } from './node.ts';
+import { type Node, placesOf } from './node.ts';
 import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
 
@@ -12,6 +12,7 @@ export function nodeAt(union: Union, path: string): Node | undefined {
 
 /** Paths of the object at a path, itself among them, as far as they are known. */
 export function namesOf(union: Union, path: string): string[] {
-  const places = nodeAt(union, path)?.names ?? [];
+  const node = nodeAt(union, path);
+  const places = node === undefined ? [] : placesOf(node);
   return places.map(({ parent, name }) => pathAt(parent, name)).filter((found) => found !== null);
 }

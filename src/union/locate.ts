@@ -37,7 +37,7 @@ function at(dirFd: number, name: string, layer: number): Location | number {
 export function locate(union: Union, node: Node): Location | number {
   if (node.dir !== null) return locateDirectory(union, node);
   if (node.orphanFd >= 0) return at(node.orphanFd, '', node.layer);
-  const place = node.names[0];
+  const place = node.place;
   if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ESTALE;
   const dirFd = dirOf(union, node, place.parent);
   if ((dirFd === -E.ENOENT || dirFd === -E.ESTALE) && leavePlace(union, node)) return locate(union, node);
@@ -65,8 +65,8 @@ export function anyHandle(node: Node): Handle {
 
 /** The base has removed or renamed the first of several names: the next one leads there. False: it was the last. */
 export function leavePlace(union: Union, node: Node): boolean {
-  const [first, other] = node.names;
-  if (node.dir !== null || !first || !other) return false;
+  const first = node.place;
+  if (node.dir !== null || first === null || node.others.length === 0) return false;
   union.kernel.expire(first.parent, first.name);
   union.table.leave(node, first.parent, first.name);
   return true;

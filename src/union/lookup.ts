@@ -28,6 +28,7 @@ import {
   IN_OVERLAY,
   NONE,
   type Node,
+  placesOf,
   ROOT_ID,
   WHITEOUT,
 } from './node.ts';
@@ -224,16 +225,22 @@ export function instantiate(union: Union, parent: Node, name: string): Node | nu
 
 /** Nobody has its object open or works with it. A symlink is never open, and the kernel keeps its target. */
 function mayShowOther(node: Node): boolean {
-  return node.type !== S_IFLNK && node.handles.size === 0 && node.names.length === 1 && node.busy === null;
+  return (
+    node.type !== S_IFLNK &&
+    node.handles.size === 0 &&
+    node.place !== null &&
+    node.others.length === 0 &&
+    node.busy === null
+  );
 }
 
 function leaveAll(union: Union, node: Node): void {
-  for (const { parent, name } of node.names) union.kernel.expire(parent, name);
+  for (const { parent, name } of placesOf(node)) union.kernel.expire(parent, name);
   union.table.part(node);
 }
 
 function leaveOthers(union: Union, node: Node, parent: Node, name: string): void {
-  for (const place of [...node.names]) {
+  for (const place of placesOf(node)) {
     if (place.parent === parent && place.name === name) continue;
     union.kernel.expire(place.parent, place.name);
     union.table.leave(node, place.parent, place.name);
@@ -360,7 +367,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   }
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
-  if (node.dir === null && node.layer >= 0 && node.names.length === 0 && entry.stat.nlink > 0)
+  if (node.dir === null && node.layer >= 0 && node.place === null && entry.stat.nlink > 0)
     entry.stat.nlink -= 1;
   // As overlayfs: the link count of a merged directory is not known without reading all of it, and 1 says so.
   if (node.dir !== null && isMerged(node.dir)) {
@@ -368,7 +375,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
     if (union.table.identity !== null) newestChange(union, node, entry.stat);
   }
   // Removed, and still open somewhere.
-  if (node.dir !== null && node.names.length === 0 && node.id !== ROOT_ID) entry.stat.nlink = 0;
+  if (node.dir !== null && node.place === null && node.id !== ROOT_ID) entry.stat.nlink = 0;
   return 0;
 }
 

@@ -37,7 +37,7 @@ const content = newContentPlace();
  * in the base that has been found to be such. 0; EIO: there is none.
  */
 function findContent(union: Union, node: Node, copied: Metacopy | null): number {
-  const place = node.names[0];
+  const place = node.place;
   const dir = place?.parent.dir;
   if (!place || !dir || copied?.damaged) return -E.EIO;
   const { parent, name } = place;

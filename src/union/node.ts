@@ -143,8 +143,10 @@ export interface Node {
   type: number;
   /** References that the kernel holds, by replies that carried this node, and those of who works with it here. */
   lookups: number;
-  /** Places in the tree; the first is the one used to reach the object. Empty when it has been removed. */
-  names: Name[];
+  /** Its place in the tree, by which the object is reached; null when that has been removed. */
+  place: Name | null;
+  /** Further ones, of a hard link. Only the table changes them: all other nodes share a list that is empty. */
+  others: readonly Name[];
   /** Null when it is no directory. */
   dir: DirState | null;
   /** Index of the base layer that answers for a non-directory; -1: the overlay. */
@@ -275,6 +277,11 @@ export interface Found {
   inBase: boolean;
   part: number;
   baseStat: Stat;
+}
+
+/** All places in the tree, as they are now. */
+export function placesOf({ place, others }: Node): Name[] {
+  return place === null ? [] : [place, ...others];
 }
 
 /** Where to write down what is found out. */

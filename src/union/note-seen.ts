@@ -28,7 +28,7 @@ export function noteSeen(
   opened: Opened,
   shown: Origin | null,
 ): void {
-  const place = node.names[0];
+  const place = node.place;
   const dir = place?.parent.dir;
   if (!place || !dir || dir.parts.length === 0) return;
   const { stat } = union;

@@ -139,7 +139,7 @@ function lacksContent(union: Union, { fd, layer }: Opened): boolean {
 }
 
 function contentless(union: Union, node: Node): number {
-  const place = node.names[0];
+  const place = node.place;
   sayContentless(union, place ? pathAt(place.parent, place.name) : null);
   return -E.EIO;
 }
@@ -156,7 +156,7 @@ function refuseDirect(fd: number): number {
 }
 
 function settleBeforeOpen(union: Union, node: Node): number {
-  const place = node.names[0];
+  const place = node.place;
   if (!place || node.layer >= 0) return 0;
   refresh(union, place.parent, place.name);
   const error = find(union, place.parent, place.name);

@@ -35,7 +35,7 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   const dir = node.dir;
   if (dir === null) return -E.ENOTDIR;
   if (dir.hasOverlay) return 0;
-  const place = node.names[0];
+  const place = node.place;
   if (!place) return -E.ENOENT;
   const above = ensureOverlayDir(union, place.parent);
   if (above < 0) return above;

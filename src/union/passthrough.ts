@@ -14,7 +14,7 @@ import { F_RDLCK, F_UNLCK, O_ACCMODE, O_CLOEXEC, O_RDONLY, O_RDWR, O_SYNC } from
 import { close, openat, reopen, setLease } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { locate } from './locate.ts';
-import { type Handle, isOpenForWriting, type Node } from './node.ts';
+import { type Handle, isOpenForWriting, type Node, placesOf } from './node.ts';
 import type { Union } from './union.ts';
 
 /** Smaller files of the base are read once and then kept by the kernel, which costs less than an id. */
@@ -115,7 +115,7 @@ export function divide(union: Union, node: Node): number {
   if (handle !== undefined) {
     const fresh = union.table.divide(node);
     // Others have its name in the kernel's cache; and what it shows changes by way of the new one from now on.
-    for (const { parent, name } of fresh.names) union.kernel.expire(parent, name);
+    for (const { parent, name } of placesOf(fresh)) union.kernel.expire(parent, name);
     union.kernel.changed(node, false);
     const { stat } = union;
     const layer = node.backing?.layer ?? handle.layer;

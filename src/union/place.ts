@@ -10,7 +10,7 @@ export function pathOf(node: Node): string | null {
   let path = '';
   let current = node;
   while (current.id !== ROOT_ID) {
-    const place = current.names[0];
+    const place = current.place;
     if (!place) return null;
     path = path === '' ? place.name : `${place.name}/${path}`;
     current = place.parent;
@@ -31,7 +31,7 @@ export function pathAt(parent: Node, name: string): string | null {
 export function originPathAt(parent: Node, name: string): string | null {
   const here = basePathAt(parent, name);
   if (here !== null || parent.id === ROOT_ID) return here ?? name;
-  const place = parent.names[0];
+  const place = parent.place;
   if (!place) return null;
   const redirect = parent.dir?.redirect ?? null;
   const dir = redirect?.startsWith('/')

@@ -71,7 +71,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   const child = instantiate(union, parent, name);
   if (typeof child === 'number') return child;
   if (child.busy) return waitFor(union, child.busy);
-  const last = child.names.length <= 1;
+  const last = child.others.length === 0;
   if (last) keepObject(union, parent, name, child);
   const { inBase, state } = union.found;
   const dirFd = state === IN_OVERLAY || inBase ? overlayDirFd(union, parent) : -E.ENOENT;
@@ -98,7 +98,7 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node
 
 /** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
 export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
-  if (node.names.length > 1 || node.orphanFd >= 0 || node.lookups === 0) return;
+  if (node.others.length > 0 || node.orphanFd >= 0 || node.lookups === 0) return;
   const copied = metacopyOf(union, node) !== null;
   if (node.handles.size > 0 && !copied && !isApart(node)) return;
   if (copied && node.handles.size === 0) {

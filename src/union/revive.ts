@@ -19,7 +19,7 @@ export function revive(union: Union, id: number): number {
  */
 export function current(union: Union, id: number): Node | undefined {
   const node = union.table.get(id);
-  if (!node || node.dir !== null || node.names.length > 0 || node.handles.size > 0 || node.busy) return node;
+  if (!node || node.dir !== null || node.place !== null || node.handles.size > 0 || node.busy) return node;
   if (!union.table.identity?.get(node.id)) return node;
   const now = fromPlaces(union, node.id, 0, node);
   if (typeof now === 'number') return node;
@@ -32,7 +32,7 @@ export function current(union: Union, id: number): Node | undefined {
  * or replaced: nobody asks for it by name.
  */
 export function revisit(union: Union, node: Node): number {
-  const place = node.dir === null || node.id === ROOT_ID ? null : node.names[0];
+  const place = node.dir === null || node.id === ROOT_ID ? null : node.place;
   if (place === undefined) return -E.ESTALE;
   const error = place === null ? getattr(union, node) : lookup(union, place.parent, place.name);
   if (error === -E.ENOENT) return -E.ESTALE;

@@ -16,6 +16,7 @@ import {
   isOpenForWriting,
   learn,
   type Node,
+  placesOf,
   type Verdict,
 } from './node.ts';
 import { isPinned, isRacy, originFor } from './origin-list.ts';
@@ -168,7 +169,7 @@ function isWritten(union: Union, path: string): boolean {
 /** An open file is closed: what waited for its writer need not wait for its time. */
 export function noLongerWritten(union: Union, { node, writable }: Handle): void {
   if (!writable || union.verdicts.size === 0) return;
-  for (const { parent, name } of node.names) {
+  for (const { parent, name } of placesOf(node)) {
     const path = pathAt(parent, name);
     if (path !== null && union.verdicts.get(path)?.writer) union.verdicts.delete(path);
   }

@@ -4,9 +4,18 @@ import type { Stat } from '../lib/stat.ts';
 import { S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
+import { IdTable } from './id-table.ts';
 import { markOf } from './mark.ts';
-import type { DirState, Handle, HandleId, Node, NodeId } from './node.ts';
-import { ROOT_ID } from './node.ts';
+import {
+  type DirState,
+  type Handle,
+  type HandleId,
+  type Name,
+  type Node,
+  type NodeId,
+  placesOf,
+  ROOT_ID,
+} from './node.ts';
 import { pathOf } from './place.ts';
 
 /** Where new NodeIds come from: the next one of a block that is reserved durably. */
@@ -39,10 +48,11 @@ export function newDirState(): DirState {
 
 /** What most nodes have: a set of their own for each would take as much memory as the rest of the node. */
 const NO_HANDLES: ReadonlySet<Handle> = new Set();
+const NO_PLACES: readonly Name[] = [];
 
 export class NodeTable {
   readonly root: Node;
-  readonly #nodes = new Map<number, Node>();
+  readonly #nodes = new IdTable();
   /** Further ids of nodes, from old handles: of objects that these have replaced. Their references count there, too. */
   readonly #aliases = new Map<number, { node: Node; lookups: number }>();
   /** Non-directories by inode number: [0] the overlay's, [1 + layer] the base's. */
@@ -93,7 +103,8 @@ export class NodeTable {
       id: 0 as NodeId,
       type,
       lookups: 0,
-      names: [],
+      place: null,
+      others: NO_PLACES,
       dir: type === S_IFDIR ? newDirState() : null,
       layer: -1,
       ino: 0,
@@ -201,16 +212,20 @@ export class NodeTable {
     if (before === node) return;
     if (before) this.leave(before, parent, name);
     // A directory above an old place may have gone since.
-    for (let old = node.names[0]; old && pathOf(old.parent) === null; old = node.names[0]) node.names.shift();
+    while (node.place !== null && pathOf(node.place.parent) === null) this.#setPlaces(node, node.others);
     this.#attach(node, parent, name);
   }
 
   #attach(node: Node, parent: Node, name: string): void {
     parent.dir?.children.set(name, node);
     const place = { parent, name };
-    // To push to an empty array makes room for seventeen.
-    if (node.names.length === 0) node.names = [place];
-    else node.names.push(place);
+    if (node.place === null) node.place = place;
+    else node.others = [...node.others, place];
+  }
+
+  #setPlaces(node: Node, places: readonly Name[]): void {
+    node.place = places[0] ?? null;
+    node.others = places.length > 1 ? places.slice(1) : NO_PLACES;
   }
 
   /** What was at this place has been removed: no id leads there any more. */
@@ -222,8 +237,8 @@ export class NodeTable {
   /** A place shows another object than this node; ids lead to that one. A node without places and references goes. */
   leave(node: Node, parent: Node, name: string): void {
     if (parent.dir?.children.get(name) === node) parent.dir.children.delete(name);
-    const at = node.names.findIndex((place) => place.parent === parent && place.name === name);
-    if (at >= 0) node.names.splice(at, 1);
+    const left = placesOf(node).filter((place) => place.parent !== parent || place.name !== name);
+    this.#setPlaces(node, left);
     this.#dropIfUnused(node);
   }
 
@@ -252,7 +267,7 @@ export class NodeTable {
   estrange(layer: number): void {
     for (const node of this.#nodes.values()) {
       if (node.learned !== null) node.learned.compared = null;
-      if (node.dir !== null || node.layer !== layer || node.names.length === 0) continue;
+      if (node.dir !== null || node.layer !== layer || node.place === null) continue;
       this.hide(node);
       node.btimeSec = Number.NaN;
     }
@@ -281,10 +296,10 @@ export class NodeTable {
     const fresh = this.draft(node.type);
     this.#register(fresh, this.#mint());
     this.#showAs(fresh, node.layer, node);
-    for (const place of node.names.splice(0)) {
-      place.parent.dir?.children.set(place.name, fresh);
-      fresh.names.push(place);
-    }
+    const places = placesOf(node);
+    for (const place of places) place.parent.dir?.children.set(place.name, fresh);
+    this.#setPlaces(fresh, places);
+    this.#setPlaces(node, NO_PLACES);
     fresh.orphanFd = node.orphanFd;
     node.orphanFd = -1;
     fresh.locks = node.locks;
@@ -297,7 +312,7 @@ export class NodeTable {
   /** What is open stays as it is; under its names another object will be found, whatever its number. */
   part(node: Node): void {
     this.hide(node);
-    for (const { parent, name } of [...node.names]) this.leave(node, parent, name);
+    for (const { parent, name } of placesOf(node)) this.leave(node, parent, name);
   }
 
   /** The node's object can no longer be found by its inode number (removed, or about to be replaced). */
@@ -326,7 +341,9 @@ export class NodeTable {
     if (node.orphanFd >= 0) close(node.orphanFd);
     if (node.dataFd >= 0) close(node.dataFd);
     if (node.successor !== null) this.letGo(node.successor);
-    for (const place of node.names.splice(0)) {
+    const places = placesOf(node);
+    this.#setPlaces(node, NO_PLACES);
+    for (const place of places) {
       if (place.parent.dir?.children.get(place.name) === node) place.parent.dir.children.delete(place.name);
       this.#dropIfUnused(place.parent);
     }
@@ -390,7 +407,7 @@ export class NodeTable {
     handle.fd = -1;
     if (writeFd >= 0) close(writeFd);
     // The last way to a file that has been removed, but that the kernel may still ask for.
-    const gone = node.names.length === 0 && node.successor === null;
+    const gone = node.place === null && node.successor === null;
     const last = gone && node.handles.size === 0 && node.lookups > 0;
     if (last && node.orphanFd < 0) node.orphanFd = fd;
     else if (last && node.layer < 0 && handle.layer >= 0 && node.dataFd < 0) node.dataFd = fd;

@@ -233,7 +233,7 @@ function fromBase(
  * others have read says nothing. 0, WAIT or a negative errno; `out` tells what the origin was before.
  */
 export function ageOrigin(union: Union, node: Node, callerPid: number, reads: boolean, out: Taken): number {
-  const place = node.names[0];
+  const place = node.place;
   if (!place || node.layer >= 0) return 0;
   const path = pathAt(place.parent, place.name);
   const basePath = originPathAt(place.parent, place.name);

@@ -30,7 +30,7 @@ function isWatched(union: Union, node: Node, part: DirPart): boolean {
 export function keepsAttributes(union: Union, node: Node, stat: Stat): boolean {
   if (union.kernel.keeping !== 'watched') return union.kernel.keeping === 'timed';
   if (node.dir !== null) return keepsNames(union, node);
-  const place = node.names[0];
+  const place = node.place;
   // What a divided node shows of its successor changes without its knowing.
   if (node.successor !== null || isChangedUnseen(union, node)) return false;
   if (!place) return node.layer < 0;

@@ -51,7 +51,7 @@ export function nameHandlers(front: NativeFront): NameHandlers {
           out.entries.push(entryWords(front.inodes.of(ino), type));
         };
         add('.', listedIno(front.union, node), DT_DIR);
-        add('..', listedIno(front.union, node.names[0]?.parent ?? node), DT_DIR);
+        add('..', listedIno(front.union, node.place?.parent ?? node), DT_DIR);
         for (const { name, ino, type } of entries) add(name, ino, type);
         return 0;
       });
@@ -118,7 +118,7 @@ function remove(front: NativeFront, path: string, operation: typeof unlink) {
       const child = front.union.table.child(parent, name);
       const result = operation(front.union, parent, name, UNKNOWN_PID);
       // Unless it has another name, by which it is held as well.
-      if (result === 0 && child?.names.length === 0) front.held.letGo(child);
+      if (result === 0 && child?.place === null) front.held.letGo(child);
       return result;
     }),
   );
