@@ -41,8 +41,8 @@ export class EventLog {
     const now = performance.now();
     // One update of the base changes many files: that is one epoch, and one write to the disk.
     if (now - this.#bumped > EPOCH_MS) {
-      this.#bumped = now;
       this.#format.write({ epoch: this.#format.now.epoch + 1 });
+      this.#bumped = now;
     }
     return this.#format.now.epoch;
   }
