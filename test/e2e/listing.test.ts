@@ -5,6 +5,7 @@ import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
 import { dpkgReplace, ripen } from '../lib/base-update.ts';
 import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { abortConnection, mountAt } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
 
@@ -58,4 +59,23 @@ mountTest('a listing starts no merge of what lies in it; an open of one file mer
       expect(await mount.read('one')).toBe(`${lines('guest')}base\n`);
     });
   }),
+);
+
+mountTest(
+  'what a base that cannot be read any more has is an error, and not left out',
+  () =>
+    withLayers(async (layers) => {
+      const { dir, base } = layers;
+      await sh(
+        'cd "$1"; mkdir -p tree/moved tree/kept; touch tree/moved/theirs; fuse-overlayfs -o lowerdir=tree base',
+        [dir],
+      );
+      await withMount(layers, async (mount) => {
+        await mount.sh('mkdir own; mv moved own/moved; touch own/moved/ours; ls own/moved kept');
+        abortConnection(mountAt(base)?.minor as number);
+        for (const name of ['own/moved', 'kept', '.'])
+          expect(await mount.sh('! ls "$1" 2>&1', [name])).toMatch(/not connected|aborted/);
+      });
+    }),
+  { commands: ['fuse-overlayfs'] },
 );
