@@ -41,6 +41,7 @@ export function nfsExportText({ mountPoint, nfs4Only, missing }: NfsExport): str
     ...missing.map((line) => `# Missing: ${line}`),
     `# For the kernel's server, a line of exports(5) instead:`,
     `#   ${path} CLIENT(rw,no_root_squash,no_subtree_check,fsid=${id})`,
+    '# It, too, holds the mount, and lets go of a dead one by exportfs -f, once there is another. Clients go on.',
     'NFS_CORE_PARAM {',
     `  Protocols = ${protocols};`,
     '  Enable_RQUOTA = false;',

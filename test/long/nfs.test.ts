@@ -16,9 +16,9 @@ const makeTrees = (tree: string) =>
     lines=$(cat)
     for v in v3 v4; do
       mkdir -p "$1/$v/dir/sub"; cd "$1/$v"
-      for f in both same later dir/both; do echo "$lines" > $f; done
+      for f in both same dir/both; do echo "$lines" > $f; done
       for f in plain replaced gone open dir/moved dir/mode dir/linked dir/sub/deep; do echo one > $f; done
-      ln dir/linked dir/other; ln -s plain link; mkfifo fifo; chmod 4750 dir/mode; chown 7:8 dir/mode
+      ln dir/linked dir/other; ln -s plain link; mkfifo fifo; chown 7:8 dir/mode; chmod 4750 dir/mode
       touch -d @1000000000.123456789 plain dir/sub
     done
     `,
@@ -65,7 +65,6 @@ const edits = `
   mv dir/moved dir/sub/moved
   chmod 600 dir/mode
   echo two >> dir/linked
-  setfattr -n trusted.guest -v 1 dir/sub/deep
   mkdir new; echo new > new/file
 `;
 
@@ -89,7 +88,9 @@ async function useAsBase(guest: Shell, base: Base): Promise<void> {
   expect(mounted).toMatch(/^coherence check$/m);
   expect(mounted).toMatch(/^note coherence is check: the base lies on NFS/m);
 
-  expect(await run(`${edits} seen $server | diff ../before -`)).toBe('');
+  expect(
+    await run(`${edits} setfattr -n trusted.guest -v 1 dir/sub/deep; seen $server | diff ../before -`),
+  ).toBe('');
   expect(await run('cat dir/other dir/sub/moved new/file')).toBe('one\ntwo\none\nnew\n');
   const changed = 'stat -c "%a %u:%g" dir/mode; getfattr --only-values -n trusted.guest dir/sub/deep';
   expect(await run(changed)).toBe('600 7:8\n1');
@@ -147,6 +148,53 @@ testNeeding(
     withNfsGuest(makeTrees, async (guest) => {
       await useAsBase(guest, { version: 4, options: '' });
       await useWithoutServer(guest, { version: 3, options: ',noac,soft,timeo=1,retrans=0' });
+    }),
+  5 * MINUTE,
+);
+
+/** The mount is given out by the line that `kasane export` has for exports(5), and taken by clients that remember nothing. */
+const giveOut = `
+  client=/run/client mnt=/run/disk/mnt base=/run/disk/v4
+  start() { kasane mount --base $base --overlay /run/overlay --settle 0 --export=nfs4 --log /run/log $mnt; }
+`;
+
+testNeeding(
+  nfsGuestNeeds,
+  "clients of the kernel's NFS server use a mount, and go on when its daemon has died and the mount is made anew",
+  () =>
+    withNfsGuest(makeTrees, async (guest) => {
+      const run = (script: string) => guest.sh(`${giveOut}\n${script}`);
+      await run(`
+        mkdir -p $mnt /run/overlay; start
+        read -r path options <<< "$(kasane export $mnt | sed -n 's/^#   \\(.*\\) CLIENT(\\(.*\\))$/\\1 \\2/p')"
+        exportfs -o "$options" "127.0.0.1:$path"
+        nfs 4 /mnt $client ,noac; nfs 3 /mnt $client.3 ,noac
+      `);
+      expect(
+        await run('ls -A $client; cd $client; cat dir/sub/deep; readlink link; stat -c %a,%u dir/mode'),
+      ).toBe('.kasane\nboth\ndir\nfifo\ngone\nlink\nopen\nplain\nreplaced\nsame\none\nplain\n4750,7\n');
+      await run(`cd $client; ${edits} mv dir/sub sub; mv plain plain2`);
+      const seen = `cat plain2 dir/other sub/moved new/file; [ -d sub ]; ! [ -e dir/sub ]; ! [ -e gone ]; stat -c %a dir/mode`;
+      for (const at of ['$mnt', '$client', '$client.3'])
+        expect(await run(`cd ${at}; ${seen}`)).toBe('one\ntwo\none\ntwo\none\nnew\n600\n');
+
+      await run(`server=$base; ${updates}`);
+      // The guest's own new file has another number once it is merged, which stops the open that it is merged for.
+      expect(await run('cd $client; cat both 2> /dev/null || cat both')).toBe(merged);
+      expect(await run('cd $client; cat dir/added replaced same .kasane/conflicts')).toContain(
+        'added\ntwo\nline 1\n',
+      );
+      expect(await run('cat $client/.kasane/conflicts')).toContain('same');
+
+      const after = await run(`
+        exec 5< $client/sub/deep
+        kill -9 $(kasane status $mnt | sed -n 's/^pid //p'); umount -l $mnt; start; exportfs -f
+        cat $client/plain2 <&5; cd $client; echo three >> plain2; mv plain2 sub; cat $mnt/sub/plain2`);
+      expect(after).toContain('one\ntwo\none\ntwo\nthree\n');
+      await run('cd $client.3; echo four >> sub/plain2; mv sub/plain2 dir/plain3; rm new/file; rmdir new');
+      expect(await run('cat $client/dir/plain3; ls $mnt')).toBe(
+        'one\ntwo\nthree\nfour\nboth\ndir\nfifo\nlink\nreplaced\nsame\nsub\n',
+      );
     }),
   5 * MINUTE,
 );
