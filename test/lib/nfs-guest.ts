@@ -25,7 +25,7 @@ const setUp = `
   echo 0 > /proc/sys/fs/leases-enable
   rpcbind -w
   exportfs -o rw,no_root_squash,no_subtree_check,insecure,fsid=0 127.0.0.1:/run/disk
-  rpc.nfsd 2
+  rpc.nfsd -G 10 -L 10 2
   rpc.mountd
 `;
 
