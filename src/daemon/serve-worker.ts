@@ -1,6 +1,7 @@
 // The serving worker: owns union and FUSE server, and answers the kernel. It never waits for another thread nor
 // for a disk; what may, it sends to the main thread as a job and goes on.
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
+import { Ahead } from '../frontend/ahead.ts';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import type { Negotiated } from '../fuse/init.ts';
@@ -24,22 +25,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
   const { announcer } = start;
   const announcements =
     announcer === null ? null : new AnnouncerLink(announcer, union, voice, (message) => host.send(message));
-  const front = {
-    union,
-    // Who has opened a control file sees the base as it was by then.
-    askControl: (request, done) => {
-      if (request.op === 'open') voice.whenTold(() => host.askControl(request, done));
-      else host.askControl(request, done);
-    },
-    owner: start.owner,
-    keepSeconds: start.config.keepSeconds,
-    directories: new Map(),
-    nextDirectory: 1,
-    opening: new Map(),
-    lockWaiters: new Map(),
-    controlPaths: new Map(),
-    exported: start.exported,
-  } as Omit<Front, 'server'> as Front;
+  const front = frontOf(serving, start, voice);
   const shrinker = new Shrinker();
   front.server = createServer({
     deviceFd: start.deviceFd,
@@ -56,12 +42,17 @@ function serve(port: MessagePort, start: WorkerStart): void {
       host.send({ kind: 'serving', negotiated });
     },
     onWake: () => {
+      front.ahead.drop();
       if (voice.isReminded()) doLate(serving);
       voice.drain();
       announcements?.drain();
       drain(port, serving);
     },
-    onEvents: hear,
+    onEvents: () => {
+      front.ahead.drop();
+      hear();
+    },
+    spare: () => front.ahead.work(),
     onDone: () => voice.send(),
     onEmpty: () => union.kernel.drained(),
     onPause: () => {
@@ -89,6 +80,27 @@ function serve(port: MessagePort, start: WorkerStart): void {
   }
   close(start.deviceFd);
   endServing(serving, how);
+}
+
+/** Its server has to be set. */
+function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLink): Front {
+  return {
+    union,
+    // Who has opened a control file sees the base as it was by then.
+    askControl: (request, done) => {
+      if (request.op === 'open') voice.whenTold(() => host.askControl(request, done));
+      else host.askControl(request, done);
+    },
+    owner: start.owner,
+    keepSeconds: start.config.keepSeconds,
+    directories: new Map(),
+    ahead: new Ahead(union),
+    nextDirectory: 1,
+    opening: new Map(),
+    lockWaiters: new Map(),
+    controlPaths: new Map(),
+    exported: start.exported,
+  } as Omit<Front, 'server'> as Front;
 }
 
 /** Nothing is to be answered. To wake another thread after each request would cost as much as the request. */

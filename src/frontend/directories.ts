@@ -70,18 +70,20 @@ function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
   if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size, plus);
   const handle = front.directories.get(fh);
   if (!handle) return -E.EBADF;
+  const { node } = handle;
   // A new pass (rewinddir) shows what is there by then.
   if (offset === 0 || handle.entries === null) {
-    const entries = listDirectory(front.union, handle.node);
+    const entries = front.ahead.entriesOf(node) ?? listDirectory(front.union, node);
     if (typeof entries === 'number') return entries;
-    if (front.exported && handle.node.id === ROOT_ID) {
+    if (front.exported && node.id === ROOT_ID) {
       entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
     }
     handle.entries = entries;
   }
-  const page: Page = { front, r, node: handle.node, plus, limit: Math.min(size, r.replyLimit), length: 0 };
+  const page: Page = { front, r, node, plus, limit: Math.min(size, r.replyLimit), length: 0 };
   addDots(page, offset);
   addEntries(page, handle.entries, offset);
+  if (offset === 0 && plus && !front.exported) front.ahead.listed(node, handle.entries);
   return page.length;
 }
 
@@ -122,18 +124,18 @@ function addEntries(page: Page, entries: readonly ListEntry[], offset: number): 
     for (; entries[end]?.offset === at; end++)
       size += direntSize((entries[end] as ListEntry).name, page.plus);
     if (!fits(page, size)) return;
-    for (; i < end; i++) addEntry(page, entries[i] as ListEntry);
+    for (; i < end; i++) addEntry(page, entries, i);
   }
 }
 
-function addEntry(page: Page, { name, ino, type, offset }: ListEntry): void {
-  const { front, r, node: parent, limit } = page;
-  if (!page.plus || lookupListed(front.union, parent, name) < 0) {
+function addEntry(page: Page, entries: readonly ListEntry[], index: number): void {
+  const { front, r, limit } = page;
+  const { name, ino, type, offset } = entries[index] as ListEntry;
+  if (!page.plus || !findListed(page, entries, index)) {
     addName(page, name, ino, type, offset);
     return;
   }
-  const { table, entry } = front.union;
-  table.refer(entry.node, entry.node.id);
+  const { entry } = front.union;
   const nameValid = validFor(front, entry.keepName);
   const attrValid = tellAttributes(front);
   const { id } = entry.node;
@@ -151,6 +153,17 @@ function addEntry(page: Page, { name, ino, type, offset }: ListEntry): void {
     entry.stat,
     entry.ino,
   );
+}
+
+/** Fills union.entry, and counts the reference that the kernel gets; false: it is told of the name alone. */
+function findListed({ front, node: parent }: Page, entries: readonly ListEntry[], index: number): boolean {
+  const { ahead, union } = front;
+  const taken = ahead.take(entries, index);
+  if (taken !== 0) return taken > 0;
+  ahead.drop();
+  if (lookupListed(union, parent, (entries[index] as ListEntry).name) < 0) return false;
+  union.table.refer(union.entry.node, union.entry.node.id);
+  return true;
 }
 
 /** The name alone; it has been seen that there is room. */

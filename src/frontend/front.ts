@@ -17,6 +17,7 @@ import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
+import type { Ahead } from './ahead.ts';
 
 /** What the control directory (on the main thread) is asked. Paths are relative to `.kasane`. */
 export type ControlRequest =
@@ -47,6 +48,7 @@ export interface Front {
   /** Seconds for which the kernel may keep names and attributes, where it may at all. */
   keepSeconds: number;
   directories: Map<number, DirHandle>;
+  ahead: Ahead;
   nextDirectory: number;
   /** OPENs that wait, by their unique number: the names that the node had when they came. */
   opening: Map<number, readonly Name[]>;

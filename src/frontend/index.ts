@@ -9,11 +9,12 @@ import { lockHandlers } from './locks.ts';
 import { nameHandlers } from './names.ts';
 
 export function handlersOf(front: Front): Handlers {
-  return withAnnouncer(front, {
+  const handlers = withAnnouncer(front, {
     ...nameHandlers(front),
     ...attributeHandlers(front),
     ...fileHandlers(front),
     ...directoryHandlers(front),
     ...lockHandlers(front),
   });
+  return front.ahead.guard(handlers);
 }

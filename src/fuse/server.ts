@@ -57,6 +57,8 @@ export interface ServerOptions {
   idle?: { isDue(): boolean; run(): void };
   /** Requests or messages have been dealt with; what came of them for others goes out now. */
   onDone?(): void;
+  /** A small piece of work that can be done while there is no request; whether there was one. */
+  spare?(): boolean;
   /** All requests that there were have been read. */
   onEmpty?: () => void;
   /** Before the device is waited for, and while it is never idle about every millisecond: for what may be late. */
@@ -244,6 +246,10 @@ class Server implements FuseServer {
     const { deviceFd } = this.#options;
     let length = read(deviceFd, this.#buffer, 0, BUFFER_SIZE);
     this.#started = performance.now();
+    while (length === -E.EAGAIN && this.#doSpare()) {
+      length = read(deviceFd, this.#buffer, 0, BUFFER_SIZE);
+      this.#started = performance.now();
+    }
     if (length !== -E.EAGAIN) return length;
     const until = this.#started + this.#spin.budget();
     while (this.#started < until) {
@@ -254,6 +260,17 @@ class Server implements FuseServer {
       break;
     }
     return length;
+  }
+
+  #doSpare(): boolean {
+    const { spare } = this.#options;
+    if (spare === undefined) return false;
+    try {
+      return spare();
+    } catch (error) {
+      this.#complaints.add(`what is done while there is no request: ${stackOf(error)}`);
+      return false;
+    }
   }
 
   /** Waits for the device or for other threads; with a timeout of 0 only asks whether one has called. */
