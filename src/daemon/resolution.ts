@@ -6,7 +6,7 @@ import { escapeName } from '../lib/names.ts';
 import { isDirectory, isRegular, S_IFREG } from '../lib/stat.ts';
 import { alike } from '../merge/path-state.ts';
 import type { View } from '../union/assess.ts';
-import { build } from '../union/build.ts';
+import { build, onDisk } from '../union/build.ts';
 import { originFromBase, withOrigin } from '../union/carry-out.ts';
 import type { CarryContext } from '../union/carrying.ts';
 import { base64, stepOf } from '../union/carrying.ts';
@@ -123,7 +123,7 @@ async function buildBase(
   }
   const { mode, uid, gid } = from.stat;
   const plan = blueprint(from, { mode, uid, gid, xattrs: from.xattrs }, from.bytes, origins, 'base');
-  await buildFrom(carry, view, temp, plan, from, 'base');
+  await onDisk(carry.shop, temp, await buildFrom(carry, view, temp, plan, from, 'base'));
   return from.content;
 }
 

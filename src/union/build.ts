@@ -61,9 +61,29 @@ function check(result: number, what: string, allowed: readonly number[] = []): v
 
 /** Makes work/TEMP; throws FsError (ENOSPC, EDQUOT, EROFS, EIO), and leaves nothing then. */
 export async function build(shop: Workshop, temp: string, plan: Blueprint): Promise<void> {
+  await onDisk(shop, temp, await buildAndSync(shop, temp, plan));
+}
+
+/** Waits for it; throws FsError, and leaves nothing then. */
+export async function onDisk(shop: Workshop, temp: string, { synced }: Built): Promise<void> {
+  const error = await synced;
+  if (error === null) return;
+  discard(shop, temp);
+  throw error;
+}
+
+/** What is whole, and may take a name once it is on the disk, too. */
+export interface Built {
+  /** null, or why it is not: then it is to be discarded. Never rejects. */
+  synced: Promise<FsError | null>;
+}
+
+/** The same for who has something else to be synced meanwhile. */
+export async function buildAndSync(shop: Workshop, temp: string, plan: Blueprint): Promise<Built> {
   try {
-    if (isRegular(plan.mode)) await buildFile(shop, temp, plan);
-    else buildSpecial(shop, temp, plan);
+    if (isRegular(plan.mode)) return await buildFile(shop, temp, plan);
+    buildSpecial(shop, temp, plan);
+    return { synced: Promise.resolve(null) };
   } catch (error) {
     discard(shop, temp);
     throw error;
@@ -97,7 +117,7 @@ export async function syncNames(shop: Workshop, overlay: Overlay, path: string):
   if (error < 0) shop.log.warn(`${path}: the directory could not be synced (${errnoName(error)})`);
 }
 
-async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise<void> {
+async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise<Built> {
   const fd = openat(shop.workFd, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600);
   check(fd, 'make a file');
   try {
@@ -115,10 +135,17 @@ async function buildFile(shop: Workshop, temp: string, plan: Blueprint): Promise
       check(await copyData(content.fd, fd, content.size), 'copy a file');
     }
     dress(shop, fd, '', plan);
-    if (!shop.volatile) check(await fsyncAsync(fd), 'sync a file');
-  } finally {
+  } catch (error) {
     close(fd);
+    throw error;
   }
+  return { synced: syncAndClose(shop, fd) };
+}
+
+async function syncAndClose({ volatile }: Workshop, fd: number): Promise<FsError | null> {
+  const error = volatile ? 0 : await fsyncAsync(fd);
+  close(fd);
+  return error < 0 ? new FsError(-error, `cannot sync a file in work/: ${errnoName(error)}`) : null;
 }
 
 function buildSpecial(shop: Workshop, temp: string, plan: Blueprint): void {

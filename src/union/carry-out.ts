@@ -9,7 +9,7 @@ import type { MergedMetadata } from '../merge/metadata.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import type { NewEvent, PathState, UndoInfo } from '../versions/types.ts';
 import { type Assessed, isCurrent, loadContents, proposal, type View } from './assess.ts';
-import { build, discard, linkBuilt, syncNames } from './build.ts';
+import { type Built, build, discard, linkBuilt, syncNames } from './build.ts';
 import {
   AGAIN,
   base64,
@@ -368,7 +368,9 @@ async function replace(
     ...(leaves ? leftContent(view, source) : {}),
   };
   failPoint('merge-kept');
-  if (sharing === null || sharing.temp === '') await buildFrom(context, view, temp, plan, from, source);
+  let built: Built | null = null;
+  if (sharing === null || sharing.temp === '')
+    built = await buildFrom(context, view, temp, plan, from, source);
   else linkBuilt(context.shop, sharing.temp, temp);
   if (sharing !== null) sharing.temp = temp;
   failPoint('merge-built');
@@ -377,9 +379,13 @@ async function replace(
     const content =
       source === 'merged' && bytes !== null ? await context.store.ancestors.put(bytes) : from.content;
     event = await prepare(context, view, sides, source, builtSignature(context.shop, temp, content), origins);
+    // It and the intent were synced together.
+    const unsynced = built === null ? null : await built.synced;
+    if (unsynced !== null) throw unsynced;
   } catch (error) {
     // On a full disk, which it would only make fuller.
     discard(context.shop, temp);
+    context.store.intents.drop(view.path);
     throw error;
   }
   failPoint('merge-intent');

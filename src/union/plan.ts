@@ -7,7 +7,7 @@ import type { MergedMetadata } from '../merge/metadata.ts';
 import { close } from '../sys/file.ts';
 import type { Origin } from '../versions/origin.ts';
 import type { Assessed, View } from './assess.ts';
-import { type Blueprint, build } from './build.ts';
+import { type Blueprint, type Built, buildAndSync } from './build.ts';
 import type { CarryContext } from './carrying.ts';
 import { type Found, isMetadataOnly, openBase, openOverlayFile, sizeOf } from './sides.ts';
 import type { XattrSet } from './xattr-set.ts';
@@ -70,7 +70,7 @@ export function blueprint(
   };
 }
 
-/** Builds; a large file is copied from its branch. */
+/** Builds; a large file is copied from its branch. It may take a name once it is synced. */
 export async function buildFrom(
   context: CarryContext,
   view: View,
@@ -78,15 +78,15 @@ export async function buildFrom(
   plan: Blueprint,
   from: Found,
   source: Source,
-): Promise<void> {
-  if (plan.content !== null || !isRegular(plan.mode)) return build(context.shop, temp, plan);
+): Promise<Built> {
+  if (plan.content !== null || !isRegular(plan.mode)) return buildAndSync(context.shop, temp, plan);
   const fd =
     source === 'base'
       ? openBase(context.branches, view.basePath)
       : openOverlayFile(context.branches, view.path);
   if (fd < 0) throw new FsError(-fd, `${view.path}: cannot be read (${errnoName(fd)})`);
   try {
-    await build(context.shop, temp, { ...plan, content: { fd, size: sizeOf(from) } });
+    return await buildAndSync(context.shop, temp, { ...plan, content: { fd, size: sizeOf(from) } });
   } finally {
     close(fd);
   }

@@ -265,8 +265,8 @@ export class Ancestors {
     this.#hasDisk ??= !isInMemory(this.#dir);
     if (!this.#hasDisk) return;
     try {
-      await eachOf(files, syncPath);
-      await eachOf(dirs, syncPath);
+      // Together, for they share what the disk does: nothing names what has a name and no bytes yet.
+      await Promise.all([eachOf(files, syncPath), eachOf(dirs, syncPath)]);
     } catch (error) {
       for (const file of files) this.#unsynced.add(file);
       for (const dir of dirs) this.#dirtyDirs.add(dir);
