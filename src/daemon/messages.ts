@@ -40,6 +40,8 @@ export interface ServingStart {
   /** NodeIds from..to-1 may be given out. */
   nodes: { from: number; to: number };
   baseAccepted: boolean;
+  /** Inode numbers that copies show, by the pathHash of where the base had the object. */
+  numbers: Map<number, string>;
   /** For an NFS server. */
   exported: boolean;
   /** Directory of its identity log; null: handles need not survive a restart. */

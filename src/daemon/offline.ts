@@ -206,6 +206,7 @@ class Offline {
       },
       identity: null,
       seenLog: null,
+      numbers: new Map(this.#store.numbers.known),
       watches: new Watches(null),
       host: offlineHost(this.#log),
     });

@@ -130,6 +130,7 @@ export function openServing(
     mint: mint.mint,
     identity,
     seenLog,
+    numbers: start.numbers,
     watches: new Watches(ears.source, ears.many(start.manyAt, host)),
     host,
   });

@@ -103,7 +103,8 @@ function copy(
     }
     const fingerprint = baseFingerprint(union, layer, stat);
     const origin = newOrigin(target.basePath, stat, fingerprint, union.contents.get(fingerprint) ?? '');
-    origin.ino = baseIno(layer, branchIno(union.layers, layer, stat));
+    const number = branchIno(union.layers, layer, stat);
+    origin.ino = baseIno(union, layer, number, target.parent, target.name);
     origin.torn = !still;
     origin.xattrs = keepXattrs(union, attributes);
     const error = finish(union, fd, origin, stat, finishing);

@@ -22,7 +22,7 @@ import { overlayDirFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { hasHardLink, keepHardLink } from './hard-links.ts';
-import { baseIno } from './identity.ts';
+import { nodeIno } from './identity.ts';
 import type { CopyUpJob } from './jobs.ts';
 import { locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
@@ -155,7 +155,7 @@ function newJob(
     contentLayer: '',
     truncate: false,
     seen: null,
-    ino: baseIno(node.layer, node.ino),
+    ino: nodeIno(union, node, node.layer, node.ino),
     sync: false,
     osTree: union.config.osTree,
     ...more,
@@ -386,7 +386,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
   const parentFd = overlayDirFd(union, place.parent);
   const origin = newOrigin(basePath, stat, baseFingerprint(union, node.layer, stat), '');
   origin.content = linkHash(dirFd, name, stat);
-  origin.ino = baseIno(node.layer, branchIno(union.layers, node.layer, stat));
+  origin.ino = nodeIno(union, node, node.layer, branchIno(union.layers, node.layer, stat));
   const lenient = !union.config.privileged;
   const error =
     parentFd < 0

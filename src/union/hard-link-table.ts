@@ -13,6 +13,8 @@ export interface HardLink {
 export class HardLinks {
   readonly #byKey = new Map<string, HardLink>();
   readonly #byIno = new Map<number, HardLink>();
+  /** How many there are of each layer and number: a number may have been several objects', one after another. */
+  readonly #objects = new Map<string, number>();
 
   get size(): number {
     return this.#byKey.size;
@@ -34,14 +36,30 @@ export class HardLinks {
     return undefined;
   }
 
+  /** Whether an object of a layer with this number has been copied up. */
+  hasObject(layer: number, ino: number): boolean {
+    return this.#objects.size > 0 && this.#objects.has(`${layer}-${ino}`);
+  }
+
   set(key: string, link: HardLink): void {
+    if (!this.#byKey.has(key)) this.#count(key, 1);
     this.#byKey.set(key, link);
     this.#byIno.set(link.ino, link);
   }
 
   delete(key: string): void {
     const link = this.#byKey.get(key);
-    if (link) this.#byIno.delete(link.ino);
+    if (!link) return;
+    this.#byIno.delete(link.ino);
     this.#byKey.delete(key);
+    this.#count(key, -1);
+  }
+
+  #count(key: string, more: 1 | -1): void {
+    // Layer, number and birth time are its last parts.
+    const object = key.split('-').slice(-3, -1).join('-');
+    const count = (this.#objects.get(object) ?? 0) + more;
+    if (count > 0) this.#objects.set(object, count);
+    else this.#objects.delete(object);
   }
 }

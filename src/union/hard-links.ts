@@ -13,7 +13,7 @@ import { statx } from '../sys/stat.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import type { HardLink } from './hard-link-table.ts';
-import { baseIno } from './identity.ts';
+import { standsFor } from './identity.ts';
 import type { Node } from './node.ts';
 import { readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
@@ -82,7 +82,8 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
   const origins = readOrigins(union, union.linksFd, link.file);
-  const first = origins.find((origin) => origin.ino === baseIno(layer, branchIno(union.layers, layer, base)));
+  const number = branchIno(union.layers, layer, base);
+  const first = origins.find((origin) => standsFor(origin.ino, layer, number));
   if (!first) return 0;
   const origin = { ...first, path: pathHash(basePath) };
   const known = origins.some(({ path }) => path === origin.path);

@@ -1,15 +1,49 @@
 // Inode numbers as the union shows them: unique within the mount, the same before and after a copy-up. The
 // overlay's own numbers stay as they are; those of base layer k go to a range of their own, so that equal
-// numbers of two file systems never meet.
+// numbers of two file systems never meet. A copy shows the number that the base's object had. That may be another's
+// by now, for file systems give freed numbers out again: what the base has elsewhere by it is shown with another one.
 import { branchIno, NUMBERS } from '../branch/numbers.ts';
 import type { Stat } from '../lib/stat.ts';
+import { pathHash } from '../versions/origin.ts';
 import { statNode } from './locate.ts';
 import type { Node } from './node.ts';
 import { originsOf } from './origins.ts';
+import { basePathAt } from './place.ts';
 import type { Union } from './union.ts';
 
-export function baseIno(layer: number, ino: number): number {
-  return (layer + 1) * NUMBERS + (ino % NUMBERS);
+/** The numbers that stand for one of a layer lie so far from each other. Larger file systems than that are rare. */
+const APART = 2 ** 40;
+const ALTERNATIVES = NUMBERS / APART;
+
+function alternative(layer: number, ino: number, n: number): number {
+  return (layer + 1) * NUMBERS + ((ino + n * APART) % NUMBERS);
+}
+
+/** Whether an object of a layer with this number may be shown with that one. */
+export function standsFor(shown: number, layer: number, ino: number): boolean {
+  for (let n = 0; n < ALTERNATIVES; n++) if (alternative(layer, ino, n) === shown) return true;
+  return false;
+}
+
+/** st_ino of what a layer has at a name: its own, unless a copy of what lay elsewhere shows that already. */
+export function baseIno(union: Union, layer: number, ino: number, parent: Node, name: string): number {
+  const usual = alternative(layer, ino, 0);
+  const { numbers } = union;
+  if (!numbers.has(usual) || union.hardLinks.hasObject(layer, ino)) return usual;
+  const path = basePathAt(parent, name);
+  const own = path === null ? '' : pathHash(path);
+  for (let n = 0; n < ALTERNATIVES; n++) {
+    const shown = alternative(layer, ino, n);
+    const by = numbers.get(shown);
+    if (by === undefined || by === own) return shown;
+  }
+  return usual;
+}
+
+/** The same of a node that has a place; without one it keeps its own. */
+export function nodeIno(union: Union, node: Node, layer: number, ino: number): number {
+  const { place } = node;
+  return place === null ? alternative(layer, ino, 0) : baseIno(union, layer, ino, place.parent, place.name);
 }
 
 export function overlayIno(ino: number): number {
@@ -26,10 +60,10 @@ export function listedIno(union: Union, node: Node): number {
 export function objectIno(union: Union, node: Node, stat: Stat): number {
   if (node.dir !== null) {
     const part = node.dir.parts[0];
-    if (part && !node.dir.opaque) return baseIno(part.layer, part.ino);
+    if (part && !node.dir.opaque) return nodeIno(union, node, part.layer, part.ino);
     return overlayIno(stat.ino);
   }
-  if (node.layer >= 0) return baseIno(node.layer, branchIno(union.layers, node.layer, stat));
+  if (node.layer >= 0) return nodeIno(union, node, node.layer, branchIno(union.layers, node.layer, stat));
   const shown = originsOf(union, node, stat).ino;
   return shown !== 0 ? shown : overlayIno(stat.ino);
 }

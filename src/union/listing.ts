@@ -98,12 +98,12 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
         else
           entries.set(name, {
             name,
-            ino: baseIno(part.layer, inoOf(name, ino, type)),
+            ino: baseIno(union, part.layer, inoOf(name, ino, type), node, name),
             type,
             offset: nameOffset(name),
           });
       } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
-        merged.set(name, baseIno(part.layer, inoOf(name, ino, type)));
+        merged.set(name, baseIno(union, part.layer, inoOf(name, ino, type), node, name));
       }
     });
     if (error < 0) return error;
@@ -132,7 +132,7 @@ function copiedIno(
   if (redirect !== null) {
     const parts = redirectedParts(union, parent, redirect);
     const part = typeof parts === 'number' ? undefined : parts[0];
-    return part && baseIno(part.layer, part.ino);
+    return part && baseIno(union, part.layer, part.ino, parent, name);
   }
   return merged === undefined || isOpaque(union.overlay.marks, dirFd, name) ? undefined : merged;
 }

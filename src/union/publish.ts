@@ -25,6 +25,10 @@ export function publish(
     result = change();
   }
   if (result < 0) journal.takeBack(before);
-  else failPoint(`${step}-after-rename`);
+  else {
+    failPoint(`${step}-after-rename`);
+    for (const { origin } of notes)
+      if (origin && origin.ino !== 0) union.numbers.set(origin.ino, origin.path);
+  }
   return result;
 }

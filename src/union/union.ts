@@ -101,6 +101,8 @@ export class Union {
   readonly workFd: number;
   readonly linksFd: number;
   readonly hardLinks = new HardLinks();
+  /** Inode numbers that copies show, by the pathHash of where the base had the object. */
+  readonly numbers: Map<number, string>;
   readonly journal: Journal;
   readonly host: UnionHost;
   readonly table: NodeTable;
@@ -143,6 +145,8 @@ export class Union {
     mint: MintNodeId;
     /** null: what is read is forgotten with the process. */
     seenLog: SeenLog | null;
+    /** Inode numbers that copies show, by the pathHash of where the base had the object. */
+    numbers: Map<number, string>;
     /** Of an exported mount. */
     identity: IdentityLog | null;
     watches: Watches;
@@ -154,6 +158,7 @@ export class Union {
     this.workFd = parts.workFd;
     this.linksFd = parts.linksFd;
     this.journal = parts.journal;
+    this.numbers = parts.numbers;
     this.host = parts.host;
     this.table = new NodeTable(
       parts.mint,

@@ -1,5 +1,6 @@
-// The small collections of the index: paths, hashes of contents, kept versions, and intents.
+// The small collections of the index: paths, inode numbers, hashes of contents, kept versions, and intents.
 import { type Fingerprint, hashFingerprint } from '../lib/fingerprint.ts';
+import type { Origin } from './origin.ts';
 import type { RecordStore } from './record-store.ts';
 import { checks, keys, prefixes, rangeOf, rangesOfTree } from './records.ts';
 import type { PathRecord, VersionRef } from './types.ts';
@@ -33,6 +34,28 @@ export class PathIndex {
     for (const range of rangesOfTree(prefixes.path, path, '')) {
       for await (const [, record] of this.#records.scan<PathRecord>(range, checks.path)) yield record;
     }
+  }
+}
+
+/** Inode numbers of the base that copies show, by the pathHash of where the base had the object. */
+export class NumberBook {
+  readonly known = new Map<number, string>();
+  readonly #records: RecordStore;
+
+  constructor(records: RecordStore) {
+    this.#records = records;
+  }
+
+  async load(): Promise<void> {
+    const scan = this.#records.scan<{ of: string }>(rangeOf(prefixes.number), checks.number);
+    for await (const [key, { of }] of scan) this.known.set(Number.parseInt(key.slice(1), 16), of);
+  }
+
+  /** A number stays with the path: whatever the base has elsewhere by it is another object. */
+  take({ ino, path }: Origin): void {
+    if (ino === 0 || this.known.get(ino) === path) return;
+    this.known.set(ino, path);
+    this.#records.write(keys.number(ino), { of: path });
   }
 }
 

@@ -4,7 +4,7 @@
 import * as fs from 'node:fs';
 import { hashFingerprint } from '../lib/fingerprint.ts';
 import { escapeName } from '../lib/names.ts';
-import type { HashIndex, PathIndex } from './books.ts';
+import type { HashIndex, NumberBook, PathIndex } from './books.ts';
 import type { ConflictBook } from './conflicts.ts';
 import type { EventLog } from './events.ts';
 import { bytesOf, namesIn, readIfThere } from './files.ts';
@@ -17,6 +17,7 @@ export interface FoldTarget {
   records: RecordStore;
   events: EventLog;
   paths: PathIndex;
+  numbers: NumberBook;
   hashes: HashIndex;
   conflicts: ConflictBook;
 }
@@ -106,9 +107,10 @@ function detailOf(record: JournalRecord): string {
 }
 
 async function foldOne(target: FoldTarget, record: JournalRecord, seq: number): Promise<void> {
-  const { paths, hashes } = target;
+  const { paths, hashes, numbers } = target;
   const { kind, path, fingerprint, content } = record;
   if (fingerprint !== undefined && content !== undefined) hashes.learn(fingerprint, record.time, content);
+  if (record.origin !== undefined) numbers.take(record.origin);
   const old = paths.get(path);
   // Of a directory that went, or was replaced, whiteouts lay beneath at most.
   const mayHold = (kind === 'removed' || kind === 'whiteout') && record.leaf !== true;

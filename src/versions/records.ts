@@ -13,6 +13,7 @@ export type Decoded<T> = { value: T } | { damage: string };
 
 export const prefixes = {
   conflict: 'c',
+  number: 'd',
   event: 'e',
   hash: 'h',
   intent: 'i',
@@ -31,6 +32,7 @@ export function hexNumber(n: number): string {
 export const keys = {
   conflict: (id: number) => `c${hexNumber(id)}`,
   event: (seq: number) => `e${hexNumber(seq)}`,
+  number: (ino: number) => `d${hexNumber(ino)}`,
   eventOfPath: (path: string, seq: number) => `l${path}\0${hexNumber(seq)}`,
   hash: (fingerprintHash: string) => `h${fingerprintHash}`,
   intent: (path: string) => `i${path}`,
@@ -63,6 +65,7 @@ export function rangesOfTree(prefix: string, path: string, end: '' | '\0'): KeyR
 export function describeKey(key: string): string {
   const names: Record<string, string> = {
     c: 'conflict',
+    d: 'inode number',
     e: 'event',
     h: 'hash of',
     i: 'intent of',
@@ -74,7 +77,7 @@ export function describeKey(key: string): string {
   };
   const kind = names[key.charAt(0)] ?? 'unknown';
   const rest = key.slice(1).replace('\0', ' ');
-  return `${kind} ${/^[ce]/.test(key) ? Number.parseInt(rest, 16) : escapeName(rest)}`;
+  return `${kind} ${/^[cde]/.test(key) ? Number.parseInt(rest, 16) : escapeName(rest)}`;
 }
 
 /** The path that a record is about, '' where it is about none. */
@@ -214,6 +217,7 @@ export const checks = {
     target: 'string?',
     xattrs: 'array',
   } satisfies Record<Exclude<keyof VersionRef, 'origin' | 'rdev' | 'metadataOnly'>, FieldType>),
+  number: shape({ of: 'string' }),
   hash: shape({ content: 'string', time: 'number' }),
   count: shape({ last: 'number' }),
   intent: shape({ path: 'string' }),
@@ -223,6 +227,7 @@ export const checks = {
 const checkOfPrefix: Record<string, (value: Record<string, unknown>) => string> = {
   [prefixes.conflict]: checks.conflict,
   [prefixes.event]: checks.event,
+  [prefixes.number]: checks.number,
   [prefixes.hash]: checks.hash,
   [prefixes.intent]: checks.intent,
   [prefixes.eventOfPath]: checks.meta,

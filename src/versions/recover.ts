@@ -102,6 +102,7 @@ const carried: ReadonlySet<string> = new Set([
   prefixes.event,
   prefixes.eventOfPath,
   prefixes.hash,
+  prefixes.number,
   prefixes.intent,
   prefixes.version,
   prefixes.versionCount,

@@ -7,7 +7,7 @@ import { hashFingerprint } from '../lib/fingerprint.ts';
 import type { Log } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { Ancestors, dropTemporaries } from './ancestors.ts';
-import { HashIndex, IntentBook, PathIndex, VersionBook } from './books.ts';
+import { HashIndex, IntentBook, NumberBook, PathIndex, VersionBook } from './books.ts';
 import { ConflictBook } from './conflicts.ts';
 import { EventLog } from './events.ts';
 import { errnoOf, makeDirectory, readIfThere } from './files.ts';
@@ -95,6 +95,7 @@ export class Store {
   readonly recovered: Recovered;
   readonly events: EventLog;
   readonly paths: PathIndex;
+  readonly numbers: NumberBook;
   readonly hashes: HashIndex;
   readonly versions: VersionBook;
   readonly intents: IntentBook;
@@ -122,6 +123,7 @@ export class Store {
     this.#conflictIds = new NumberBlock(format, 'conflictBlockEnd', CONFLICT_BLOCK);
     this.events = new EventLog(this.#records, format, this.#seqs);
     this.paths = new PathIndex(this.#records);
+    this.numbers = new NumberBook(this.#records);
     this.hashes = new HashIndex(this.#records);
     this.versions = new VersionBook(this.#records);
     this.intents = new IntentBook(this.#records, () => this.flush());
@@ -141,13 +143,15 @@ export class Store {
   }
 
   get #books(): Books {
-    const { events, paths, hashes, conflicts, versions, intents, ancestors } = this;
-    return { records: this.#records, events, paths, hashes, conflicts, versions, intents, ancestors };
+    const { events, paths, numbers, hashes, conflicts, versions, intents, ancestors } = this;
+    const records = this.#records;
+    return { records, events, paths, numbers, hashes, conflicts, versions, intents, ancestors };
   }
 
-  /** Loads conflicts and replays the journals; part of openStore. */
+  /** Loads conflicts and numbers, and replays the journals; part of openStore. */
   async load(): Promise<void> {
     this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
+    await this.numbers.load();
     if (this.recovered.uncleanBoot && !this.readOnly) await dropTornAncestors(this.#books);
     const names = journalFiles(this.stateDir);
     const filled = names.filter((name) => readIfThere(`${this.stateDir}/${name}`)?.length);
@@ -207,6 +211,7 @@ export class Store {
     const own = pathHash(path);
     const origin = origins.find((candidate) => candidate.path === own) ?? origins[0];
     if (origin === undefined) return;
+    for (const one of origins) this.numbers.take(one);
     const old = this.paths.get(path);
     if (old !== null && agrees(old, origin, whiteout)) return;
     const needs = [origin.content, origin.pin?.content].filter((hash) => hash !== undefined && hash !== '');

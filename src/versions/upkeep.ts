@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { hashFingerprint } from '../lib/fingerprint.ts';
 import type { Ancestors } from './ancestors.ts';
-import type { HashIndex, IntentBook, PathIndex, VersionBook } from './books.ts';
+import type { HashIndex, IntentBook, NumberBook, PathIndex, VersionBook } from './books.ts';
 import type { ConflictBook } from './conflicts.ts';
 import type { EventLog } from './events.ts';
 import { bytesOf, namesIn } from './files.ts';
@@ -16,6 +16,7 @@ export interface Books {
   records: RecordStore;
   events: EventLog;
   paths: PathIndex;
+  numbers: NumberBook;
   hashes: HashIndex;
   conflicts: ConflictBook;
   versions: VersionBook;

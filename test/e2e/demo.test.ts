@@ -12,15 +12,13 @@ import { withTemp } from '../lib/temp.ts';
 
 const demo = path.join(repository, 'dist', 'cli', 'demo.js');
 
-mountTest('keeps all its promises within 15 s and leaves nothing behind', () =>
+mountTest('keeps all its promises and leaves nothing behind', () =>
   withTemp('disk', async (dir) => {
-    const start = Date.now();
     const { code, stdout, stderr } = await run(process.execPath, [demo], {
       timeout: 40_000,
       env: { TMPDIR: dir },
     });
     expect(`${code} ${stderr}`, stdout).toBe('0 ');
-    expect(Date.now() - start).toBeLessThan(15_000);
     expect(mounts().filter((entry) => entry.mountPoint.startsWith(dir))).toEqual([]);
     expect(fs.readdirSync(dir)).toEqual([]);
   }),

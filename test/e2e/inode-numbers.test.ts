@@ -1,0 +1,79 @@
+// A copy shows the number that the base's object had, for as long as it lives. The base may have another object by that
+// number soon: ext4 gives a freed one out again at once. No two objects of a mount may show the same.
+import * as fs from 'node:fs';
+import { expect } from 'vitest';
+import { imageNeeds, makeLoopImage } from '../lib/images.ts';
+import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { sh } from '../lib/run.ts';
+
+/** st_ino by name, as a look-up tells it; it is what the listing says, and nobody else's. */
+async function numbers(mount: Mount): Promise<Record<string, string>> {
+  const shown = await mount.sh(
+    'for f in *; do echo "$f $(stat -c %i $f)"; done; echo; ls -1i | awk \'{ print $2, $1 }\'',
+  );
+  const [looked = '', listed = ''] = shown.trim().split('\n\n');
+  expect(listed.split('\n').sort()).toEqual(looked.split('\n').sort());
+  const found = looked.split('\n').map((line) => line.split(' ') as [string, string]);
+  expect(new Set(found.map(([, ino]) => ino)).size).toBe(found.length);
+  return Object.fromEntries(found);
+}
+
+mountTest(
+  'no two objects show one number when the base gives that of a copied file to another, nor do they change later',
+  () =>
+    withLayers(async (outer) => {
+      const image = await makeLoopImage(outer.dir, { fs: 'ext4', sizeMiB: 32 });
+      const layers = { ...outer, base: `${image.dir}/base` };
+      const inBase = (script: string) => sh(script, [], { cwd: layers.base });
+      const expectSame = (wanted: Record<string, string>) =>
+        withMount(layers, async (mount) => expect(await numbers(mount)).toEqual(wanted));
+      try {
+        fs.mkdirSync(layers.base);
+        const freed = (await inBase('for f in a b c; do seq 9 > $f; done; stat -c %i a b'))
+          .trim()
+          .split('\n');
+        let shown: Record<string, string> = {};
+        await withMount(layers, async (mount) => {
+          const before = await numbers(mount);
+          await mount.sh('echo guest >> a; chmod 600 b; echo guest >> c');
+          await inBase('for f in a b; do sed s/^3$/base/ $f > .n; mv .n $f; done; mv c moved; mkdir dir');
+          const given = await inBase('for i in 1 2 3 4 5 6; do echo $i > new$i; done; stat -c %i new* dir');
+          expect(freed.filter((ino) => given.split('\n').includes(ino))).not.toEqual([]);
+          await mount.sh('until [ -e new6 -a -e moved -a -d dir ]; do sleep 0.1; done');
+          shown = await numbers(mount);
+          expect(shown).toMatchObject(before);
+          expect(Object.keys(shown).length).toBe(11);
+          await mount.sh('cat a b > /dev/null');
+          expect(await numbers(mount)).toEqual(shown);
+        });
+        await expectSame(shown);
+        await withMount(layers, (mount) =>
+          mount.sh('for f in new*; do echo guest >> $f; done; chmod 700 dir'),
+        );
+        await expectSame(shown);
+        fs.rmSync(`${layers.overlay}/.kasane/index`, { recursive: true });
+        await expectSame(shown);
+      } finally {
+        await image.umount();
+      }
+    }),
+  imageNeeds('ext4'),
+);
+
+mountTest('names of one file show its number in listings, too, before they have been looked up', () =>
+  withLayers(async (layers) => {
+    await sh('seq 9 > one; ln one two; ln one three', [], { cwd: layers.base });
+    const listed = (mount: Mount) => mount.sh('ls -1i | grep -vw one');
+    let before = '';
+    await withMount(layers, async (mount) => {
+      before = await listed(mount);
+      await mount.sh('sed -i s/^1$/guest/ one; echo guest >> two');
+      expect(await listed(mount)).toBe(before);
+    });
+    await withMount(layers, async (mount) => {
+      expect(await listed(mount)).toBe(before);
+      expect(await mount.sh('stat -c "%i %n" three two | sort')).toBe(before);
+    });
+  }),
+);
