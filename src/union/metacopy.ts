@@ -27,6 +27,9 @@ export function metacopyOf(union: Union, node: Node): Metacopy | null {
   if (typeof at === 'number') return null;
   const copied = metacopyAt(union.overlay, at.dirFd, at.name);
   learn(node).metacopy = copied;
+  // The last daemon may have died while it brought the content.
+  const cutOff = copied !== null && node.busy === null && !union.config.readOnly;
+  if (cutOff && putTimesBack(union.overlay, at.dirFd, at.name)) union.timesBack.add(node);
   return copied;
 }
 
@@ -159,11 +162,10 @@ function statContent(union: Union, node: Node, copied: Metacopy): number {
   return error;
 }
 
-/** Of a copy that is looked at for the first time: the last daemon may have died while it brought the content. */
-function settleTimes(union: Union, node: Node, stat: Stat): void {
-  if (metacopyOf(union, node) === null || node.busy !== null || union.config.readOnly) return;
+/** A stat from before its times were put back gets those. */
+function correctTimes(union: Union, node: Node, stat: Stat): void {
   const at = locate(union, node);
-  if (typeof at === 'number' || !putTimesBack(union.overlay, at.dirFd, at.name)) return;
+  if (typeof at === 'number') return;
   if (statx(at.dirFd, at.name, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
   const { atimeSec, atimeNsec, mtimeSec, mtimeNsec } = union.stat;
   Object.assign(stat, { atimeSec, atimeNsec, mtimeSec, mtimeNsec });
@@ -174,8 +176,8 @@ function settleTimes(union: Union, node: Node, stat: Stat): void {
  * long as nobody has taken note that the base has another version, the times are the later ones.
  */
 export function showContent(union: Union, node: Node, stat: Stat): void {
-  if (node.learned?.metacopy === undefined) settleTimes(union, node, stat);
   const copied = metacopyOf(union, node);
+  if (union.timesBack.size > 0 && union.timesBack.delete(node)) correctTimes(union, node, stat);
   if (copied === null || statContent(union, node, copied) < 0) return;
   const from = content.stat;
   stat.size = from.size;

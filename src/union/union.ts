@@ -101,6 +101,8 @@ export class Union {
   readonly workFd: number;
   readonly linksFd: number;
   readonly hardLinks = new HardLinks();
+  /** Copies of metadata alone whose times have been put back since somebody looked at them. */
+  readonly timesBack = new Set<Node>();
   /** Inode numbers that copies show, by the pathHash of where the base had the object. */
   readonly numbers: Map<number, string>;
   readonly journal: Journal;
