@@ -527,13 +527,14 @@ mountTest('updates while nothing is mounted, and after kill -9, are found at the
 
 /** A program that waits for a line on its standard input. */
 function startHeld(command: readonly string[]): { letGo: () => Promise<void> } {
-  const fifo = `/dev/shm/kasane-held-${process.pid}-${fs.mkdtempSync('/dev/shm/kasane-held-').split('-').at(-1)}`;
+  const dir = fs.mkdtempSync('/dev/shm/kasane-held-');
+  const fifo = `${dir}/fifo`;
   const done = runOk('sh', ['-c', 'mkfifo "$0"; exec "$@" <> "$0"', fifo, ...command]);
   return {
     letGo: async () => {
       await runOk('sh', ['-c', 'echo > "$0"', fifo]);
       await done;
-      fs.rmSync(fifo, { force: true });
+      fs.rmSync(dir, { recursive: true });
     },
   };
 }
