@@ -138,10 +138,5 @@ async function mount(
   const runDaemon = await loadDaemon(options);
   const logFd = options.log === null ? 2 : fs.openSync(bytesOf(options.log), 'a', 0o600);
   const log = options.log === null ? 'stderr' : shown(options.log);
-  const code = await runDaemon(
-    options,
-    (message) => message.ready && tell(process.pid, message.notes, log),
-    logFd,
-  );
-  return code as ExitCode;
+  return runDaemon(options, (message) => message.ready && tell(process.pid, message.notes, log), logFd);
 }

@@ -89,12 +89,11 @@ export type ReadyMessage =
   | { ready: false; errno: number; message: string };
 
 /**
- * Runs a mount (daemon/session.ts). It calls `ready` once with `ready: true` when the mount serves, and returns
- * the process's exit code when the mount is gone. Before that it fails by rejecting with FsError. Lines of log go
- * to the open descriptor `logFd` (2, or that of --log FILE).
+ * Runs a mount (daemon/session.ts). It calls `ready` once with `ready: true` when the mount serves, and ends the
+ * process when the mount is gone. Before that it fails by rejecting with FsError. Lines of log go to the open descriptor `logFd` (2, or that of --log FILE).
  */
 export type RunDaemon = (
   options: MountOptions,
   ready: (message: ReadyMessage) => void,
   logFd: number,
-) => Promise<number>;
+) => Promise<never>;

@@ -20,6 +20,7 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { close, liesInMemory } from '../sys/file.ts';
+import { exitNow } from '../sys/process.ts';
 import { Copies } from '../union/copies.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
@@ -69,17 +70,18 @@ const unseen: Verdict = {
 const FIRST_SWEEP_MS = 15 * 60_000;
 const SWEEP_MS = 6 * 3_600_000;
 
+/** Ends the process when the mount ends; rejects where it cannot begin. */
 export async function runDaemon(
   options: MountOptions,
   ready: (message: ReadyMessage) => void,
   logFd: number,
   thread: Worker | null,
-): Promise<number> {
+): Promise<never> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
   dieOfMistakes(makeLog(logConfig));
   const session = await Session.start(options, logConfig, thread);
   ready({ ready: true, notes: session.notes });
-  return session.run();
+  exitNow(await session.run());
 }
 
 /**
