@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from './agent.ts';
 import { mountTest } from './needs.ts';
-import { runOk, sh } from './run.ts';
+import { runOk, sh, waitUntil } from './run.ts';
 import {
   BASE_LINE,
   GUEST_LINE,
@@ -105,7 +105,12 @@ async function tryAll(guest: Guest, editor: Editor, cases: readonly Case[]): Pro
     }
   };
   await Promise.all([work(), work(), work()]);
-  const found = (await guest.conflicts()).map((conflict) => conflict.path).sort();
+  // While somebody has the base's file open for writing, as who has just been forked does, its version is not judged.
+  let found: string[] = [];
+  await waitUntil(async () => {
+    found = (await guest.conflicts()).map((conflict) => conflict.path).sort();
+    return found.length >= expected.size;
+  });
   expect({ problems, found }).toEqual({ problems: [], found: [...expected].sort() });
 }
 

@@ -53,9 +53,9 @@ mountTest(
   { timeout: 900_000 },
 );
 
-const ROUNDS = 8;
+const ROUNDS = 24;
 /** By then it has made all that it makes once. */
-const WARM = 3;
+const WARM = 16;
 
 mountTest(
   'a guest that walks, reads, makes and removes, again and again, leaves neither memory nor descriptors behind',
