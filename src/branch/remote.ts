@@ -1,5 +1,5 @@
 // Which file systems are remote: others than this kernel change what lies there, and what it remembers of it is old.
-import { newStatfs, statfs } from '../sys/file.ts';
+import { fstatfs, newStatfs, statfs } from '../sys/file.ts';
 
 /** File systems that somebody else may change without an event here, by their f_type. */
 const REMOTE: ReadonlyMap<number, string> = new Map([
@@ -21,8 +21,19 @@ const REMOTE: ReadonlyMap<number, string> = new Map([
   [0x00c0ffee, 'hostfs'],
 ]);
 
+/** They refuse a lease, too, where the server has lent them nothing to pass on. */
+const REFUSING: readonly (string | null)[] = ['NFS', 'CIFS', 'SMB2'];
+
+const typeName = ({ type }: { type: number }): string | null => REMOTE.get(type >>> 0) ?? null;
+
 /** The name of the remote file system that a path lies on; null: a local one. */
 export function remoteType(path: string): string | null {
   const found = newStatfs();
-  return statfs(path, found) < 0 ? null : (REMOTE.get(found.type >>> 0) ?? null);
+  return statfs(path, found) < 0 ? null : typeName(found);
+}
+
+/** Whether a lease that is refused says nothing of writers. */
+export function refusesLeases(fd: number): boolean {
+  const found = newStatfs();
+  return fstatfs(fd, found) === 0 && REFUSING.includes(typeName(found));
 }

@@ -1,17 +1,16 @@
 // Has the base settled at a path? Not while it may still be changing: its ctime must be old enough, or, where
 // clocks disagree, its fingerprint must have been seen unchanged that long; and nobody may have the file open
 // for writing, which is asked last. Each merge within the hour doubles the time.
+import { refusesLeases } from '../branch/remote.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
-import { close, fstatfs, newStatfs, setLease } from '../sys/file.ts';
+import { close, setLease } from '../sys/file.ts';
 import type { BaseSide } from './sides.ts';
 
 const HOUR_MS = 3_600_000;
 /** While somebody writes to the base's file: when to look again. */
 const WRITER_MS = 500;
-/** By f_type: NFS, CIFS and SMB2. They refuse a lease, too, where the server has lent them nothing to pass on. */
-const REFUSING: readonly number[] = [0x6969, 0xff534d42, 0xfe534d42];
 const REMEMBERED = 4096;
 
 export class Settling {
@@ -59,14 +58,9 @@ export class Settling {
     if (fd < 0) return false;
     const lease = setLease(fd, F_RDLCK);
     if (lease === 0) setLease(fd, F_UNLCK);
-    const refused = (lease === -E.EAGAIN || lease === -E.EBUSY) && !refusesAnyhow(fd);
+    // Of writers on the server or another client nothing can be heard: what is left is the time without a change.
+    const refused = (lease === -E.EAGAIN || lease === -E.EBUSY) && !refusesLeases(fd);
     close(fd);
     return refused;
   }
-}
-
-/** Of writers on the server or another client nothing can be heard: what is left is the time without a change. */
-function refusesAnyhow(fd: number): boolean {
-  const found = newStatfs();
-  return fstatfs(fd, found) === 0 && REFUSING.includes(found.type >>> 0);
 }
