@@ -276,7 +276,7 @@ class Session {
       announcer: announcer?.contact ?? null,
       nodes: this.#reserveNodes(),
       baseAccepted: this.#base.doubt === null,
-      numbers: new Map(this.#store.numbers.known),
+      numbers: this.#store.numbers.known,
       exported: options.export !== 'off',
       stateDir: options.readOnly ? null : this.#branches.stateDir,
     };
