@@ -4,7 +4,7 @@
 import { E } from '../lib/errno.ts';
 import { getattr } from './attributes.ts';
 import { isMarked, lookup } from './lookup.ts';
-import { type Node, ROOT_ID } from './node.ts';
+import type { Node } from './node.ts';
 import type { Union } from './union.ts';
 
 /** Fills union.entry with the object of `id`; -ESTALE where it is gone. */
@@ -32,9 +32,10 @@ export function current(union: Union, id: number): Node | undefined {
  * or replaced: nobody asks for it by name.
  */
 export function revisit(union: Union, node: Node): number {
-  const place = node.dir === null || node.id === ROOT_ID ? null : node.place;
-  if (place === undefined) return -E.ESTALE;
-  const error = place === null ? getattr(union, node) : lookup(union, place.parent, place.name);
+  const { dir, place } = node;
+  // The root has no place, nor has what a guest has removed and somebody has open still.
+  const error =
+    dir === null || place === null ? getattr(union, node) : lookup(union, place.parent, place.name);
   if (error === -E.ENOENT) return -E.ESTALE;
   if (error < 0 || union.entry.node === node) return error;
   union.table.release(union.entry.node);

@@ -372,3 +372,13 @@ mountTest('export writes a configuration that names the mount, and refuses a mou
     );
   }),
 );
+
+mountTest('who has a directory open that a guest removes is told of it as it is', () =>
+  withExport({ files }, async (guest) => {
+    const told = await inMount(
+      guest,
+      'rm dir/in; exec 3< dir; rmdir dir; stat -L -c "%F %h" /proc/self/fd/3',
+    );
+    expect(told).toBe('directory 0\n');
+  }),
+);
