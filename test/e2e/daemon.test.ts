@@ -1,6 +1,7 @@
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
+import { ripen } from '../lib/base-update.ts';
 import {
   daemonOf,
   kasane,
@@ -221,6 +222,7 @@ mountTest(
       fs.writeFileSync(`${layers.base}/d/f`, 'base\n');
       await withMount(layers, async (mount) => {
         const { mnt, overlay } = layers;
+        await ripen(`${layers.base}/d/f`);
         await mount.sh('echo guest >> d/f; mkdir own');
         const kept = await runOk('getfattr', ['-d', '-m', '-', '-e', 'hex', `${overlay}/d/f`]);
         expect(kept).toContain('trusted.kasane.origin=');

@@ -1,5 +1,8 @@
 // Updates of a base as the real tools make them. They write to the base's own directory, never through a mount.
-import * as fs from 'node:fs/promises';
+// Synchronous, as all that writes to a base must be: what is open while this process forks, the child has open, too,
+// until it runs another program. Whoever looks meanwhile finds a file that somebody may still write to, and does not
+// judge it. A call on this thread never meets a fork of this thread; one on a thread of Node's pool does.
+import * as fs from 'node:fs';
 import { runOk, sleep } from './run.ts';
 
 /**
@@ -12,20 +15,20 @@ export async function dpkgReplace(
   content: string | Uint8Array,
   options: { keepMtime?: boolean; mode?: number } = {},
 ): Promise<void> {
-  const old = await statOrNull(file);
+  const old = fs.statSync(file, { throwIfNoEntry: false });
   const temporary = `${file}.dpkg-new`;
-  const handle = await fs.open(temporary, 'w', 0o600);
+  const fd = fs.openSync(temporary, 'w', 0o600);
   try {
-    await handle.writeFile(content);
-    await handle.chown(old?.uid ?? 0, old?.gid ?? 0);
-    await handle.chmod(options.mode ?? (old ? old.mode & 0o7777 : 0o644));
-    // touch keeps the nanoseconds; utimes of a Date does not.
-    if (options.keepMtime && old) await runOk('touch', ['-r', file, temporary]);
-    await handle.sync();
+    fs.writeFileSync(fd, content);
+    fs.fchownSync(fd, old?.uid ?? 0, old?.gid ?? 0);
+    fs.fchmodSync(fd, options.mode ?? (old ? old.mode & 0o7777 : 0o644));
+    fs.fsyncSync(fd);
   } finally {
-    await handle.close();
+    fs.closeSync(fd);
   }
-  await fs.rename(temporary, file);
+  // touch keeps the nanoseconds; utimes of a Date does not.
+  if (options.keepMtime && old) await runOk('touch', ['-r', file, temporary]);
+  fs.renameSync(temporary, file);
 }
 
 /**
@@ -33,21 +36,12 @@ export async function dpkgReplace(
  * base's last change it cannot be known that it is of that version, so it is looked at once more, whenever that is.
  */
 export async function ripen(file: string): Promise<void> {
-  const { ctimeMs } = await fs.stat(file);
+  const { ctimeMs } = fs.statSync(file);
   const isRipe = () => Math.floor(Date.now() / 1000) * 1000 > ctimeMs + 100;
   while (!isRipe()) await sleep(20);
 }
 
 /** As an editor with backupcopy=yes does: the same inode, truncated and written. */
-export async function editInPlace(file: string, content: string | Uint8Array): Promise<void> {
-  await fs.writeFile(file, content);
-}
-
-async function statOrNull(file: string) {
-  try {
-    return await fs.stat(file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
+export function editInPlace(file: string, content: string | Uint8Array): void {
+  fs.writeFileSync(file, content);
 }

@@ -175,7 +175,7 @@ export async function updateFile(file: string, content: string, kind: UpdateKind
   if (kind === 'replace') return dpkgReplace(file, content);
   if (kind === 'replace, same mtime') return dpkgReplace(file, content, { keepMtime: true });
   const { mtimeNs } = fs.statSync(file, { bigint: true });
-  await editInPlace(file, content);
+  editInPlace(file, content);
   if (kind === 'in place') return;
   const nanoseconds = String(mtimeNs % 1_000_000_000n).padStart(9, '0');
   await runOk('touch', ['-d', `@${mtimeNs / 1_000_000_000n}.${nanoseconds}`, file]);
