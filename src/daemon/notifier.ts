@@ -1,4 +1,4 @@
-// The main thread's side of the notifier: starts it, and another one should it die. The serving worker is given the
+// The main thread's side of the notifier: has it, and starts another one should it die. The serving worker is given the
 // port to it.
 import { MessageChannel } from 'node:worker_threads';
 import { FsError } from '../lib/errors.ts';
@@ -10,8 +10,8 @@ import { SideThread } from './side-thread.ts';
 export interface Notifier {
   /** To be given to the serving worker. */
   readonly end: NotifierEnd;
-  /** Whether it has descriptors of its own: it does by then. */
-  readonly ready: Promise<boolean>;
+  /** Starts it, once; what it is given before lies in its port. Whether it has got descriptors of its own. */
+  start(): Promise<boolean>;
   /**
    * Set by whoever is to know that another one, with this end, is in the place of one that has died. What that had
    * been given and not written is lost. `last`: so many have died that there will be no other.
@@ -20,7 +20,8 @@ export interface Notifier {
   stop(): void;
 }
 
-export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
+/** Not started: its thread would take the processor from what a mount waits for until it answers. */
+export function prepareNotifier(deviceFd: number, wakeFd: number, log: Log): Notifier {
   const written = new Int32Array(new SharedArrayBuffer(8));
   // The serving worker closes its own, whose number may be another file's by the time that a notifier is started.
   const ownFd = dup(deviceFd);
@@ -30,16 +31,20 @@ export function startNotifier(deviceFd: number, wakeFd: number, log: Log): Notif
   const thread = new SideThread(file, 'notifier', log, (worthwhile) => {
     if (last) return;
     last = !worthwhile;
-    notifier.onReplaced(begin().end, last);
+    const end = prepare();
+    void start();
+    notifier.onReplaced(end, last);
   });
-  const begin = () => {
+  let next: NotifierStart;
+  const prepare = (): NotifierEnd => {
     const { port1, port2 } = new MessageChannel();
-    const start: NotifierStart = { deviceFd: ownFd, wakeFd, port: port2, written };
-    const ready = thread.start(start).then((error) => error === 0);
-    return { end: { port: port1, written }, ready };
+    next = { deviceFd: ownFd, wakeFd, port: port2, written };
+    return { port: port1, written };
   };
+  const start = () => thread.start(next).then((error) => error === 0);
   const notifier: Notifier = {
-    ...begin(),
+    end: prepare(),
+    start,
     onReplaced: () => {},
     stop: () => void thread.stop().then(() => close(ownFd)),
   };

@@ -335,7 +335,7 @@ class Session {
   }
 
   async #serve(): Promise<void> {
-    await this.#telling.begin(await this.#link.serving);
+    this.#telling.begin(await this.#link.serving);
     // An open conflict may be over by now: the next access looks.
     for (const { path } of this.#store.conflicts.all())
       this.#link.send({ kind: 'verdict', path, verdict: unseen });

@@ -58,7 +58,7 @@ export class Telling {
     this.watcher = this.#watchBase(options, branches);
     if (this.coherence.keeping !== 'none') this.#startWatchdog();
     const { keeping } = this.coherence;
-    this.notifier = keeping === 'none' ? null : transport.startNotifier();
+    this.notifier = keeping === 'none' ? null : transport.prepareNotifier();
     // Nothing can be done through a mount that is read-only, not even for show.
     this.announcer = keeping === 'watched' && !options.readOnly ? transport.prepareAnnouncer() : null;
     if (this.coherence.note !== null) notes.push(this.coherence.note);
@@ -100,15 +100,14 @@ export class Telling {
     if (this.#watchdog === null && this.#wish.mode === 'auto') this.#check(withoutWatchdog());
   }
 
-  /** The mount serves. Resolves when it is as coherent as it will be. */
-  async begin(negotiated: Negotiated | null): Promise<void> {
+  /** The mount serves. Nobody waits for the notifier: what it is given until it comes waits in its port. */
+  begin(negotiated: Negotiated | null): void {
     if (this.notifier === null) return;
-    const apart = await this.notifier.ready;
-    if (negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY) {
-      this.#check(tooOld(negotiated.kernelMinor));
-    } else if (!apart && this.#wish.mode === 'auto') {
-      this.#check(withoutWatchdog());
-    }
+    const isOld = negotiated !== null && !negotiated.offers.HAS_EXPIRE_ONLY;
+    if (isOld) this.#check(tooOld(negotiated.kernelMinor));
+    void this.notifier.start().then((apart) => {
+      if (!apart && !isOld && this.#wish.mode === 'auto') this.#check(withoutWatchdog());
+    });
   }
 
   /** Reading the watcher gave an error that does not pass. */

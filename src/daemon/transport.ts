@@ -12,7 +12,7 @@ import { makeLog } from '../lib/log.ts';
 import { eventfd } from '../sys/poll.ts';
 import { type Announcer, prepareAnnouncer } from './announcer.ts';
 import type { ServingStart } from './messages.ts';
-import { type Notifier, startNotifier } from './notifier.ts';
+import { type Notifier, prepareNotifier } from './notifier.ts';
 import { serveHere } from './serve-here.ts';
 import { serveOnWorker } from './serve-on-worker.ts';
 import type { ServingEnd } from './worker-link.ts';
@@ -21,8 +21,8 @@ import type { ServingEnd } from './worker-link.ts';
 export interface Transport {
   /** Once, and before this thread does anything else. */
   serve(start: ServingStart): ServingEnd;
-  /** What tells the kernel of changes, so that it may keep things; null: there is no such way. */
-  startNotifier(): Notifier | null;
+  /** What tells the kernel of changes, so that it may keep things, once it is started; null: there is no such way. */
+  prepareNotifier(): Notifier | null;
   /** What tells guests of changes by their own inotify, once it is started; null: there is no such way. */
   prepareAnnouncer(): Announcer | null;
   /** 0 or a negative errno. `lazy`: at once, even where it is in use. */
@@ -51,7 +51,7 @@ export function openTransport(
   const log = makeLog(logConfig);
   return {
     serve: (start) => serveOnWorker(thread, { ...start, deviceFd, wakeFd }, log),
-    startNotifier: () => startNotifier(deviceFd, wakeFd, log),
+    prepareNotifier: () => prepareNotifier(deviceFd, wakeFd, log),
     prepareAnnouncer: () => prepareAnnouncer(mountPoint, wakeFd, log),
     unmount: async (lazy) => unmount(mountPoint, lazy),
     notes: [],
@@ -68,7 +68,7 @@ function openNative(device: DeviceOptions, logConfig: LogConfig, debug: boolean)
   });
   return {
     serve: (start) => serveHere(server, start),
-    startNotifier: () => null,
+    prepareNotifier: () => null,
     prepareAnnouncer: () => null,
     unmount: (lazy) => server.unmount(lazy),
     notes: [
