@@ -3,6 +3,7 @@
 // until it runs another program. Whoever looks meanwhile finds a file that somebody may still write to, and does not
 // judge it. A call on this thread never meets a fork of this thread; one on a thread of Node's pool does.
 import * as fs from 'node:fs';
+import * as path from 'node:path';
 import { runOk, sleep } from './run.ts';
 
 /**
@@ -29,15 +30,20 @@ export async function dpkgReplace(
   // touch keeps the nanoseconds; utimes of a Date does not.
   if (options.keepMtime && old) await runOk('touch', ['-r', file, temporary]);
   fs.renameSync(temporary, file);
+  // Who does this again and again hears of what others have done meanwhile.
+  await new Promise((resolve) => setImmediate(resolve));
 }
 
 /**
- * Waits until a copy of this file says of itself when it was made: of one that is made within the second of the
- * base's last change it cannot be known that it is of that version, so it is looked at once more, whenever that is.
+ * Waits until a copy of this file, or of any beneath this directory, says of itself when it was made: of one that is
+ * made within the second of the base's last change it cannot be known that it is of that version, so it is looked at
+ * once more, whenever that is.
  */
 export async function ripen(file: string): Promise<void> {
-  const { ctimeMs } = fs.statSync(file);
-  const isRipe = () => Math.floor(Date.now() / 1000) * 1000 > ctimeMs + 100;
+  const beneath = fs.statSync(file).isDirectory() ? fs.readdirSync(file, { recursive: true }) : [];
+  const changed = ['', ...beneath].map((name) => fs.lstatSync(path.join(file, String(name))).ctimeMs);
+  const last = changed.reduce((one, other) => Math.max(one, other));
+  const isRipe = () => Math.floor(Date.now() / 1000) * 1000 > last + 100;
   while (!isRipe()) await sleep(20);
 }
 
