@@ -12,6 +12,7 @@ import { type Log, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { close } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
+import { loadHardLinks } from '../union/hard-links.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import { Union, type UnionHost } from '../union/union.ts';
 import { Watches } from '../union/watches.ts';
@@ -210,6 +211,8 @@ class Offline {
       watches: new Watches(null),
       host: offlineHost(this.#log),
     });
+    const learnt = loadHardLinks(this.#union);
+    if (learnt < 0) this.#log.error(`links/ cannot be read (${errnoName(learnt)})`);
     return this.#union;
   }
 

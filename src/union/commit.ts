@@ -24,7 +24,7 @@ import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireAll, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { partNames } from './hard-links.ts';
+import { nameDropped, nameReplaced, replacedAt } from './hard-links.ts';
 import { isLocked } from './locks.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { markOf } from './mark.ts';
@@ -202,6 +202,7 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
     if (list === null) return -E.EINVAL;
     const followed = followContent(union, parent, dirFd, name, list);
     const written = followed < 0 ? followed : writeOrigins(union, dirFd, name, list);
+    if (written === 0) nameReplaced(union, replacedAt(union, parent, name), dirFd);
     expirePlace(union, parent, name, false);
     return written;
   }
@@ -212,6 +213,7 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   }
   const child = union.table.child(parent, name) ?? null;
   if (child !== null && child.dir === null) keepObject(union, parent, name, child);
+  const replaced = overlay === null ? null : replacedAt(union, parent, name);
   const whiteout = overlay === null && union.found.state === WHITEOUT;
   const { origins } = union.overlay;
   let error: number;
@@ -229,7 +231,8 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
     if (child !== null) dropObject(child);
     return error;
   }
-  if (overlay !== null) partNames(union, overlay.ino);
+  if (replaced !== null && action === 'replace') nameReplaced(union, replaced, dirFd);
+  else if (replaced !== null) nameDropped(union, replaced);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);
   tell(union, parent, name, child);

@@ -305,7 +305,7 @@ function publishFile(
   if (parentFd < 0) return parentFd;
   if (!origin) return -E.EIO;
   if (base.nlink > 1) {
-    const kept = keepHardLink(union, node.layer, base, job.temp);
+    const kept = keepHardLink(union, node.layer, base, job.temp, origin);
     if (kept < 0) return kept;
   }
   const unhashed =

@@ -19,17 +19,11 @@ function alternative(layer: number, ino: number, n: number): number {
   return (layer + 1) * NUMBERS + ((ino + n * APART) % NUMBERS);
 }
 
-/** Whether an object of a layer with this number may be shown with that one. */
-export function standsFor(shown: number, layer: number, ino: number): boolean {
-  for (let n = 0; n < ALTERNATIVES; n++) if (alternative(layer, ino, n) === shown) return true;
-  return false;
-}
-
 /** st_ino of what a layer has at a name: its own, unless a copy of what lay elsewhere shows that already. */
 export function baseIno(union: Union, layer: number, ino: number, parent: Node, name: string): number {
   const usual = alternative(layer, ino, 0);
   const { numbers } = union;
-  if (!numbers.has(usual) || union.hardLinks.hasObject(layer, ino)) return usual;
+  if (!numbers.has(usual)) return usual;
   const path = basePathAt(parent, name);
   const own = path === null ? '' : pathHash(path);
   for (let n = 0; n < ALTERNATIVES; n++) {
@@ -42,7 +36,11 @@ export function baseIno(union: Union, layer: number, ino: number, parent: Node, 
 
 /** The same of a node that has a place; without one it keeps its own. */
 export function nodeIno(union: Union, node: Node, layer: number, ino: number): number {
-  const { place } = node;
+  const { place, dir } = node;
+  if (dir === null && union.hardLinks.hasNumber(ino)) {
+    const link = union.hardLinks.find(union.layers[layer]?.identity ?? '', layer, ino, node);
+    if (link !== undefined) return link.shown;
+  }
   return place === null ? alternative(layer, ino, 0) : baseIno(union, layer, ino, place.parent, place.name);
 }
 

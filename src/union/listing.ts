@@ -3,18 +3,20 @@
 // removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
 // never parted between two answers.
 
-import type { BaseLayer } from '../branch/base.ts';
+import { type BaseLayer, statAt } from '../branch/base.ts';
 import { isAbsent } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
 import { listedInos } from '../branch/numbers.ts';
 import { isImpure, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, listsWhiteouts, takenName } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
-import { DT_DIR, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { newStat } from '../lib/stat.ts';
+import { DT_DIR, DT_REG, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { linkedIno } from './hard-links.ts';
 import { baseIno, overlayIno } from './identity.ts';
-import { type Node, ROOT_ID } from './node.ts';
+import { type DirPart, type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
 import { redirectedParts } from './redirect.ts';
@@ -98,7 +100,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
         else
           entries.set(name, {
             name,
-            ino: baseIno(union, part.layer, inoOf(name, ino, type), node, name),
+            ino: listedIno(union, node, part, fd, { name, ino: inoOf(name, ino, type), type }),
             type,
             offset: nameOffset(name),
           });
@@ -117,6 +119,23 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   }
   if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
   return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
+}
+
+const listedStat = newStat();
+
+/** The number that an entry of the base shows: its own, or that of the copy which the name leads to. */
+function listedIno(
+  union: Union,
+  node: Node,
+  { layer }: DirPart,
+  fd: number,
+  { name, ino, type }: { name: string; ino: number; type: number },
+): number {
+  if (type === DT_REG && union.hardLinks.hasNumber(ino) && statAt(fd, name, listedStat) === 0) {
+    const shown = linkedIno(union, layer, listedStat);
+    if (shown !== 0) return shown;
+  }
+  return baseIno(union, layer, ino, node, name);
 }
 
 /** The number that an entry of the overlay shows because the base has, or had, the object; else undefined. */

@@ -16,7 +16,7 @@ import { showContentBeneath } from './base-content.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireBeneath, showOther } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
-import { followHardLink, shownLinks } from './hard-links.ts';
+import { followHardLink, noteNames, shownLinks } from './hard-links.ts';
 import { objectIno } from './identity.ts';
 import { markOf, ownMark } from './mark.ts';
 import { hasOutlived, metacopyOf, showContent } from './metacopy.ts';
@@ -82,13 +82,14 @@ export function find(union: Union, parent: Node, name: string): number {
   if (found.state === NONE && found.inBase && !dir.opaque) {
     found.state = IN_BASE;
     copyStat(found.baseStat, found.stat);
-    if (union.hardLinks.size > 0) return followToOverlay(union, parent, name, found);
   }
-  return 0;
+  return union.hardLinks.size > 0 ? followToOverlay(union, parent, name, found) : 0;
 }
 
 /** The base's object may have been copied up under another of its names. */
 function followToOverlay(union: Union, parent: Node, name: string, found: Found): number {
+  if (found.state === IN_OVERLAY) noteNames(union, parent, name, found);
+  if (found.state !== IN_BASE) return 0;
   const layer = parent.dir?.parts[found.part]?.layer ?? 0;
   const followed = followHardLink(union, parent, name, layer, found.baseStat);
   return followed === 1 ? findInOverlay(union, parent, name, found) : followed;

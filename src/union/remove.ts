@@ -21,6 +21,7 @@ import { renameat2, unlinkat } from '../sys/names.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { nameRemoved } from './hard-links.ts';
 import { listDirectory } from './listing.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
@@ -84,6 +85,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
     return removed;
   }
   forgetPlace(union, parent, name);
+  if (child.layer < 0) nameRemoved(union, child.ino);
   if (parent.dir) parent.dir.version += 1;
   return 0;
 }

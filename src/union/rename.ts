@@ -17,6 +17,7 @@ import { addOrigin, isTaken, mustHide, noteArrival, preparePlace } from './creat
 import { overlayDirFd } from './dir-fds.ts';
 import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
+import { nameRemoved } from './hard-links.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
@@ -132,6 +133,7 @@ function move(
     if (target !== null && target.dir === null) dropObject(target);
     return error;
   }
+  if (target !== null && target.layer < 0) nameRemoved(union, target.ino);
   union.table.attach(source, to.parent, to.name);
   union.table.leave(source, from.parent, from.name);
   moved(source, from, to);

@@ -1,0 +1,189 @@
+// Files with several names in the base: copied up they stay one file under all of their names, whatever names the base
+// gives it or takes from it later.
+import * as fs from 'node:fs';
+import { expect } from 'vitest';
+
+import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { mountTest } from '../lib/needs.ts';
+import { sh } from '../lib/run.ts';
+import { text } from '../lib/versioning.ts';
+
+interface Case {
+  what: string;
+  /** In a directory of its own, where the base has one file as `a` and `b`. */
+  before?: string;
+  guest: string;
+  base: string;
+  /** What the guest does when the base has done that, and the base thereafter. */
+  use?: string;
+  later?: string;
+  /** `NAMES COUNT` of each file, sorted; and a name with a line that is in it. */
+  files: string[];
+  holds: [name: string, line: string];
+  /** Whether links/ keeps the copy. */
+  kept: boolean;
+}
+
+const copied = 'echo guest >> a; cat b > /dev/null';
+const merged = 'until cat a b | grep -c base | grep -x 2; do sleep 0.05; done';
+
+const cases: Case[] = [
+  {
+    what: 'a name that the base gives to a file all of whose names are copied up',
+    guest: copied,
+    base: 'ln a c',
+    files: ['a b c 3'],
+    holds: ['c', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'one that it gives in place of another',
+    guest: copied,
+    base: 'mv b c',
+    files: ['a b c 3'],
+    holds: ['c', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'one that it takes from a file before anybody has come to it',
+    before: 'ln a c',
+    guest: 'echo guest >> a',
+    base: 'rm c',
+    files: ['a b 2'],
+    holds: ['b', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'the one that was copied up, taken away while the other has not been come to',
+    guest: 'echo guest >> a',
+    base: 'rm a',
+    files: ['a b 2'],
+    holds: ['b', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'one more, when the guest has saved a name anew',
+    guest: `${copied}; cp b x; mv x b; echo own >> b`,
+    base: 'ln a c',
+    files: ['a c 2', 'b 1'],
+    holds: ['c', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'one more, when the guest has renamed the copy',
+    guest: `${copied}; mv a x; mv b y`,
+    base: 'ln a c',
+    files: ['c x y 3'],
+    holds: ['c', 'guest'],
+    kept: true,
+  },
+  {
+    what: 'one more, when the guest has removed the copy: the file of the base',
+    guest: `${copied}; rm a b`,
+    base: 'ln a c; rm a b',
+    files: ['c 1'],
+    holds: ['c', 'line 1'],
+    kept: false,
+  },
+  {
+    what: 'one more, when something else has been renamed over the copy',
+    guest: `${copied}; rm b; echo own > x; mv x a`,
+    base: 'ln a c; rm b',
+    files: ['a 1', 'c 2'],
+    holds: ['c', 'line 1'],
+    kept: false,
+  },
+  {
+    what: 'one more, after a merge of what the base had edited in place',
+    guest: copied,
+    base: "sed 's/^line 3$/base/' a > x; cat x > a; rm x",
+    use: merged,
+    later: 'ln a c',
+    files: ['a b c 3'],
+    holds: ['c', 'base'],
+    kept: true,
+  },
+  {
+    what: 'one more, after a merge of what the base had put there anew',
+    guest: copied,
+    base: "sed 's/^line 3$/base/' a > x; ln x y; mv x a; mv y b",
+    use: merged,
+    later: 'ln a c',
+    files: ['a b c 3'],
+    holds: ['c', 'base'],
+    kept: true,
+  },
+  {
+    what: 'one that is not come to before a merge of the others',
+    before: 'ln a c',
+    guest: copied,
+    base: "sed 's/^line 3$/base/' a > x; cat x > a; rm x",
+    use: merged,
+    files: ['a b c 3'],
+    holds: ['c', 'base'],
+    kept: true,
+  },
+  {
+    what: 'a second one of a file that had one when it was copied up, once that is seen to have changed',
+    before: 'rm b',
+    guest: 'echo guest >> a',
+    base: 'ln a c',
+    use: 'cat a > /dev/null; until cat a > /dev/null; [ a -ef c ]; do sleep 0.05; done',
+    files: ['a c 2'],
+    holds: ['c', 'guest'],
+    kept: true,
+  },
+];
+
+const inEach = (of: (one: Case) => string | undefined) =>
+  cases.map((one, i) => `( cd ${i}; ${of(one) ?? ''}\n)`).join('\n');
+
+/** In each directory: its files with their names and counts, and what they hold. */
+async function expectAll(mount: Mount): Promise<void> {
+  // What has been looked up may change what others count.
+  const look = "stat -c '%i %h %n' *";
+  const seen = await mount.sh(
+    inEach(() => `${look} > /dev/null; ${look}; echo; tail -v -n +1 *; echo =====`),
+  );
+  for (const [i, { what, files, holds }] of cases.entries()) {
+    const [stats = '', ...contents] = (seen.split('=====\n')[i] ?? '').split('\n\n==> ');
+    const found = new Map<string, string[]>();
+    for (const line of stats.split('\n')) {
+      const [ino = '', count = '', name = ''] = line.split(' ');
+      const [, ...names] = found.get(ino) ?? [];
+      found.set(ino, [count, ...names, name]);
+    }
+    expect(
+      [...found.values()].map(([count, ...names]) => `${names.join(' ')} ${count}`).sort(),
+      what,
+    ).toEqual(files);
+    const [name, line] = holds;
+    const content = contents.find((one) => one.startsWith(`${name} `));
+    expect(content?.split('\n'), what).toContain(line);
+  }
+}
+
+mountTest('names that the base gives to a copied file, or takes from it, are names of the copy', () =>
+  withLayers(async (layers) => {
+    const { base, overlay } = layers;
+    const inBase = (script: string) => sh(script, [], { cwd: base });
+    for (const i of cases.keys()) fs.mkdirSync(`${base}/${i}`);
+    for (const i of cases.keys()) fs.writeFileSync(`${base}/${i}/a`, text());
+    await inBase(inEach(({ before }) => `ln a b; ${before ?? ''}`));
+    await withMount(layers, async (mount) => {
+      await mount.sh(inEach(({ guest }) => guest));
+      await inBase(inEach((one) => one.base));
+      await caughtUp(mount.dir);
+      await mount.sh(`exec > /dev/null; ${inEach(({ use }) => use)}`);
+      await inBase(inEach((one) => one.later));
+      await caughtUp(mount.dir);
+      await expectAll(mount);
+      // A write by one name is a write by all.
+      await mount.sh('echo more >> 0/c; tail -1 0/a | grep -x more');
+    });
+    await withMount(layers, expectAll);
+    fs.rmSync(`${overlay}/.kasane/index`, { recursive: true });
+    await withMount(layers, expectAll);
+    expect(fs.readdirSync(`${overlay}/.kasane/links`).length).toBe(cases.filter(({ kept }) => kept).length);
+  }),
+);
