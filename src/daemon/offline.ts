@@ -149,7 +149,7 @@ class Offline {
   }
 
   #newReconciler(options: MountOptions, branches: OpenBranches, doubt: (why: string) => void): Reconciler {
-    const { overlay, layers, workFd, displacedFd, rights, standIn, osTree } = branches;
+    const { overlay, layers, workFd, displacedFd, linksFd, rights, standIn, osTree } = branches;
     let temp = 0;
     return new Reconciler({
       branches: { overlay, layers, standIn },
@@ -165,6 +165,7 @@ class Offline {
       osTree,
       log: this.#log,
       displacedFd,
+      linksFd,
       settleMs: options.settleMs,
       readOnly: options.readOnly,
       // Not emptied, so names must differ from those that a daemon has left there.

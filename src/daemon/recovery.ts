@@ -8,6 +8,7 @@ import { baseName, parentPath } from '../lib/names.ts';
 import { close } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
 import type { Intent } from '../union/carrying.ts';
+import { keepNumbers } from '../union/numbering.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
@@ -178,6 +179,7 @@ function recordIntent(store: Store, path: string, intent: Intent, origins: reado
     store.paths.delete(path);
     return;
   }
+  keepNumbers(store, origins);
   const before = store.paths.get(path);
   store.paths.put({
     path,

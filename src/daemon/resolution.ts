@@ -11,6 +11,7 @@ import { originFromBase, withOrigin } from '../union/carry-out.ts';
 import type { CarryContext } from '../union/carrying.ts';
 import { base64, stepOf } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
+import { numbered } from '../union/numbering.ts';
 import { blueprint, buildFrom } from '../union/plan.ts';
 import type { Found } from '../union/sides.ts';
 import { builtSignature, contentSignature } from '../union/signature.ts';
@@ -91,13 +92,14 @@ export async function planFor(
   if (follows) {
     return { steps: [displaced ? away : stepOf(view, 'drop')], after: '', origins: [], displaced };
   }
+  const placed = numbered(carry, view, origins);
   const content =
     wanted.take === 'base'
-      ? await buildBase(carry, view, origins, temp)
-      : await buildBytes(carry, view, origins, temp, wanted.bytes ?? (await proposed(carry, record)));
+      ? await buildBase(carry, view, placed, temp)
+      : await buildBytes(carry, view, placed, temp, wanted.bytes ?? (await proposed(carry, record)));
   const place = stepOf(view, 'replace', { temp });
   const steps = displaced ? [away, { ...place, overlay: null }] : [place];
-  return { steps, after: builtSignature(carry.shop, temp, content), origins, displaced };
+  return { steps, after: builtSignature(carry.shop, temp, content), origins: placed, displaced };
 }
 
 async function proposed(carry: CarryContext, record: ConflictRecord): Promise<Buffer> {

@@ -13,11 +13,12 @@ import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
 import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { failPoint } from '../union/fail-point.ts';
+import { keepNumbers } from '../union/numbering.ts';
 import { type Branches, fillContent, openOverlayFile, readBase, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
 import { basePathOf } from '../union/walk-overlay.ts';
 import { WHOLE_LIMIT } from '../versions/ancestors.ts';
-import type { Origin } from '../versions/origin.ts';
+import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { Closing, NewEvent, PathRecord, SideRef, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
@@ -48,6 +49,7 @@ export function isRuling(data: unknown): data is Ruling {
 export function applyRuling(store: Store, path: string, ruling: Ruling): number {
   const { event, close: closing, reopen, undoes, record } = ruling;
   const seq = store.events.add(event);
+  keepNumbers(store, decodeOrigins(Buffer.from(ruling.origins, 'base64')) ?? []);
   if (closing !== null) store.conflicts.close(closing.id, { how: closing.how, take: closing.take, seq });
   if (reopen !== null) {
     const { id, overlay, origin } = reopen;

@@ -208,7 +208,7 @@ class Session {
   }
 
   #newReconciler(): Reconciler {
-    const { overlay, layers, workFd, displacedFd, rights, standIn, osTree } = this.#branches;
+    const { overlay, layers, workFd, displacedFd, linksFd, rights, standIn, osTree } = this.#branches;
     let temp = 0;
     return new Reconciler({
       branches: { overlay, layers, standIn },
@@ -224,6 +224,7 @@ class Session {
       osTree,
       log: this.#log,
       displacedFd,
+      linksFd,
       settleMs: this.#options.settleMs,
       readOnly: this.#options.readOnly,
       tempName: () => `m-${temp++}`,

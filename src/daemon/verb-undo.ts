@@ -10,6 +10,7 @@ import type { View } from '../union/assess.ts';
 import { AGAIN, base64, type CarryContext, stepOf } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { keepObject } from '../union/keeping.ts';
+import { numbered } from '../union/numbering.ts';
 import { originFor, pinOf } from '../union/origin-list.ts';
 import { openOverlayFile } from '../union/sides.ts';
 import { builtSignature, contentSignature, isStill } from '../union/signature.ts';
@@ -94,8 +95,9 @@ async function takeBack(
   const { store } = carry;
   const next = judgeUndo(context, event, view, force);
   const before = versionBefore(context, event);
-  const origins = originsBefore(event, view, next);
   const { object } = view.overlay;
+  const list = originsBefore(event, view, next);
+  const origins = isStill(object, before) ? list : numbered(carry, view, list);
   const keptVersion =
     object === null
       ? null

@@ -27,6 +27,7 @@ import type { CommitRequest } from './commit.ts';
 import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
+import { keepNumbers, numbered } from './numbering.ts';
 import { newOrigin } from './origin-list.ts';
 import { blueprint, buildFrom, leavesContent, leftContent, type Source } from './plan.ts';
 import { type Found, isMetadataOnly } from './sides.ts';
@@ -208,8 +209,9 @@ async function fillFromAncestor(
   { view }: Assessed,
   { detail }: Decision & { do: 'kept' },
 ): Promise<Ready | typeof AGAIN> {
-  const { object, origins } = view.overlay;
+  const { object } = view.overlay;
   if (object === null || view.ancestorBytes === null) return AGAIN;
+  const origins = numbered(context, view, view.overlay.origins);
   const temp = context.tempName();
   const { mode, uid, gid } = object.stat;
   const metadata = { mode, uid, gid, xattrs: object.xattrs };
@@ -362,7 +364,8 @@ async function replace(
   const temp = context.tempName();
   const from = source === 'base' ? (view.base.object as Found) : object;
   const bytes = source === 'merged' ? (merged?.bytes ?? null) : from.bytes;
-  const origins = sharing === null ? withOrigin(view, origin) : sharedOrigins(sharing.views, view, origin);
+  const all = sharing === null ? withOrigin(view, origin) : sharedOrigins(sharing.views, view, origin);
+  const origins = numbered(context, view, all, sharing?.views);
   const plan = {
     ...blueprint(from, metadata, bytes, origins, source),
     ...(leaves ? leftContent(view, source) : {}),
@@ -399,6 +402,7 @@ async function replace(
       await syncNames(context.shop, context.branches.overlay, parentPath(view.path));
       closeConflict(context, view, 'reconciled');
       view.ancestorContent = origin.content;
+      keepNumbers(context.store, origins);
       finishEvent(context, view, { ...event, kind: 'merged', detail: notes }, 'C');
       return outcome('merged', notes);
     },

@@ -19,6 +19,7 @@ export interface CarryContext {
   osTree: boolean;
   log: Log;
   displacedFd: number;
+  linksFd: number;
   tempName(): string;
   /** The last step, or steps that are taken together, on the serving thread: see commit.ts. */
   commit(...requests: CommitRequest[]): Promise<number>;

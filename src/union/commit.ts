@@ -231,12 +231,20 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
     if (child !== null) dropObject(child);
     return error;
   }
+  if (action === 'replace') noteNumbers(union, dirFd, name);
   if (replaced !== null && action === 'replace') nameReplaced(union, replaced, dirFd);
   else if (replaced !== null) nameDropped(union, replaced);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);
   tell(union, parent, name, child);
   return 0;
+}
+
+/** What came to a name shows the number of what was there: that is nobody else's. */
+function noteNumbers(union: Union, dirFd: number, name: string): void {
+  for (const { ino, path } of readOrigins(union, dirFd, name)) {
+    if (ino !== 0 && !union.numbers.has(ino)) union.numbers.set(ino, path);
+  }
 }
 
 /** -EAGAIN: a directory is not empty by now. */

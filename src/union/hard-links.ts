@@ -15,7 +15,9 @@ import { linkat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { expireNode } from './expiry.ts';
 import { type HardLink, linkFile, parseLinkFile } from './hard-link-table.ts';
+import { ownIno } from './identity.ts';
 import type { Found, Node } from './node.ts';
 import { originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
@@ -45,9 +47,9 @@ function isForgettable({ btimeSec, btimeNsec }: Pick<Stat, 'btimeSec' | 'btimeNs
   return btimeSec === 0 && btimeNsec === 0;
 }
 
-/** The number that a copy shows because the base has, or had, its file; 0: its own. */
-function shownBy(origins: readonly Origin[]): number {
-  return origins.find(({ ino }) => ino >= NUMBERS)?.ino ?? 0;
+/** The number that a copy shows by its origins; 0: its own. */
+function numberIn(origins: readonly Origin[]): number {
+  return origins.find(({ ino }) => ino !== 0)?.ino ?? 0;
 }
 
 /** Learns what links/ holds, at the start of a mount; 0 or a negative errno. */
@@ -60,8 +62,9 @@ export function loadHardLinks(union: Union): number {
     if (key === null || statx(fd, file, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
     const copyIno = union.stat.ino;
     const origins = readOrigins(union, fd, file);
-    const shown = shownBy(origins);
-    const taken = new Set(origins.filter(({ ino }) => ino === shown).map(({ path }) => path));
+    const number = numberIn(origins);
+    const shown = number || ownIno(union.numbers, copyIno);
+    const taken = new Set(origins.filter(({ ino }) => ino === number).map(({ path }) => path));
     const untaken = Math.max(0, key.nlink - taken.size);
     found.push({ ...key, file, copyIno, shown, taken, untaken, lost: false });
   });
@@ -133,9 +136,11 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
   const origins = readOrigins(union, union.linksFd, link.file);
-  const first =
-    origins.find(({ ino, path }) => ino === link.shown && link.taken.has(path)) ??
-    origins.find(({ ino }) => ino === link.shown);
+  const number = numberIn(origins);
+  const [any, first = any] = [
+    origins.find(({ ino }) => ino === number),
+    origins.find(({ path }) => link.taken.has(path)),
+  ];
   if (!first) return 0;
   const origin = { ...first, path: pathHash(basePath) };
   const known = origins.some(({ path, ino }) => path === origin.path && ino === origin.ino);
@@ -284,6 +289,7 @@ function moved(union: Union, link: HardLink, { parent, name, base }: Replaced, d
   if (namesOf(union, link) > 0 && ![...link.taken].every(has)) return false;
   if (placeLink(union, link, dirFd, name) < 0) return false;
   union.hardLinks.move(link, ino);
+  link.shown = numberIn(origins) || ownIno(union.numbers, ino);
   return true;
 }
 
@@ -307,7 +313,10 @@ function join(union: Union, parent: Node, name: string, dirFd: number, base: InB
   // A content that lies in the base lies there under this name.
   if (union.hardLinks.of(copyIno) !== undefined || metacopyAt(union.overlay, dirFd, name) !== null) return;
   const link = newLink(union, base, origin);
-  if (placeLink(union, link, dirFd, name) === 0) addLink(union, link);
+  if (placeLink(union, link, dirFd, name) < 0 || addLink(union, link) < 0) return;
+  // The kernel may know other names already, for those of the base's file.
+  const before = union.table.ofObject(base.layer, base.stat);
+  if (before) expireNode(union, before, true);
 }
 
 /** Whether the base's file has been copied up under another name meanwhile. */

@@ -15,7 +15,7 @@ import { DT_DIR, DT_REG, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constan
 import { close, reopen } from '../sys/file.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { linkedIno } from './hard-links.ts';
-import { baseIno, overlayIno } from './identity.ts';
+import { baseIno, ownIno } from './identity.ts';
 import { type DirPart, type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
@@ -75,7 +75,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
         hidden.add(name);
         return;
       }
-      entries.set(name, { name, ino: overlayIno(ino), type, offset: nameOffset(name) });
+      entries.set(name, { name, ino: ownIno(union.numbers, ino), type, offset: nameOffset(name) });
       own.push(name);
     });
     if (error < 0) return error;

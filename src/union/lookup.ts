@@ -3,7 +3,7 @@
 import { performance } from 'node:perf_hooks';
 import { type BaseLayer, statAt } from '../branch/base.ts';
 import { descend, type LayerDir, readably } from '../branch/descent.ts';
-import { branchIno } from '../branch/numbers.ts';
+import { branchIno, NUMBERS } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
 import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
@@ -261,7 +261,7 @@ export function isMarked(union: Union, node: Node, parent: Node, name: string, m
   // The mark may be from before the copy-up.
   const dirFd = overlayDirFd(union, parent);
   const origins = dirFd < 0 ? [] : readOrigins(union, dirFd, name);
-  const brought = (origin: Origin) => (dir === null ? origin.ino !== 0 : isDirectory(origin.mode));
+  const brought = (origin: Origin) => (dir === null ? origin.ino >= NUMBERS : isDirectory(origin.mode));
   return origins.some((origin) => origin.path === mark && brought(origin));
 }
 

@@ -128,7 +128,7 @@ const cases: Case[] = [
     before: 'rm b',
     guest: 'echo guest >> a',
     base: 'ln a c',
-    use: 'cat a > /dev/null; until cat a > /dev/null; [ a -ef c ]; do sleep 0.05; done',
+    use: 'stat c; until cat a; [ a -ef c ]; do sleep 0.05; done',
     files: ['a c 2'],
     holds: ['c', 'guest'],
     kept: true,

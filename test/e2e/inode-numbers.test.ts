@@ -61,6 +61,47 @@ mountTest(
   imageNeeds('ext4'),
 );
 
+mountTest(
+  'a file that the guest has saved anew keeps its number when it is merged and when that is undone, and no other gets it',
+  () =>
+    withLayers(async (outer) => {
+      const image = await makeLoopImage(outer.dir, { fs: 'ext4', sizeMiB: 32 });
+      const layers = { ...outer, base: `${image.dir}/base`, overlay: `${image.dir}/overlay` };
+      const raw = (name: string) => String(fs.statSync(`${layers.overlay}/${name}`).ino);
+      const inBase = (script: string) => sh(script, [], { cwd: layers.base });
+      try {
+        for (const dir of [layers.base, layers.overlay]) fs.mkdirSync(dir);
+        await inBase('for f in a b; do seq 20 > $f; done');
+        let shown: Record<string, string> = {};
+        await withMount(layers, async (mount) => {
+          await mount.sh('sed -i s/^3$/guest/ a b; echo > c');
+          const before = await numbers(mount);
+          await inBase('for f in a b; do sed s/^17$/base/ $f > .n; mv .n $f; done');
+          await mount.sh('until grep -l base a b | grep -c . | grep -qx 2; do sleep 0.05; done');
+          expect(await numbers(mount)).toEqual(before);
+          expect([raw('a'), raw('b')]).not.toEqual([before.a, before.b]);
+          expect(await mount.kasane(['undo', `${mount.dir}/b`])).toMatchObject({ code: 0 });
+          await mount.sh(
+            'grep -q base a; ! grep base b; mkdir d; for i in 1 2 3 4 5 6; do echo > d/$i; echo > n$i; done',
+          );
+          const given = Object.keys(await numbers(mount)).map(raw);
+          expect(given.filter((ino) => ino === before.a || ino === before.b)).not.toEqual([]);
+          shown = await numbers(mount);
+          expect(shown).toMatchObject(before);
+          await mount.sh('cd d; [ "$(stat -c %i * | sort)" = "$(ls -1i | cut -d" " -f1 | sort)" ]');
+        });
+        const expectSame = () =>
+          withMount(layers, async (mount) => expect(await numbers(mount)).toEqual(shown));
+        await expectSame();
+        fs.rmSync(`${layers.overlay}/.kasane/index`, { recursive: true });
+        await expectSame();
+      } finally {
+        await image.umount();
+      }
+    }),
+  imageNeeds('ext4'),
+);
+
 mountTest('names of one file show its number in listings, too, before they have been looked up', () =>
   withLayers(async (layers) => {
     await sh('seq 9 > one; ln one two; ln one three', [], { cwd: layers.base });

@@ -86,6 +86,7 @@ mountTest('a file with several names in the base stays one file through a merge'
     const same = await guest.mount.sh('[ a -ef b ] && [ a -ef d/c ] && stat -c %h a');
     expect(same).toBe('3\n');
     expect(await guest.read('parted')).toBe(`${text()}guest\n`);
+    expect(await guest.mount.sh('! [ a -ef parted ]; stat -c %h parted')).toBe('1\n');
     expect(await guest.conflictList()).toEqual(['parted text']);
     for (const name of ['a', 'b', 'd/c']) expect(await guest.events(name)).toContain('merged');
     await guest.mount.sh("printf 'again\\n' >> b");

@@ -1,0 +1,51 @@
+// The inode number of what a merge, a resolution or an undo puts in the place of a file: that file's, so that a client
+// of NFS, which takes another number for another file, goes on with the handle that it has. The file system gives the
+// number out again, so it is kept as that of the path (identity.ts). Main thread.
+import { readNames } from '../branch/listing.ts';
+import { NUMBERS } from '../branch/numbers.ts';
+import { isDirectory } from '../lib/stat.ts';
+import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
+import { close, reopen } from '../sys/file.ts';
+import { type Origin, pathHash } from '../versions/origin.ts';
+import type { Store } from '../versions/store.ts';
+import type { View } from './assess.ts';
+import type { CarryContext } from './carrying.ts';
+import { ownIno } from './identity.ts';
+
+/**
+ * The origins of what takes the place of the overlay's object under the names of `views`. If that has others, it goes on
+ * showing its number there, and what comes has one of its own.
+ */
+export function numbered(
+  { store, linksFd }: Pick<CarryContext, 'store' | 'linksFd'>,
+  view: View,
+  origins: readonly Origin[],
+  views: readonly View[] = [view],
+): Origin[] {
+  const { object } = view.overlay;
+  if (object === null || isDirectory(object.stat.mode)) return [...origins];
+  const { ino, nlink } = object.stat;
+  const others = nlink - views.length;
+  if (others > 1 || (others === 1 && !liesIn(linksFd, ino)))
+    return origins.map((one) => ({ ...one, ino: 0 }));
+  const shown = view.overlay.origins.find((one) => one.ino !== 0)?.ino ?? ownIno(store.numbers.known, ino);
+  const names = views.map(({ basePath }) => pathHash(basePath));
+  return origins.map((one) => (one.ino !== 0 || names.includes(one.path) ? { ...one, ino: shown } : one));
+}
+
+/** Whether links/ has a link to the object. */
+function liesIn(linksFd: number, ino: number): boolean {
+  const fd = reopen(linksFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return false;
+  let found = false;
+  readNames(fd, (_, one) => {
+    found ||= one === ino;
+  });
+  close(fd);
+  return found;
+}
+
+/** A number of the overlay's that an object has taken over is nobody else's from now on. Buffered. */
+export function keepNumbers({ numbers }: Store, origins: readonly Origin[]): void {
+  for (const one of origins) if (one.ino < NUMBERS) numbers.take(one);
+}
