@@ -123,6 +123,8 @@ class Server implements FuseServer {
   /** When the request in hand was read. */
   #started = 0;
   #listened = 0;
+  /** When the last request came. */
+  #served = 0;
 
   constructor(options: ServerOptions) {
     const reply = Buffer.allocUnsafeSlow(BUFFER_SIZE);
@@ -277,7 +279,7 @@ class Server implements FuseServer {
   #listen(timeout: 0 | -1): void {
     const { deviceFd, wakeFd, eventsFd, idle, onPause } = this.#options;
     if (onPause) this.#call('what may be late', onPause);
-    const limit = timeout !== 0 && idle?.isDue() ? IDLE_AFTER : timeout;
+    const limit = timeout !== 0 && idle?.isDue() ? this.#untilIdle() : timeout;
     const ready = poll3(deviceFd, wakeFd, eventsFd?.() ?? -1, limit);
     this.#listened = performance.now();
     if (ready < 0) {
@@ -294,6 +296,11 @@ class Server implements FuseServer {
     if ((ready & (WAKE | EVENTS)) !== 0) this.#done();
   }
 
+  /** Milliseconds; at least one. Messages of other threads are no requests, and some come every second. */
+  #untilIdle(): number {
+    return Math.max(1, Math.ceil(this.#served + IDLE_AFTER - performance.now()));
+  }
+
   /** What the owner passed in must not end the loop, which would leave every client waiting. */
   #call(what: string, callback: () => void): void {
     try {
@@ -304,6 +311,7 @@ class Server implements FuseServer {
   }
 
   #serve(length: number): void {
+    this.#served = this.#started;
     this.#load(this.#buffer, this.#view, length);
     const { opcode } = this.#r;
     this.#options.trace?.(requestLine(this.#r, this.negotiated?.uses.SETXATTR_EXT ?? true));

@@ -4,6 +4,7 @@
 // (native-notes/fuse.md).
 import { performance } from 'node:perf_hooks';
 import { NotifyBatch } from '../fuse/notify.ts';
+import { inPlace } from '../lib/stat.ts';
 import type { Node, PendingWork } from './node.ts';
 
 /** none: the kernel keeps nothing. watched: where every change raises an event. timed: for a time, whatever happens. */
@@ -134,7 +135,7 @@ export class KernelView {
   attributesTold(node: Node, size: number): void {
     if (node.revokedIn !== 0 && !isUpTo(node.revokedIn, this.#drained)) return;
     node.revokedIn = 0;
-    node.toldSize = size;
+    node.toldSize = inPlace(size);
   }
 
   isWritten(batch: number): boolean {

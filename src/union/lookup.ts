@@ -8,7 +8,17 @@ import { redirectOf } from '../branch/overlay.ts';
 import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
-import { copyStat, isDirectory, isLater, newStat, S_IFDIR, S_IFLNK, S_IFMT, type Stat } from '../lib/stat.ts';
+import {
+  copyStat,
+  inPlace,
+  isDirectory,
+  isLater,
+  newStat,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  type Stat,
+} from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -287,7 +297,7 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
       dir.overlayIno = found.stat.ino;
-      node.btimeSec = found.stat.btimeSec;
+      node.btimeSec = inPlace(found.stat.btimeSec);
       node.btimeNsec = found.stat.btimeNsec;
     }
     redirect = dir.redirect;

@@ -9,7 +9,7 @@
 // bytes of before, as with overlayfs, and follows the copy in all else.
 import { branchIno } from '../branch/numbers.ts';
 import { E, errnoName } from '../lib/errno.ts';
-import { S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
+import { inPlace, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { F_RDLCK, F_UNLCK, O_ACCMODE, O_CLOEXEC, O_RDONLY, O_RDWR, O_SYNC } from '../sys/constants.ts';
 import { close, openat, reopen, setLease } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
@@ -120,8 +120,8 @@ export function divide(union: Union, node: Node): number {
     const { stat } = union;
     const layer = node.backing?.layer ?? handle.layer;
     if (fstat(handle.fd, stat) === 0) {
-      node.ino = branchIno(union.layers, layer, stat);
-      node.btimeSec = stat.btimeSec;
+      node.ino = inPlace(branchIno(union.layers, layer, stat));
+      node.btimeSec = inPlace(stat.btimeSec);
       node.btimeNsec = stat.btimeNsec;
     }
     node.layer = layer;

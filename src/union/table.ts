@@ -1,7 +1,7 @@
 // The node table: mints NodeIds, counts the kernel's references, finds the node of an object or of a place,
 // and drops what nobody refers to any more. Knows nothing of system calls but closing what it drops.
 import type { Stat } from '../lib/stat.ts';
-import { S_IFDIR, S_IFMT } from '../lib/stat.ts';
+import { inPlace, S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import { IdTable } from './id-table.ts';
@@ -282,8 +282,8 @@ export class NodeTable {
   #showAs(node: Node, layer: number, stat: Pick<Node, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
     node.layer = layer;
-    node.ino = stat.ino;
-    node.btimeSec = stat.btimeSec;
+    node.ino = inPlace(stat.ino);
+    node.btimeSec = inPlace(stat.btimeSec);
     node.btimeNsec = stat.btimeNsec;
     node.learned = null;
     if (node.cachedAt !== undefined) node.cachedAt = null;

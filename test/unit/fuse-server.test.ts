@@ -1,4 +1,5 @@
 // The dispatcher: whatever a handler does, its client gets one answer, and everybody else goes on.
+import { spawn } from 'node:child_process';
 import { expect, test } from 'vitest';
 import { writers } from '../../src/fuse/codec.ts';
 import { initFlags } from '../../src/fuse/constants.ts';
@@ -7,6 +8,8 @@ import { HEADER, opcodes, PAYLOAD } from '../../src/fuse/protocol.ts';
 import { type Handlers, NO_REPLY, PARK, readName } from '../../src/fuse/request.ts';
 import { E } from '../../src/lib/errno.ts';
 import { FsError } from '../../src/lib/errors.ts';
+import { close } from '../../src/sys/file.ts';
+import { eventfd, eventfdClear } from '../../src/sys/poll.ts';
 import { ask, drive, lookup, message, type Reply } from '../lib/fuse-driver.ts';
 
 const hello: Handlers['LOOKUP'] = (r) => r.reply.write(`hello ${readName(r, HEADER)}`, PAYLOAD);
@@ -291,4 +294,28 @@ test('what can wait is done when nobody has asked for anything for a while', () 
   );
   expect(driven.ending).toBe('stopped');
   expect(order).toEqual(['asked', 'idle']);
+});
+
+test('what other threads have to say does not put that off', () => {
+  const events = eventfd();
+  const times = 40;
+  const say = `for i in $(seq ${times}); do sleep 0.2; printf '\\001\\0\\0\\0\\0\\0\\0\\0' >&3; done`;
+  const other = spawn('sh', ['-c', say], { stdio: ['ignore', 'ignore', 'ignore', events] });
+  let heard = 0;
+  drive(
+    () => ({}),
+    function* () {},
+    ({ server }) => ({
+      onWake: () => {},
+      eventsFd: () => events,
+      onEvents: () => {
+        eventfdClear(events);
+        heard += 1;
+      },
+      idle: { isDue: () => true, run: () => server().stop() },
+    }),
+  );
+  other.kill();
+  close(events);
+  expect(heard).toBeLessThan(times);
 });
