@@ -35,8 +35,11 @@ export interface LinkEvents {
   reserveNodes(): { from: number; to: number };
 }
 
-/** How long an OPEN waits for a merge that is being computed; then the guest's own file answers. */
-const LOOK_LIMIT_MS = 2000;
+/**
+ * How long an OPEN waits for a merge that is being computed; then the guest's own file answers. Tests have it wait
+ * longer, for a machine may be slow.
+ */
+const LOOK_LIMIT_MS = Number(process.env.KASANE_LOOK_LIMIT_MS ?? 2000);
 
 export class WorkerLink {
   readonly #end: ServingEnd;

@@ -63,6 +63,7 @@ mountTest('an overlay that is removed while it is mounted is told of by status, 
         );
         expect(await waitUntil(() => troubles().some((line) => line.includes('are not listed')))).toBe(true);
       }
+      await waitUntil(async () => (await mount.sh('cat f')) === 'another 2\n');
       expect(await mount.sh('cat f; echo x 2> /dev/null > new || echo refused')).toBe('another 2\nrefused\n');
       expect(troubles().sort()).toEqual([...new Set(troubles())].sort());
       await mount.umount();

@@ -34,7 +34,7 @@ mountTest('a row is measured and reported as table, JSON and a page without anyt
   withTemp('disk', async (dir) => {
     const [json, html] = [`${dir}/result.json`, `${dir}/result.html`];
     const args = [main, ...tiny, '--where', dir, '--json', json, '--html', html];
-    const { code, stdout, stderr } = await run(process.execPath, args, { timeout: 50_000 });
+    const { code, stdout, stderr } = await run(process.execPath, args, { timeout: 100_000 });
     expect(code, `${stdout}${stderr}`).toBe(0);
     expect(stdout).toMatch(/create\+unlink, per pair +\S+ [µm]?s/);
     const result = JSON.parse(fs.readFileSync(json, 'utf8')) as Result;

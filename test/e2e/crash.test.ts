@@ -257,13 +257,13 @@ function all(): Promise<Map<string, string[]>> {
 }
 
 for (const one of crashes) {
-  mountTest(one.name, async () => expect((await all()).get(one.dir) ?? []).toEqual([]), { timeout: 180_000 });
+  mountTest(one.name, async () => expect((await all()).get(one.dir) ?? []).toEqual([]), { timeout: 400_000 });
 }
 
 mountTest(
   'after all these deaths check finds nothing, every copy and whiteout has its origin, and work/ is empty',
   async () => expect((await all()).get('')).toEqual([]),
-  { timeout: 180_000 },
+  { timeout: 400_000 },
 );
 
 mountTest('a file whose content was about to come up has its times again', () =>

@@ -15,7 +15,7 @@ const demo = path.join(repository, 'dist', 'cli', 'demo.js');
 mountTest('keeps all its promises and leaves nothing behind', () =>
   withTemp('disk', async (dir) => {
     const { code, stdout, stderr } = await run(process.execPath, [demo], {
-      timeout: 40_000,
+      timeout: 100_000,
       env: { TMPDIR: dir },
     });
     expect(`${code} ${stderr}`, stdout).toBe('0 ');
@@ -26,7 +26,7 @@ mountTest('keeps all its promises and leaves nothing behind', () =>
 
 mountTest('with --keep it stays up, and the commands that it prints take it down', () =>
   withTemp('disk', async (dir) => {
-    const options = { timeout: 40_000, env: { TMPDIR: dir }, cwd: repository };
+    const options = { timeout: 100_000, env: { TMPDIR: dir }, cwd: repository };
     const shown = await runOk(process.execPath, [demo, '--keep'], options);
     expect(mounts().filter((entry) => entry.mountPoint.startsWith(dir)).length).toBe(2);
     const commands = shown
@@ -43,7 +43,7 @@ mountTest('stopped half way it takes everything down', () =>
     const child = spawn(process.execPath, [demo], { env: { ...process.env, TMPDIR: dir }, stdio: 'ignore' });
     const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
     const mounted = () => mounts().some((entry) => entry.mountPoint.startsWith(dir));
-    expect(await waitUntil(() => mounted() || child.exitCode !== null, 10_000)).toBe(true);
+    expect(await waitUntil(() => mounted() || child.exitCode !== null)).toBe(true);
     child.kill('SIGINT');
     expect(await ended).toBe(130);
     expect(mounted()).toBe(false);

@@ -4,9 +4,9 @@
 import * as fs from 'node:fs/promises';
 import { expect } from 'vitest';
 import { differential } from '../differential/differential.ts';
-import { kasane, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
-import { sh, sleep } from '../lib/run.ts';
+import { sh, sleep, waitUntil } from '../lib/run.ts';
 import { modelRuns } from '../model/model.ts';
 
 const commands = ['setfattr', 'getfattr', 'setfacl'];
@@ -60,10 +60,12 @@ mountTest('a directory that the guest puts in the place of a file of the base is
       expect(await kasane(['conflicts', layers.mnt])).toMatchObject({ code: 0, stdout: '' });
       // When the base really moves, the guest's stays, and the conflict says so.
       await fs.writeFile(`${layers.base}/f`, 'update\n');
+      await caughtUp(mount.dir);
       await mount.sh('ls f');
-      await settle();
+      const conflicts = async () => (await kasane(['conflicts', layers.mnt])).stdout;
+      await waitUntil(async () => (await conflicts()) !== '');
       expect(await mount.sh('cat f/z')).toBe('guest\n');
-      expect((await kasane(['conflicts', layers.mnt])).stdout).toMatch(/\ttype\tf\n/);
+      expect(await conflicts()).toMatch(/\ttype\tf\n/);
     });
   }),
 );

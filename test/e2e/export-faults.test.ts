@@ -120,7 +120,7 @@ mountTest(
       for (const [i, { what, point, expected }] of cuts.entries())
         expect.soft(await guest.openAll(handles[i] as Handles), `${what}, ${point}`).toEqual(expected);
     }),
-  { timeout: 180_000 },
+  { timeout: 400_000 },
 );
 
 /** What a power loss does to the store: it was not closed, and another kernel runs. */

@@ -374,7 +374,7 @@ for (const [i, { name }] of acts.entries()) {
       expect(times.length).toBe(4);
       expect(found).toEqual(Object.fromEntries(times.map((time) => [time, expected])));
     },
-    { timeout: 180_000 },
+    { timeout: 400_000 },
   );
 }
 

@@ -2,7 +2,15 @@
 import * as fs from 'node:fs/promises';
 import { expect } from 'vitest';
 import { dpkgReplace } from '../lib/base-update.ts';
-import { daemonOf, kasane, startMount, stopBackground, withLayers, withMount } from '../lib/kasane.ts';
+import {
+  caughtUp,
+  daemonOf,
+  kasane,
+  startMount,
+  stopBackground,
+  withLayers,
+  withMount,
+} from '../lib/kasane.ts';
 import { mountAt } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { isAlive, waitUntil } from '../lib/run.ts';
@@ -32,6 +40,7 @@ mountTest('a file that no guest touched follows an update of the base', () =>
     await withMount(layers, async (mount) => {
       expect(await mount.read('f')).toBe('one\n');
       await dpkgReplace(`${layers.base}/f`, 'two\n', { keepMtime: true });
+      await caughtUp(mount.dir);
       expect(await mount.read('f')).toBe('two\n');
     });
   }),

@@ -3,7 +3,8 @@
 import { expect } from 'vitest';
 import type { Agent } from '../lib/agent.ts';
 import { copyUpInStorm, MIB, withBigFile } from '../lib/big-file.ts';
-import { kasane } from '../lib/kasane.ts';
+import { holdUp, threadsOf } from '../lib/inject.ts';
+import { daemonOf, kasane } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { isAlive, runOk, waitUntil } from '../lib/run.ts';
 
@@ -13,7 +14,7 @@ const big = { agents: 2, sizeMiB: 320 };
 mountTest(
   'a client is answered while another one’s copy-up is under way, and while its fsync is',
   () => withBigFile(big, copyUpInStorm),
-  { timeout: 120_000 },
+  { timeout: 240_000 },
 );
 
 mountTest(
@@ -39,7 +40,7 @@ mountTest(
       }[];
       expect(log.map((event) => event.kind)).toEqual(['copy-up']);
     }),
-  { timeout: 120_000 },
+  { timeout: 240_000 },
 );
 
 mountTest(
@@ -47,17 +48,19 @@ mountTest(
   () =>
     withBigFile(big, async ({ mountDir, agents, base, overlay, copying }) => {
       const [victim, next] = agents as [Agent, Agent];
+      const held = await holdUp((await threadsOf(daemonOf(mountDir) as number)).pool, 'copy_file_range', 100);
       const waiting = victim.call('openSync', `${mountDir}/big`, 'r+').catch((error: Error) => error);
       expect(await waitUntil(copying)).toBe(true);
       process.kill(victim.pid, 'SIGKILL');
-      expect(await waitUntil(() => !isAlive(victim.pid), 30_000, 1)).toBe(true);
+      expect(await waitUntil(() => !isAlive(victim.pid))).toBe(true);
       expect(copying()).toBe(true);
+      await held.stop();
       await waiting;
       const fd = await next.call<number>('openSync', `${mountDir}/big`, 'r+');
       await next.call('closeSync', fd);
       await runOk('cmp', [`${base}/big`, `${overlay}/big`]);
     }),
-  { timeout: 120_000 },
+  { commands: ['strace'], timeout: 240_000 },
 );
 
 mountTest(
@@ -72,5 +75,5 @@ mountTest(
       expect((await writer.call<{ size: number }>('fstatSync', fd)).size).toBe(big.sizeMiB * MIB);
       expect(await runOk('cat', [`${mountDir}/big`])).toBe('small\n');
     }),
-  { timeout: 120_000 },
+  { timeout: 240_000 },
 );

@@ -206,6 +206,7 @@ mountTest(
         // What was copied up beneath them is followed where the layer has it.
         await inside(': >> u4/c; cat u4/c > /dev/null');
         await sh('echo moved on > c/u/c', [], { cwd: layers.base });
+        await caughtUp(dir);
         expect(await inside('cat u4/c u4/f')).toBe('moved on\nb\n');
       });
       expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0, stderr: '' });

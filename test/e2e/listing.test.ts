@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
 import { dpkgReplace, ripen } from '../lib/base-update.ts';
-import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { abortConnection, mountAt } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
@@ -12,7 +12,7 @@ import { sh } from '../lib/run.ts';
 const options = ['--coherence', 'notify'];
 
 async function answered(mount: Mount, opcode: string): Promise<number> {
-  const verbs = connectVerbs(runtimePaths(mount.dir).socket, { timeoutMs: 10_000 });
+  const verbs = connectVerbs(runtimePaths(mount.dir).socket, { timeoutMs: 60_000 });
   return (await verbs.metrics()).opcodes.find((row) => row.opcode === opcode)?.count ?? 0;
 }
 
@@ -48,9 +48,10 @@ mountTest('a listing starts no merge of what lies in it; an open of one file mer
     const names = ['one', 'two'];
     for (const name of names) fs.writeFileSync(`${layers.base}/${name}`, `${lines('a')}end\n`);
     await withMount({ ...layers, options }, async (mount) => {
-      await ripen(`${layers.base}/two`);
+      await ripen(layers.base);
       for (const name of names) await mount.write(name, `${lines('guest')}end\n`);
       for (const name of names) await dpkgReplace(`${layers.base}/${name}`, `${lines('a')}base\n`);
+      await caughtUp(mount.dir);
       expect(fs.readdirSync(mount.dir).sort()).toEqual(names);
       expect(await mount.read('two')).toBe(`${lines('guest')}base\n`);
       expect(fs.readdirSync(mount.dir).sort()).toEqual(names);

@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { ripen } from '../lib/base-update.ts';
-import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh, waitUntil } from '../lib/run.ts';
@@ -22,7 +22,7 @@ mountTest(
   'chmod, chown, utimes, attributes and ACLs copy no content; the first write does',
   () =>
     withGuest({ files: { f: text(), g: text(), dir: null } }, async (guest) => {
-      await ripen(`${guest.base}/g`);
+      await ripen(guest.base);
       await guest.mount.sh(
         'chmod 640 f; chown 5:6 f; touch -cd 2001-02-03 f; setfattr -n user.a -v b f; setfacl -m u:7:r g',
       );
@@ -75,7 +75,7 @@ mountTest('a chmod of a file of several GiB takes up as little as one of any oth
 
 mountTest('the content follows the base with its size and mtime; who has it open keeps what they have', () =>
   withGuest({ files: { f: text(), touched: text() } }, async (guest) => {
-    await ripen(`${guest.base}/touched`);
+    await ripen(guest.base);
     await guest.mount.sh('chmod 640 f touched; touch -cd 2001-02-03 touched');
     const agent = startAgent();
     const old = await agent.call<number>('openSync', guest.at('f'), 'r');
@@ -130,7 +130,7 @@ async function startAgentOn(file: string) {
 
 mountTest('when the base deletes the content, it goes; what an ancestor has the bytes of is kept', () =>
   withGuest({ files: { gone: text(), kept: text(), open: text(), rest: '' } }, async (guest) => {
-    await ripen(`${guest.base}/rest`);
+    await ripen(guest.base);
     // Guest and base come to the same content, and the mode is the guest's: no bytes of its own are left.
     await guest.mount.sh('chmod 600 gone open; chmod 600 kept; sed -i s/^line.3$/BASE/ kept');
     await guest.update('kept', base3);
@@ -225,9 +225,11 @@ mountTest(
           'a\nb\nb\nc\nd/deep\nd/gone\nfollows\n',
         );
         fs.writeFileSync(`${layers.base}/follows`, 'more than before\n');
+        await caughtUp(mount.dir);
         expect(await mount.sh('cat follows; stat -c %s follows')).toBe('more than before\n17\n');
         await mount.sh('echo x >> a2; echo y >> b2; echo z >> e/deep; cat a2 b2 e/b');
         fs.rmSync(`${layers.base}/d/gone`);
+        await caughtUp(mount.dir);
         await expect(mount.sh('cat gone2')).rejects.toThrow(/Input\/output error/);
         expect(await mount.sh('ls; stat -c %a gone2')).toContain('600\n');
         const status = JSON.parse((await kasane(['status', '--json', mount.dir])).stdout);

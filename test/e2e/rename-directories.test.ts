@@ -147,7 +147,7 @@ const all = () => {
 };
 
 const sceneOf = (name: string) => `s${Object.keys(scenes).indexOf(name)}`;
-const needs = { commands: ['getfattr', 'setfattr'], filesystems: ['overlay'], timeout: 120_000 };
+const needs = { commands: ['getfattr', 'setfattr'], filesystems: ['overlay'], timeout: 240_000 };
 
 for (const name of Object.keys(scenes)) {
   mountTest(

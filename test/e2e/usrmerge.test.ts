@@ -229,7 +229,7 @@ mountTest(
       });
       await withMount(layers, async ({ dir }) => expect(differences(tree, await readTree(dir))).toEqual([]));
     }),
-  { timeout: 120_000 },
+  { timeout: 240_000 },
 );
 
 mountTest(

@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { ripen } from '../lib/base-update.ts';
-import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
 
@@ -21,7 +21,7 @@ function withPast(body: (layers: Layers) => Promise<void>): Promise<void> {
   return withLayers(async (layers) => {
     writeFiles(layers.base, { 'etc/a': text(), 'etc/b': text() });
     await withMount(layers, async (mount) => {
-      await ripen(`${layers.base}/etc/b`);
+      await ripen(layers.base);
       await mount.write('etc/a', text({ 15: 'guest' }));
       await mount.write('etc/b', text({ 10: 'guest' }));
       await updateFile(`${layers.base}/etc/a`, text({ 3: 'base' }), 'replace');
@@ -75,6 +75,7 @@ describe('an overlay that is not mounted', () => {
         expect(await mount.read('etc/a')).toBe(text({ 15: 'guest' }));
         expect(await mount.read('etc/b')).toBe(text({ 10: 'guest' }));
         await updateFile(`${base}/etc/b`, text({ 3: 'later', 10: 'base' }), 'replace');
+        await caughtUp(mount.dir);
         expect(await mount.read('etc/b')).toBe(text({ 3: 'later', 10: 'guest' }));
         expect(await say(0, 'status', mount.dir)).toContain('undone 1\n');
       });

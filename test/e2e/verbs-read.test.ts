@@ -60,7 +60,7 @@ describe('status', () => {
           withoutContent: 0,
         };
         expect(status.counts).toEqual(none);
-        await ripen(`${guest.base}/a`);
+        await ripen(guest.base);
         await guest.mount.write('a', text({ 15: 'guest' }));
         await guest.mount.write('b', text({ 3: 'guest' }));
         await guest.mount.write('new', 'new\n');

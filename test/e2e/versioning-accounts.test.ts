@@ -86,10 +86,10 @@ function slowly(command: readonly string[], temporary: string, input = ''): Tool
     }
     const bound = 'mount --bind "$0" /etc; exec strace "$@"';
     const args = ['--mount', 'sh', '-ec', bound, guest.at('etc'), '-f', '-qq', '-o', '/dev/null', ...inject];
-    const tool = runOk('unshare', [...args, ...command], { input, timeout: 30_000 });
+    const tool = runOk('unshare', [...args, ...command], { input });
     const there = () => fs.existsSync(`${guest.overlay}/etc/${temporary}`);
     const watch = async () => {
-      if (!(await waitUntil(there, 15_000, 5))) throw new Error(`${command[0]} never wrote ${temporary}`);
+      if (!(await waitUntil(there, 30_000, 5))) throw new Error(`${command[0]} never wrote ${temporary}`);
       await between();
     };
     await Promise.all([tool, watch()]);
@@ -165,7 +165,7 @@ for (const [name, tool] of Object.entries(tools)) {
         });
       }
     },
-    { commands: tool.commands, timeout: 120_000 },
+    { commands: tool.commands, timeout: 240_000 },
   );
 }
 

@@ -51,7 +51,7 @@ async function opened(how: keyof typeof programs | 'vim', file: string, hook: st
   tracked(async () => void child.kill('SIGKILL'));
   child.stdin.end('y\n');
   const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
-  const hasRead = await waitUntil(() => fs.existsSync(`${hook}.read`), 10_000);
+  const hasRead = await waitUntil(() => fs.existsSync(`${hook}.read`));
   if (!hasRead) throw new Error(`${how} has not read ${file}`);
   return {
     write: async () => {
@@ -110,7 +110,7 @@ mountTest('a conflict that somebody was told of keeps its number, though the dae
     const { base, mnt: mountPoint } = layers;
     writeFiles(base, { f: text(), g: text() });
     const mount = await startMount({ ...layers, mountPoint });
-    const verbs = connectVerbs(runtimePaths(mountPoint).socket, { timeoutMs: 20_000 });
+    const verbs = connectVerbs(runtimePaths(mountPoint).socket, { timeoutMs: 60_000 });
     const about = ({ id, path }: { id: number; path: string }) => `${id} ${path}`;
     let told: string[];
     try {

@@ -47,7 +47,7 @@ export function startAgent(options: { cwd?: string; timeout?: number } = {}): Ag
   });
   const stop = tracked(async () => {
     child.kill('SIGKILL');
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 2000))]);
+    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 10_000))]);
   });
   const limit = options.timeout ?? 20_000;
   const call = <T>(name: string, ...args: unknown[]) =>

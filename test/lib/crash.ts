@@ -3,6 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { kasane, type Layers, type Mount, mainFile, startMount } from './kasane.ts';
+import { unlessGone } from './proc.ts';
 import { waitUntil } from './run.ts';
 import { diffTrees, readTree, type Tree } from './tree.ts';
 
@@ -22,7 +23,7 @@ export async function crashAt(
   try {
     // Whatever the script says: its connection ends in the midst of it.
     await mount.sh(script, [], { env: { KASANE_MAIN: mainFile } }).catch(() => '');
-    const died = await waitUntil(() => hasEnded(mount), 10_000);
+    const died = await waitUntil(() => hasEnded(mount));
     if (!died) throw new Error(`the daemon did not come to ${point}\n${mount.log()}`);
     expect(await mount.ended).toBe(null);
   } finally {
@@ -32,13 +33,8 @@ export async function crashAt(
 
 /** Whether the process is gone, or only waits to be reaped. */
 function hasEnded(mount: Mount): boolean {
-  try {
-    return /^State:\tZ/m.test(fs.readFileSync(`/proc/${mount.pid}/status`, 'latin1'));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ESRCH') return true;
-    throw error;
-  }
+  const read = () => fs.readFileSync(`/proc/${mount.pid}/status`, 'latin1');
+  return unlessGone(() => /^State:\tZ/m.test(read()), true);
 }
 
 /** Differences of content, type, mode, owner and attributes; times of directories move in copies of a tree. */

@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tracked } from './cleanup.ts';
+import { unlessGone } from './proc.ts';
 import { waitUntil } from './run.ts';
 
 /** Who calls: the serving worker, the main thread, or the pool of threads that do its blocking work. */
@@ -14,7 +15,8 @@ const POLL = '7';
 /** Thread ids of a daemon: its worker is the one that polls, once it has nothing to do. */
 export async function threadsOf(pid: number): Promise<Record<ThreadGroup, number[]>> {
   const isPolling = (tid: number) =>
-    fs.readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'latin1').split(' ')[0] === POLL;
+    unlessGone(() => fs.readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'latin1'), '').split(' ')[0] ===
+    POLL;
   let others: number[] = [];
   let worker: number[] = [];
   const found = await waitUntil(
@@ -26,7 +28,7 @@ export async function threadsOf(pid: number): Promise<Record<ThreadGroup, number
       worker = others.filter(isPolling);
       return worker.length === 1;
     },
-    10_000,
+    30_000,
     5,
   );
   if (!found) throw new Error(`the serving worker of ${pid} is not to be told from its other threads`);
@@ -46,7 +48,7 @@ async function attach(tids: readonly number[], args: readonly string[]): Promise
   child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
   const attached = () => (said.match(/ attached/g)?.length ?? 0) >= tids.length;
   const stop = tracked(() => stopTracer(child));
-  if (!(await waitUntil(() => attached() || child.exitCode !== null, 10_000, 2)) || !attached()) {
+  if (!(await waitUntil(() => attached() || child.exitCode !== null, 30_000, 2)) || !attached()) {
     await stop();
     throw new Error(`strace did not attach: ${said}`);
   }

@@ -6,6 +6,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tracked } from './cleanup.ts';
 import { mountAt, takeDown } from './mounts.ts';
+import { unlessGone } from './proc.ts';
 import { isAlive, type RunOptions, type RunResult, run, sh, waitUntil } from './run.ts';
 import { withTemp } from './temp.ts';
 
@@ -70,7 +71,7 @@ export async function startMount(spec: MountSpec): Promise<Mount> {
   // The socket comes after the mount, and then the line that says so.
   const serves = () => mounted() && log.includes(`, pid ${child.pid}`);
   const ready = () => serves() || child.exitCode !== null || child.signalCode !== null;
-  const inTime = await waitUntil(ready, spec.timeout ?? 20_000);
+  const inTime = await waitUntil(ready, spec.timeout ?? 60_000);
   if (!inTime || !serves()) {
     await stop();
     const how = inTime ? `ended with ${child.exitCode ?? child.signalCode}` : 'did not serve in time';
@@ -118,7 +119,7 @@ function makeMount(
 async function stopDaemon(child: ChildProcess, mountPoint: string): Promise<void> {
   const over = () => child.exitCode !== null || child.signalCode !== null;
   await takeDown(mountPoint);
-  if (await waitUntil(over, 10_000)) return;
+  if (await waitUntil(over)) return;
   child.kill('SIGKILL');
   if (!(await waitUntil(over, 5000))) throw new Error(`the daemon ${child.pid} cannot be killed`);
 }
@@ -185,19 +186,13 @@ export function daemonOf(mountPoint: string): number | null {
 }
 
 function commandLine(pid: string): string[] {
-  try {
-    return fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ESRCH') return [];
-    throw error;
-  }
+  return unlessGone(() => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0'), []);
 }
 
 /** Takes down a mount that `kasane mount` made in the background, and waits for its daemon. */
 export async function stopBackground(mountPoint: string): Promise<void> {
   const pid = daemonOf(mountPoint);
   await takeDown(mountPoint);
-  if (pid === null || (await waitUntil(() => !isAlive(pid), 10_000))) return;
+  if (pid === null || (await waitUntil(() => !isAlive(pid)))) return;
   process.kill(pid, 'SIGKILL');
 }

@@ -63,7 +63,7 @@ export async function takeDown(mountPoint: string): Promise<'umount' | 'abort' |
   if (entry === null) return 'nothing';
   const gone = () => mountAt(mountPoint) === null;
   for (let tries = 0; tries < 5; tries += 1) {
-    const { timedOut } = await run('umount', [mountPoint], { timeout: 5000 });
+    const { timedOut } = await run('umount', [mountPoint], { timeout: 10_000 });
     if (gone()) return 'umount';
     if (timedOut) break;
     await waitUntil(gone, 200);

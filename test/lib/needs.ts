@@ -64,5 +64,5 @@ export function mountTest(
   options: Needs & { timeout?: number } = {},
 ): void {
   const { timeout, ...needs } = options;
-  testNeeding({ root: true, fuse: true, ...needs }, name, body, timeout ?? 60_000);
+  testNeeding({ root: true, fuse: true, ...needs }, name, body, timeout ?? 120_000);
 }

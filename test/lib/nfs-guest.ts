@@ -31,7 +31,7 @@ const setUp = `
 
 /** Before each script: the program, and a mount by one of the two versions of the protocol. */
 const prelude = (program: string) => `
-  kasane() { ${program} "$@"; }
+  kasane() { KASANE_LOOK_LIMIT_MS=60000 ${program} "$@"; }
   nfs() {
     mkdir -p "$3"
     case $1 in

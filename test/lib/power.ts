@@ -3,6 +3,7 @@
 // without flushing its journal. What a guest may find afterwards is written down beforehand.
 import * as fs from 'node:fs';
 import { FormatFile, readFormat } from '../../src/versions/format.ts';
+import { unlessGone } from './proc.ts';
 import { run, runOk, waitUntil } from './run.ts';
 
 /** What a file may hold after a power loss; null: it may not be there. */
@@ -66,7 +67,7 @@ export async function contentOf(file: string): Promise<string | null> {
 function isStopped(pid: number): boolean {
   return fs.readdirSync(`/proc/${pid}/task`).every((tid) => {
     const task = `/proc/${pid}/task/${tid}`;
-    const stat = fs.readFileSync(`${task}/stat`, 'latin1');
+    const stat = unlessGone(() => fs.readFileSync(`${task}/stat`, 'latin1'), ') T');
     const state = stat.slice(stat.lastIndexOf(')') + 2)[0];
     // Who announces a change of the base does so through the mount, and comes out when that is served again.
     const waits = () => fs.readFileSync(`${task}/stack`, 'latin1').includes('request_wait_answer');

@@ -68,7 +68,7 @@ const starts: Record<Standing, string> = {
 /** Ids 0 to 65535 are those of the machine. Only who is privileged outside may say so. */
 async function mapUsers(pid: number): Promise<void> {
   const outside = fs.readlinkSync('/proc/self/ns/user');
-  await waitUntil(() => fs.readlinkSync(`/proc/${pid}/ns/user`) !== outside, 10_000);
+  await waitUntil(() => fs.readlinkSync(`/proc/${pid}/ns/user`) !== outside);
   for (const map of ['uid_map', 'gid_map']) fs.writeFileSync(`/proc/${pid}/${map}`, '0 0 65536');
 }
 

@@ -205,7 +205,7 @@ export function makeGate(dir: string): Gate {
   return {
     script: `touch ${name}.ready; while [ ! -e ${name}.go ]; do sleep 0.02; done`,
     pass: async (work) => {
-      if (!(await waitUntil(() => fs.existsSync(`${name}.ready`), 15_000)))
+      if (!(await waitUntil(() => fs.existsSync(`${name}.ready`))))
         throw new Error('the tool never came to its gate');
       await work();
       fs.writeFileSync(`${name}.go`, '');

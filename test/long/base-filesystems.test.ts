@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { makeBase, workload } from '../differential/differential.ts';
 import { type ImageType, imageNeeds, makeLoopImage } from '../lib/images.ts';
-import { kasane, type Layers, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest, type Needs } from '../lib/needs.ts';
 import { runOk, sh, waitUntil } from '../lib/run.ts';
@@ -128,7 +128,7 @@ for (const [name, kind] of Object.entries(kinds)) {
           expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0, stderr: '' });
         });
       }),
-    { ...kind.needs, commands: [...commands, ...(kind.needs.commands ?? [])], timeout: 120_000 },
+    { ...kind.needs, commands: [...commands, ...(kind.needs.commands ?? [])], timeout: 240_000 },
   );
 }
 
@@ -164,6 +164,7 @@ for (const [name, kind] of Object.entries(kinds)) {
           expect(status).toMatch(kind.unwatchable ?? /^watcher fanotify$/m);
           await mount.sh(`sed -i '${GUEST_LINE}s/.*/guest/' etc/both etc/guest; cat etc/base > /dev/null`);
           await sh(`cd "$1"/etc; sed -i '${BASE_LINE}s/.*/two/' both; echo two > base`, [base]);
+          await caughtUp(mount.dir);
           expect(await waitUntil(async () => (await mount.read('etc/both')) === merged)).toBe(true);
           expect(await mount.read('etc/base')).toBe('two\n');
           expect(await mount.read('etc/guest')).toBe(text({ [GUEST_LINE]: 'guest' }));

@@ -24,7 +24,7 @@ mountTest(
       for (const one of Object.values(second)) fs.mkdirSync(one);
       await withMount({ base, overlay, mnt, options: notifyBy('inotify') }, () =>
         withMount({ base, ...second, options: notifyBy('fanotify') }, async () => {
-          const changer = startAgent({ timeout: 60_000 });
+          const changer = startAgent({ timeout: 300_000 });
           const guests = [mnt, second.mnt].map((at) => ({ at, looker: startAgent(), reader: startAgent() }));
           let made = 0;
           for (let round = 0; round < ROUNDS; round++) {
@@ -52,5 +52,5 @@ mountTest(
         }),
       );
     }),
-  { timeout: 300_000 },
+  { timeout: 600_000 },
 );

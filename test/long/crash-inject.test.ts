@@ -201,8 +201,8 @@ mountTest(
     );
     const targets = halves.flat();
     process.stdout.write(`${report(targets, covered)}\n`);
-    // Where there is little time at least each kind of call is met once.
-    expect(covered.length).toBeGreaterThan(20);
+    // The kinds of calls take turns, so that little time still meets some of each thread.
+    expect(covered.length).toBeGreaterThan(5);
   },
   { timeout: 600_000, commands: ['strace'] },
 );

@@ -147,7 +147,7 @@ testNeeding(
   () =>
     withNfsGuest(makeTrees, async (guest) => {
       await useAsBase(guest, { version: 4, options: '' });
-      await useWithoutServer(guest, { version: 3, options: ',noac,soft,timeo=1,retrans=0' });
+      await useWithoutServer(guest, { version: 3, options: ',noac,soft,timeo=10,retrans=0' });
     }),
   5 * MINUTE,
 );

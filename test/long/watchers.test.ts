@@ -8,6 +8,7 @@ import { tracked } from '../lib/cleanup.ts';
 import { caughtUp, type Mount, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
+import { unlessGone } from '../lib/proc.ts';
 import { run, runOk, waitUntil } from '../lib/run.ts';
 
 const DIRS = 140;
@@ -24,10 +25,8 @@ function descriptorsOf(pid: number): string[] {
   const found: string[] = [];
   for (const task of fs.readdirSync(`/proc/${pid}/task`)) {
     const dir = `/proc/${pid}/task/${task}/fd`;
-    for (const fd of fs.readdirSync(dir)) {
-      const link = fs.lstatSync(`${dir}/${fd}`, { throwIfNoEntry: false });
-      if (link !== undefined) found.push(fs.readlinkSync(`${dir}/${fd}`));
-    }
+    for (const fd of unlessGone(() => fs.readdirSync(dir), []))
+      found.push(unlessGone(() => fs.readlinkSync(`${dir}/${fd}`), ''));
   }
   return found;
 }
@@ -185,7 +184,7 @@ mountTest(
         await mount.sh('mkdir own; echo one > own/f; cat own/f');
         const marks = fs.readdirSync(`/proc/${mount.pid}/fdinfo`).map((fd) => {
           const file = `/proc/${mount.pid}/fdinfo/${fd}`;
-          return fs.existsSync(file) ? fs.readFileSync(file, 'latin1') : '';
+          return unlessGone(() => fs.readFileSync(file, 'latin1'), '');
         });
         expect(marks.join('')).toContain(`fanotify ino:${fs.statSync(`${overlay}/own`).ino.toString(16)} `);
         fs.renameSync(`${overlay}/own`, `${base}/moved`);

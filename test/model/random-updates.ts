@@ -55,7 +55,7 @@ class Guest {
     const layers = { base: this.#base, overlay: this.#overlay, mountPoint: this.mnt };
     this.#mount = await startMount({ ...layers, env, options: ['--metacopy', 'off'] });
     this.#agent = startAgent();
-    this.#verbs = connectVerbs(runtimePaths(this.mnt).socket, { timeoutMs: 20_000 });
+    this.#verbs = connectVerbs(runtimePaths(this.mnt).socket, { timeoutMs: 120_000 });
   }
 
   async stop(how: 'umount' | 'kill'): Promise<void> {
@@ -82,7 +82,10 @@ class Guest {
     try {
       await this.#verbs?.reconcile(all, async () => undefined);
     } catch (error) {
-      const over = await Promise.race([this.#mount?.ended, new Promise((r) => setTimeout(r, 5000, 'alive'))]);
+      const over = await Promise.race([
+        this.#mount?.ended,
+        new Promise((r) => setTimeout(r, 30_000, 'alive')),
+      ]);
       if (over !== null) throw error;
       died = true;
       await this.stop('kill');

@@ -155,7 +155,7 @@ describe('a hung file system', () => {
           code: null,
         });
         expect(await takeDown(`${dir}/m`)).toMatch(/umount|abort/);
-        expect(Date.now() - start).toBeLessThan(15_000);
+        expect(Date.now() - start).toBeLessThan(45_000);
       } finally {
         daemon.kill('SIGKILL');
       }

@@ -212,7 +212,7 @@ describe('the store', () => {
             .filter((name) => name.endsWith('.log'))
             .reduce((sum, name) => sum + fs.statSync(path.join(state, 'index', name)).size, 0);
         const size = sizeOfLog();
-        await expect.poll(sizeOfLog, { timeout: 5000 }).toBeGreaterThan(size);
+        await expect.poll(sizeOfLog, { timeout: 20_000 }).toBeGreaterThan(size);
       }),
     ));
 
