@@ -35,7 +35,7 @@ export default defineConfig({
     allowOnly: false,
     teardownTimeout: 30_000,
     projects: [
-      group('unit', 0, { testTimeout: 30_000 }),
+      group('unit', 0, { testTimeout: 120_000 }),
       group('union', 1, { ...serial, testTimeout: 120_000 }),
       group('e2e', 2, { ...paired, testTimeout: 120_000 }),
       group('long', 3, { ...serial, testTimeout: 1_200_000 }),

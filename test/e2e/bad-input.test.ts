@@ -303,7 +303,7 @@ async function makeConflict(layers: Layers, name: string): Promise<number> {
     const found = (JSON.parse(stdout) as { id: number; path: string }[]).find((one) => one.path === name);
     id = found?.id ?? 0;
     return found !== undefined;
-  }, 10_000);
+  });
   expect(there).toBe(true);
   return id;
 }
@@ -370,7 +370,7 @@ describe('state that is lost or damaged', () => {
           /^kasane: mount: the index was missing and has been rebuilt from 2 [^\n]*\n$/,
         ),
       });
-      await waitUntil(async () => (await look(layers)).conflicts.length > 0, 10_000);
+      await waitUntil(async () => (await look(layers)).conflicts.length > 0);
       expect(await look(layers)).toEqual(expected);
       expect(await kasane(['umount', layers.mnt])).toMatchObject({ code: 0 });
       expect(await kasane(['check', layers.overlay])).toMatchObject({ code: 0, stderr: '' });
@@ -407,7 +407,7 @@ describe('state that is lost or damaged', () => {
       await fs.writeFile(`${index}/CURRENT`, 'garbage\n');
       const { code, stderr } = await kasane(mountArgs(layers, ['--settle', '0']));
       expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringMatching(/index/) });
-      await waitUntil(async () => (await look(layers)).conflicts.length > 0, 10_000);
+      await waitUntil(async () => (await look(layers)).conflicts.length > 0);
       expect(await look(layers)).toEqual(expected);
       expect(await kasane(['umount', layers.mnt])).toMatchObject({ code: 0 });
       const names = await fs.readdir(`${layers.overlay}/.kasane`);

@@ -184,6 +184,6 @@ mountTest('what is merged where the kernel remembers nothing leaves nothing behi
       await forgetAll(guest.mnt);
       return /^kasane_nodes (\d+)$/m.exec(await guest.read('.kasane/metrics'))?.[1];
     };
-    expect(await waitUntil(async () => (await remembered()) === '1', 10_000, 200)).toBe(true);
+    expect(await waitUntil(async () => (await remembered()) === '1', 30_000, 200)).toBe(true);
   }),
 );

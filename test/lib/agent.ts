@@ -49,7 +49,7 @@ export function startAgent(options: { cwd?: string; timeout?: number } = {}): Ag
     child.kill('SIGKILL');
     await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 10_000))]);
   });
-  const limit = options.timeout ?? 20_000;
+  const limit = options.timeout ?? 60_000;
   const call = <T>(name: string, ...args: unknown[]) =>
     new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {

@@ -121,7 +121,7 @@ async function stopDaemon(child: ChildProcess, mountPoint: string): Promise<void
   await takeDown(mountPoint);
   if (await waitUntil(over)) return;
   child.kill('SIGKILL');
-  if (!(await waitUntil(over, 5000))) throw new Error(`the daemon ${child.pid} cannot be killed`);
+  if (!(await waitUntil(over))) throw new Error(`the daemon ${child.pid} cannot be killed`);
 }
 
 export interface Layers {
