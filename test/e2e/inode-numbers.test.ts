@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { imageNeeds, makeLoopImage } from '../lib/images.ts';
-import { type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
 
@@ -40,7 +40,7 @@ mountTest(
           await inBase('for f in a b; do sed s/^3$/base/ $f > .n; mv .n $f; done; mv c moved; mkdir dir');
           const given = await inBase('for i in 1 2 3 4 5 6; do echo $i > new$i; done; stat -c %i new* dir');
           expect(freed.filter((ino) => given.split('\n').includes(ino))).not.toEqual([]);
-          await mount.sh('until [ -e new6 -a -e moved -a -d dir ]; do sleep 0.1; done');
+          await caughtUp(mount.dir);
           shown = await numbers(mount);
           expect(shown).toMatchObject(before);
           expect(Object.keys(shown).length).toBe(11);
