@@ -7,11 +7,12 @@ import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
 
+/** For a busy machine. */
+const patient = { timeout: 100_000 };
+
 /** st_ino by name, as a look-up tells it; it is what the listing says, and nobody else's. */
 async function numbers(mount: Mount): Promise<Record<string, string>> {
-  const shown = await mount.sh(
-    'for f in *; do echo "$f $(stat -c %i $f)"; done; echo; ls -1i | awk \'{ print $2, $1 }\'',
-  );
+  const shown = await mount.sh("stat -c '%n %i' *; echo; ls -1i | awk '{ print $2, $1 }'", [], patient);
   const [looked = '', listed = ''] = shown.trim().split('\n\n');
   expect(listed.split('\n').sort()).toEqual(looked.split('\n').sort());
   const found = looked.split('\n').map((line) => line.split(' ') as [string, string]);
@@ -77,7 +78,7 @@ mountTest(
           await mount.sh('sed -i s/^3$/guest/ a b; echo > c');
           const before = await numbers(mount);
           await inBase('for f in a b; do sed s/^17$/base/ $f > .n; mv .n $f; done');
-          await mount.sh('until grep -l base a b | grep -c . | grep -qx 2; do sleep 0.05; done');
+          await mount.sh('until grep -l base a b | grep -c . | grep -qx 2; do sleep 0.05; done', [], patient);
           expect(await numbers(mount)).toEqual(before);
           expect([raw('a'), raw('b')]).not.toEqual([before.a, before.b]);
           expect(await mount.kasane(['undo', `${mount.dir}/b`])).toMatchObject({ code: 0 });
@@ -99,7 +100,7 @@ mountTest(
         await image.umount();
       }
     }),
-  imageNeeds('ext4'),
+  { ...imageNeeds('ext4'), timeout: 200_000 },
 );
 
 mountTest('names of one file show its number in listings, too, before they have been looked up', () =>
