@@ -24,7 +24,7 @@ export function say(text = ''): void {
 }
 
 /** A child with a time limit. Ctrl-C at the terminal does not reach it: it has a process group of its own. */
-function run(command: string, args: readonly string[], seconds = 10): Promise<Outcome> {
+function run(command: string, args: readonly string[], seconds = 30): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', detached: true });
     let out = '';
@@ -97,7 +97,7 @@ export class Stage {
   /** Its output; Broken with what it said unless it ends with one of `codes`. */
   async must(command: string, args: readonly string[], codes: readonly number[] = [0]): Promise<string> {
     if (this.#stoppedBy !== null) throw new Broken(`stopped by ${this.#stoppedBy}`);
-    const { code, out, err } = await run(command, args, 20);
+    const { code, out, err } = await run(command, args, 60);
     if (code !== null && codes.includes(code)) return out;
     const said = (err.trim() || out.trim()).replaceAll('\n', '; ');
     throw new Broken(`"${quoted([command, ...args])}" ended with ${code ?? 'a time-out'}: ${said}`);
@@ -151,7 +151,7 @@ export class Stage {
 
   /** Reads again until it is right: OPEN waits for a merge with a limit, and a machine may be slow. */
   async eventually(file: string, right: (seen: string) => boolean): Promise<string> {
-    const end = Date.now() + 4000;
+    const end = Date.now() + 20_000;
     for (;;) {
       const seen = await this.read(file);
       if (right(seen) || Date.now() > end) return seen;
