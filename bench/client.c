@@ -258,6 +258,13 @@ int main(int argc, char **argv) {
     begin(RUSAGE_SELF);
     write_whole(argv[3], n[1]);
     end(RUSAGE_SELF, n[1]);
+  } else if (!strcmp(work, "write-away")) {
+    begin(RUSAGE_SELF);
+    for (long i = 0; i < n[2]; i++) {
+      write_whole(argv[3], n[1]);
+      must(unlink(argv[3]), argv[3]);
+    }
+    end(RUSAGE_SELF, n[1] * n[2]);
   } else if (!strcmp(work, "random")) read_random(argv[3], n[1]);
   else if (!strcmp(work, "mmap")) read_mapped(argv[3]);
   else if (!strcmp(work, "copy-up")) copy_up(argv[3]);

@@ -127,6 +127,13 @@ const workloads = {
   walk: () => timed(null, () => walk('.')),
   read: () => timed(null, () => readWhole(words[0])),
   write: () => timed(n[1], () => writeWhole(words[0], n[1])),
+  'write-away': () =>
+    timed(n[1] * n[2], () => {
+      for (let i = 0; i < n[2]; i += 1) {
+        writeWhole(words[0], n[1]);
+        fs.unlinkSync(words[0]);
+      }
+    }),
   random() {
     const fd = fs.openSync(words[0], 'r');
     const blocks = Math.floor(fs.fstatSync(fd).size / 4096);

@@ -33,8 +33,8 @@ async function takeStep(cell, step, times) {
   const context = { size, archive: cell.archive, dir: cell.dir };
   const [name, folder, ...args] = step.work(context);
   const options = { env: step.env?.(context) };
-  if (step.warm) {
-    const [warmName, warmFolder, ...warmArgs] = step.warm === true ? step.work(context) : step.warm(context);
+  for (const warm of step.warm === true ? [step.work] : [step.warm ?? []].flat()) {
+    const [warmName, warmFolder, ...warmArgs] = warm(context);
     await work(cell, warmName, warmFolder, warmArgs, options);
   }
   if (step.cold) await dropCaches(cell);

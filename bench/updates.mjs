@@ -21,7 +21,9 @@ function replace(file, text) {
 
 async function measureKasane(bench, peer, place, record) {
   const { updates } = bench.size;
-  const names = Array.from({ length: updates }, (_, i) => `conf/${i}`);
+  // As other rows: the first updates of a daemon are those of code that has just been loaded.
+  const before = bench.fresh ? 0 : updates;
+  const names = Array.from({ length: before + updates }, (_, i) => `conf/${i}`);
   const prepare = ({ at }) => {
     fs.mkdirSync(`${at.base}/conf`);
     for (const name of names) fs.writeFileSync(path.join(at.base, name), conffile({}));
@@ -30,10 +32,10 @@ async function measureKasane(bench, peer, place, record) {
   try {
     const edit = 'for f in conf/*; do sed -i "s/^key20 = .*/guest = yes/" "$f"; done';
     await work(cell, 'run', '.', ['sh', '-c', edit]);
-    for (const name of names) {
+    for (const [i, name] of names.entries()) {
       replace(path.join(cell.at.base, name), conffile(UPDATE));
       const { seconds } = await work(cell, 'await', '.', [name, 'guest = yes', 'update = yes']);
-      record('conffile', { wall: seconds });
+      if (i >= before) record('conffile', { wall: seconds });
     }
   } finally {
     await closeCell(cell);
