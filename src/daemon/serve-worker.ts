@@ -2,6 +2,7 @@
 // for a disk; what may, it sends to the main thread as a job and goes on.
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { Ahead } from '../frontend/ahead.ts';
+import { Allowances } from '../frontend/allowance.ts';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import type { Negotiated } from '../fuse/init.ts';
@@ -95,6 +96,7 @@ function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLi
     keepSeconds: start.config.keepSeconds,
     directories: new Map(),
     ahead: new Ahead(union),
+    allowances: new Allowances(),
     nextDirectory: 1,
     opening: new Map(),
     lockWaiters: new Map(),

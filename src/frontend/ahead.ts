@@ -8,7 +8,8 @@ import { copyStat, newStat, type Stat } from '../lib/stat.ts';
 import { DT_DIR } from '../sys/constants.ts';
 import { fstat } from '../sys/stat.ts';
 import { partFd } from '../union/dir-fds.ts';
-import { indexAfter, type ListEntry, listDirectory, nameOffset } from '../union/listing.ts';
+import { indexAfter, type ListEntry, nameOffset } from '../union/list-order.ts';
+import { listDirectory } from '../union/listing.ts';
 import { lookupListed } from '../union/lookup.ts';
 import type { DirPart, Node } from '../union/node.ts';
 import type { Union } from '../union/union.ts';
@@ -21,6 +22,12 @@ const PIECE = 4;
 /** Of a larger directory, in bytes, already its names would keep a request waiting. */
 const LARGEST_DIRECTORY = 32 * 1024;
 const MOST_NAMES = 512;
+/** Of a listing of more names the directories alone are kept, for who lists it has not asked for its memory for long. */
+const MOST_KEPT = 16_384;
+
+function isDirectory({ type }: ListEntry): boolean {
+  return type === DT_DIR;
+}
 
 /** What READDIRPLUS tells of a name; with a reference to its node, which goes over to who takes it. */
 interface Told {
@@ -110,7 +117,7 @@ export class Ahead {
     const above = node.place?.parent;
     const walk = this.#walk;
     while (walk.length > 0 && walk.at(-1)?.node !== above) walk.pop();
-    walk.push({ node, entries });
+    walk.push({ node, entries: entries.length <= MOST_KEPT ? entries : entries.filter(isDirectory) });
     this.#expected = this.#next();
     if (this.#inOrder < SURE || this.#expected === this.#target) return;
     this.drop();

@@ -13,7 +13,7 @@ import { E } from '../lib/errno.ts';
 import { joinPath, parentPath } from '../lib/names.ts';
 import { DT_DIR, DT_REG, O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
 import { getattr } from '../union/attributes.ts';
-import { type ListEntry, nameOffset } from '../union/listing.ts';
+import { type ListEntry, nameOffset } from '../union/list-order.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
 import { controlIno, controlStatOf, FIRST_CONTROL } from './control-stat.ts';

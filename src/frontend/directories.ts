@@ -10,12 +10,14 @@ import { E } from '../lib/errno.ts';
 import { DT_DIR } from '../sys/constants.ts';
 import { listedIno } from '../union/identity.ts';
 import { awaitLeft } from '../union/left-listed.ts';
-import { indexAfter, type ListEntry, listDirectory } from '../union/listing.ts';
+import { indexAfter, type ListEntry } from '../union/list-order.ts';
+import { listDirectory } from '../union/listing.ts';
 import { lookupListed } from '../union/lookup.ts';
 import { type Node, type PendingWork, ROOT_ID } from '../union/node.ts';
 import { fsyncDirectory } from '../union/open.ts';
 import { WAIT } from '../union/union.ts';
 import { keepsNames } from '../union/validity.ts';
+import type { Allowance } from './allowance.ts';
 import { controlEntry, isControl, listControl } from './control-files.ts';
 import { type Front, nodeOf, parkForResult, resultOf, tellAttributes, uniqueOf, validFor } from './front.ts';
 
@@ -61,8 +63,16 @@ function openDirectory(front: Front, r: FuseRequest): number {
 }
 
 function releaseDirectory(front: Front, r: FuseRequest): number {
-  front.directories.delete(readers.release_in(r.view, HEADER).fh);
+  const { fh } = readers.release_in(r.view, HEADER);
+  const node = front.directories.get(fh)?.node;
+  front.directories.delete(fh);
+  if (node && front.allowances.of(node) && !isOpen(front, node)) front.allowances.end(node);
   return 0;
+}
+
+function isOpen(front: Front, node: Node): boolean {
+  for (const handle of front.directories.values()) if (handle.node === node) return true;
+  return false;
 }
 
 function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
@@ -79,8 +89,10 @@ function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
       entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
     }
     handle.entries = entries;
+    front.allowances.begin(node, entries.length);
   }
-  const page: Page = { front, r, node, plus, limit: Math.min(size, r.replyLimit), length: 0 };
+  const limit = Math.min(size, r.replyLimit);
+  const page: Page = { front, r, node, plus, allowance: front.allowances.of(node), limit, length: 0 };
   addDots(page, offset);
   addEntries(page, handle.entries, offset);
   if (offset === 0 && plus && !front.exported) front.ahead.listed(node, handle.entries);
@@ -93,6 +105,7 @@ interface Page {
   r: FuseRequest;
   node: Node;
   plus: boolean;
+  allowance: Allowance | undefined;
   limit: number;
   length: number;
 }
@@ -156,7 +169,12 @@ function addEntry(page: Page, entries: readonly ListEntry[], index: number): voi
 }
 
 /** Fills union.entry, and counts the reference that the kernel gets; false: it is told of the name alone. */
-function findListed({ front, node: parent }: Page, entries: readonly ListEntry[], index: number): boolean {
+function findListed(page: Page, entries: readonly ListEntry[], index: number): boolean {
+  const { front, node: parent, allowance } = page;
+  if (allowance !== undefined) {
+    if (allowance.left <= 0) return false;
+    allowance.left -= 1;
+  }
   const { ahead, union } = front;
   const taken = ahead.take(entries, index);
   if (taken !== 0) return taken > 0;

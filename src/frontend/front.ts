@@ -11,13 +11,14 @@ import type { FuseServer } from '../fuse/server.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
-import type { ListEntry } from '../union/listing.ts';
+import type { ListEntry } from '../union/list-order.ts';
 import { giveUpLock, isLocked } from '../union/locks.ts';
 import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
 import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
 import type { Ahead } from './ahead.ts';
+import type { Allowances } from './allowance.ts';
 
 /** What the control directory (on the main thread) is asked. Paths are relative to `.kasane`. */
 export type ControlRequest =
@@ -49,6 +50,7 @@ export interface Front {
   keepSeconds: number;
   directories: Map<number, DirHandle>;
   ahead: Ahead;
+  allowances: Allowances;
   nextDirectory: number;
   /** OPENs that wait, by their unique number: the names that the node had when they came. */
   opening: Map<number, readonly Name[]>;

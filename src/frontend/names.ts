@@ -58,6 +58,7 @@ function doLookup(front: Front, r: FuseRequest): number {
   if (name === '.' || name === '..') return lookupAgain(front, r, name);
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
+  front.allowances.asked(parent);
   const error = lookup(front.union, parent, name);
   if (error !== -E.ENOENT) return error < 0 ? error : replyEntry(front, r);
   const { union } = front;

@@ -1,8 +1,4 @@
-// Listings of merged directories. The offset of an entry is a function of its name, not of an open: 52 bits
-// of hash, so that NFS servers and seekdir in a new open find their place, whatever was added or
-// removed meanwhile. Entries come in the order of their offsets; names with equal offsets (a collision) are
-// never parted between two answers.
-
+// Listings of merged directories: what each branch has there, less what the ones above it hide.
 import { type BaseLayer, statAt } from '../branch/base.ts';
 import { isAbsent } from '../branch/descent.ts';
 import { readNames } from '../branch/listing.ts';
@@ -16,38 +12,12 @@ import { close, reopen } from '../sys/file.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { linkedIno } from './hard-links.ts';
 import { baseIno, ownIno } from './identity.ts';
+import { type ListEntry, nameOffset, sortEntries } from './list-order.ts';
 import { type DirPart, type Node, ROOT_ID } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
 import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
-
-export interface ListEntry {
-  name: string;
-  /** d_ino, equal to st_ino. */
-  ino: number;
-  /** d_type: file type bits shifted down by 12. */
-  type: number;
-  /** Above 2; an answer that ends with this entry is continued from here. */
-  offset: number;
-}
-
-/** Offsets 1 and 2 are those of `.` and `..`. */
-const FIRST_OFFSET = 3;
-
-/** FNV-1a over the bytes of the name, from two starting points; 52 bits, so that a safe integer holds them. */
-export function nameOffset(name: string): number {
-  let a = 0x811c9dc5;
-  let b = 0x01000193;
-  for (let i = 0; i < name.length; i++) {
-    const c = name.charCodeAt(i);
-    a = Math.imul(a ^ c, 0x01000193);
-    b = Math.imul(b ^ c, 0x85ebca6b) ^ (b >>> 13);
-  }
-  const high = (a ^ (a >>> 15)) & 0xfffff;
-  const low = (b ^ (b >>> 16)) >>> 0;
-  return high * 2 ** 32 + low + FIRST_OFFSET;
-}
 
 /** Reads a directory known by an O_PATH descriptor; 0 or a negative errno. */
 function readBeneath(pathFd: number, each: (name: string, ino: number, type: number) => void): number {
@@ -62,25 +32,31 @@ function readBeneath(pathFd: number, each: (name: string, ino: number, type: num
 export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   const dir = node.dir;
   if (dir === null) return -E.ENOTDIR;
-  const entries = new Map<string, ListEntry>();
+  const { hasOverlay } = dir;
+  const parts = dir.opaque ? [] : dir.parts;
+  const entries: ListEntry[] = [];
+  // Where one directory is all that there is, no name comes twice (but for a rename meanwhile, as anywhere).
+  const several = parts.length + (hasOverlay ? 1 : 0) > 1;
+  const known = new Map<string, ListEntry>();
   const hidden = new Set<string>();
   const merged = new Map<string, number>();
-  const own: string[] = [];
-  const pathFd = dir.hasOverlay ? overlayDirFd(union, node) : -1;
-  if (dir.hasOverlay) {
+  const add = (name: string, ino: number, type: number) => {
+    const entry = { name, ino, type, offset: nameOffset(name) };
+    entries.push(entry);
+    if (several) known.set(name, entry);
+  };
+  const pathFd = hasOverlay ? overlayDirFd(union, node) : -1;
+  if (hasOverlay) {
     if (pathFd < 0) return pathFd;
     const isNone = listsWhiteouts(union.overlay.marks, pathFd);
     const error = readBeneath(pathFd, (name, ino, type) => {
-      if (isNone(name, type)) {
-        hidden.add(name);
-        return;
-      }
-      entries.set(name, { name, ino: ownIno(union.numbers, ino), type, offset: nameOffset(name) });
-      own.push(name);
+      if (isNone(name, type)) hidden.add(name);
+      else add(name, ownIno(union.numbers, ino), type);
     });
     if (error < 0) return error;
   }
-  for (const part of dir.opaque ? [] : dir.parts) {
+  const own = entries.length;
+  for (const part of parts) {
     const fd = partFd(union, node, part);
     if (isAbsent(fd)) continue;
     if (fd < 0) return fd;
@@ -94,31 +70,23 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
       const gone = takenName(marks, name);
       if (gone !== null) taken.push(gone);
       if (hidden.has(name)) return;
-      const known = entries.get(name);
-      if (known === undefined) {
-        if (isNone(name, type)) hidden.add(name);
-        else
-          entries.set(name, {
-            name,
-            ino: listedIno(union, node, part, fd, { name, ino: inoOf(name, ino, type), type }),
-            type,
-            offset: nameOffset(name),
-          });
-      } else if (known.type === DT_DIR && type === DT_DIR && !merged.has(name)) {
+      const above = several ? known.get(name) : undefined;
+      if (above === undefined && isNone(name, type)) hidden.add(name);
+      else if (above === undefined)
+        add(name, listedIno(union, node, part, fd, { name, ino: inoOf(name, ino, type), type }), type);
+      else if (above.type === DT_DIR && type === DT_DIR && !merged.has(name))
         merged.set(name, baseIno(union, part.layer, inoOf(name, ino, type), node, name));
-      }
     });
     if (error < 0) return error;
     for (const name of taken) hidden.add(name);
   }
   // Nowhere else can an object show a number that is not its own.
-  const copied = own.length > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
-  for (const name of copied ? own : []) {
-    const entry = entries.get(name) as ListEntry;
-    entry.ino = copiedIno(union, node, pathFd, entry, merged.get(name)) ?? entry.ino;
+  const copied = own > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
+  for (let i = 0; copied && i < own; i++) {
+    const entry = entries[i] as ListEntry;
+    entry.ino = copiedIno(union, node, pathFd, entry, merged.get(entry.name)) ?? entry.ino;
   }
-  if (node.id === ROOT_ID) entries.delete(CONTROL_NAME);
-  return [...entries.values()].sort((a, b) => a.offset - b.offset || (a.name < b.name ? -1 : 1));
+  return sortEntries(node.id === ROOT_ID ? entries.filter(({ name }) => name !== CONTROL_NAME) : entries);
 }
 
 const listedStat = newStat();
@@ -154,16 +122,4 @@ function copiedIno(
     return part && baseIno(union, part.layer, part.ino, parent, name);
   }
   return merged === undefined || isOpaque(union.overlay.marks, dirFd, name) ? undefined : merged;
-}
-
-/** Index of the first entry whose offset is above `offset`. */
-export function indexAfter(entries: readonly ListEntry[], offset: number): number {
-  let low = 0;
-  let high = entries.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((entries[middle] as ListEntry).offset > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }
