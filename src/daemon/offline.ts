@@ -50,7 +50,13 @@ async function openUnknown(overlay: string, log: Log): Promise<OfflineVerbs> {
     const refusal = new FsError(E.EBUSY, `${escapeName(overlay)}: has no state of Kasane's: mount it first`);
     const opened = await new Offline(overlay, stateDir, store, log).open(refusal);
     const closeAll = () => opened.close().finally(remove);
-    return { verbs: opened.verbs, close: closeAll };
+    const check: OfflineVerbs['verbs']['check'] = async (request, emit) => {
+      const report = await opened.verbs.check(request, emit);
+      if (report.marks > 0) return report;
+      const nothing = 'no overlay: no .kasane in it, no origin, and nothing that overlayfs writes';
+      throw new FsError(E.EINVAL, `${escapeName(overlay)}: ${nothing}`);
+    };
+    return { verbs: { ...opened.verbs, check }, close: closeAll };
   } catch (error) {
     remove();
     throw error;
