@@ -109,6 +109,11 @@ export const S_IFIFO = 0o010000;
 export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 
+/** Both halves of a device's number in one. */
+export function deviceOf({ devMajor, devMinor }: Stat): number {
+  return devMajor * 0x100000 + devMinor;
+}
+
 export function isDirectory(mode: number): boolean {
   return (mode & S_IFMT) === S_IFDIR;
 }

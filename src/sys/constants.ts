@@ -215,4 +215,5 @@ export const FSCONFIG_CMD_CREATE = 6;
 export const SYS_OPENAT2 = 437;
 export const SYS_MOUNT_SETATTR = 442;
 export const SYS_FCHMODAT2 = 452;
+export const SYS_SETXATTRAT = 463;
 export const SYS_GETXATTRAT = 464;

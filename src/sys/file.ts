@@ -110,21 +110,31 @@ function setVector(address: number, len: number): void {
   vector.u32[2] = len;
 }
 
-/** As pread, but of what lies in memory: EAGAIN where a disk would have to be waited for, or nobody knows. */
+/** Devices without a disk behind them, which are not to be asked again; one that comes later may get the number. */
+const inMemory = new Set<number>();
+
+/**
+ * As pread, but of what lies in memory: EAGAIN where a disk would have to be waited for, or nobody knows. `dev` is the
+ * file's device (deviceOf): one that was seen to have no disk is not asked again.
+ */
 export function preadCached(
   fd: number,
   buf: Uint8Array,
   bufOffset: number,
   len: number,
   pos: number,
+  dev: number,
 ): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
   const address = addressOf(buf) + bufOffset;
+  if (inMemory.has(dev)) return cPread(fd, address, len, pos);
   setVector(address, len);
   const got = cPreadv2(fd, vector.address, 1, pos, RWF_NOWAIT);
   if (got !== -E.EOPNOTSUPP) return got;
   // tmpfs and ramfs do not know the flag.
-  return liesInMemory(fd) ? cPread(fd, address, len, pos) : -E.EAGAIN;
+  if (!liesInMemory(fd)) return -E.EAGAIN;
+  inMemory.add(dev);
+  return cPread(fd, address, len, pos);
 }
 
 export function pwrite(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {

@@ -83,7 +83,12 @@ export function renameat2(
   return putA(oldName) || putB(newName) || cRenameat2(oldDir, NAME_A, newDir, NAME_B, flags);
 }
 
-/** The mask before. */
-export function umask(mask: number): number {
-  return cUmask(mask);
+/** Of this thread, which alone sets it (creds.ts, unshareFs): to set it anew costs as much as to look at a file. */
+const own = { umask: -1 };
+
+/** Sets the umask. */
+export function setUmask(mask: number): void {
+  if (mask === own.umask) return;
+  cUmask(mask);
+  own.umask = mask;
 }

@@ -2,7 +2,7 @@
 // that take a directory's descriptor; else a name is reached as /proc/self/fd/N/name. '' as name is the
 // object of the descriptor: for an O_PATH one, which the f* calls refuse, by following /proc/self/fd/N.
 import { E } from '../lib/errno.ts';
-import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT } from './constants.ts';
+import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT, SYS_SETXATTRAT } from './constants.ts';
 import { addressOf, native, pinned, systemCall } from './ffi.ts';
 import {
   NAME_A,
@@ -19,6 +19,7 @@ const cGet = native('getxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', '
 const cLget = native('lgetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t']);
 const cFget = native('fgetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t']);
 const cGetxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cSetxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
 const cSet = native('setxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
 const cLset = native('lsetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
 const cFset = native('fsetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
@@ -57,15 +58,18 @@ function xattrArgs(room: number): number {
   return args.address;
 }
 
-/** EBADF: the kernel knows the call and did not like the descriptor. Half the cost of the way through /proc. */
-const hasGetxattrat =
+/** The same of what is set, whose size and flags change. */
+const givenArgs = pinned(16);
+
+/** EBADF: the kernel knows the calls and did not like the descriptor. Half the cost of the way through /proc. */
+const hasXattrat =
   putA('x') === 0 &&
   putAttr('user.x') === 0 &&
   cGetxattrat(SYS_GETXATTRAT, -1, NAME_A, 0, NAME_ATTR, usualArgs, 16) === -E.EBADF;
 
 /** A copy of the value; ENODATA: there is no such attribute. */
 export function getxattr(dirFd: number, name: string, attr: string): Buffer | number {
-  if (name === '' || !hasGetxattrat) return getxattrByPath(dirFd, name, attr);
+  if (name === '' || !hasXattrat) return getxattrByPath(dirFd, name, attr);
   const bad = putA(name) || putAttr(attr);
   if (bad !== 0) return bad;
   const flags = AT_SYMLINK_NOFOLLOW;
@@ -101,6 +105,13 @@ function copied(size: number): Buffer {
   return copy;
 }
 
+/** Address of bytes for a call. To copy a few costs less than to ask for the address of memory not met before. */
+function placed(bytes: Uint8Array): number {
+  if (bytes.length > USUAL) return addressOf(bytes);
+  value.bytes.set(bytes);
+  return value.address;
+}
+
 /** `flags`: XATTR_CREATE, XATTR_REPLACE or 0. */
 export function setxattr(
   dirFd: number,
@@ -111,7 +122,15 @@ export function setxattr(
 ): number {
   const bad = putAttr(attr);
   if (bad !== 0) return bad;
-  const at = addressOf(bytes);
+  const at = placed(bytes);
+  if (name !== '' && hasXattrat) {
+    givenArgs.u32[0] = at >>> 0;
+    givenArgs.u32[1] = Math.floor(at / 0x100000000);
+    givenArgs.u32[2] = bytes.length;
+    givenArgs.u32[3] = flags;
+    const args = givenArgs.address;
+    return putA(name) || cSetxattrat(SYS_SETXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, NAME_ATTR, args, 16);
+  }
   if (name !== '') {
     const path = pathTo(dirFd, name);
     return path < 0 ? path : cLset(path, NAME_ATTR, at, bytes.length, flags);

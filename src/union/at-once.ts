@@ -13,10 +13,10 @@ import { stillShows } from './witness.ts';
 const MOST = 64 * 1024;
 const buffer = Buffer.allocUnsafeSlow(MOST + 1);
 
-/** The content of a file of that size, good until the next call; null where it cannot be had at once. */
-export function contentAtOnce(fd: number, size: number): Buffer | null {
+/** The content of a file of that size and device, good until the next call; null where it cannot be had at once. */
+export function contentAtOnce(fd: number, size: number, dev: number): Buffer | null {
   if (size > MOST) return null;
-  return preadCached(fd, buffer, 0, size + 1, 0) === size ? buffer.subarray(0, size) : null;
+  return preadCached(fd, buffer, 0, size + 1, 0, dev) === size ? buffer.subarray(0, size) : null;
 }
 
 /**
@@ -26,7 +26,7 @@ export function contentAtOnce(fd: number, size: number): Buffer | null {
 export function learnAtOnce(union: Union, path: string, version: Version): Version {
   const { origin, fd, witness } = version;
   if (fd < 0 || witness === null) return version;
-  const bytes = contentAtOnce(fd, witness.size);
+  const bytes = contentAtOnce(fd, witness.size, witness.dev);
   if (bytes === null) return version;
   const xattrs = origin.xattrs === '' ? null : readXattrs(fd, '');
   if (!stillShows(fd, witness)) return version;

@@ -1,6 +1,6 @@
 // GETATTR and SETATTR on nodes. What changes an object of the base brings it up first.
 import { E } from '../lib/errno.ts';
-import { isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
+import { copyStat, isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_WRONLY, UTIME_OMIT } from '../sys/constants.ts';
 import { close, ftruncate, openat, reopen } from '../sys/file.ts';
 import { fchmodat, fchownat, fstat, statx, utimensat } from '../sys/stat.ts';
@@ -19,22 +19,33 @@ const BIG = 64 * 1024 * 1024;
 /** GETATTR: fills union.entry; 0 or a negative errno. A stale object is noticed, and answered as it is now. */
 export function getattr(union: Union, node: Node): number {
   if (node.successor !== null) return attributesOf(union, node, () => getattr(union, livingNode(node)));
-  const error = statNode(union, node, union.entry.stat);
-  if (error < 0) return error;
+  let ofOverlay = findsOwn(union, node);
+  if (ofOverlay) copyStat(union.found.stat, union.entry.stat);
+  else {
+    const error = statNode(union, node, union.entry.stat);
+    if (error < 0) return error;
+    // It may have found that the node shows another object now.
+    ofOverlay = findsOwn(union, node);
+  }
   const place = node.place;
   let settled = true;
-  if (place && node.dir === null && node.layer < 0) {
-    if (find(union, place.parent, place.name) === 0 && union.found.state === IN_OVERLAY) {
-      if (union.found.stat.ino === node.ino) {
-        noticeIfStale(union, node, place.parent, place.name);
-        // Where the kernel keeps nothing there is nothing to be settled.
-        settled = !union.kernel.keeps || isSettled(union, node, place.parent, place.name);
-      }
-    }
+  if (ofOverlay && place) {
+    noticeIfStale(union, node, place.parent, place.name);
+    // Where the kernel keeps nothing there is nothing to be settled.
+    settled = !union.kernel.keeps || isSettled(union, node, place.parent, place.name);
   }
   fillEntry(union, node, union.entry.stat);
   union.entry.keepAttributes &&= settled;
   return 0;
+}
+
+/** Whether a file of the overlay lies where it has its name; union.found tells of it then, and of what is beneath it. */
+function findsOwn(union: Union, node: Node): boolean {
+  const { place } = node;
+  const { found } = union;
+  if (!place || node.dir !== null || node.layer >= 0 || node.orphanFd >= 0) return false;
+  if (find(union, place.parent, place.name) < 0 || found.state !== IN_OVERLAY) return false;
+  return union.table.shows(node, -1, found.stat);
 }
 
 /** Of a node that was divided: `work` fills union.entry with those of its successor. */

@@ -4,7 +4,7 @@
 import * as fs from 'node:fs';
 import { CAP_FOWNER, CAP_FSETID } from '../sys/constants.ts';
 import { raiseFileCaps, setFsIds, setGroups } from '../sys/creds.ts';
-import { umask } from '../sys/names.ts';
+import { setUmask } from '../sys/names.ts';
 
 /** Whoever sent the request. */
 export interface Caller {
@@ -50,7 +50,7 @@ export function mayKeepSetgid(pid: number, gid: number): boolean {
 /** Runs `work` with the caller's fsuid, fsgid and umask where the daemon may take them on. */
 export function asCaller(caller: Caller, actsForOthers: boolean, work: () => number): number {
   // The worker's own: its file system state is not shared with other threads (unshareFs).
-  umask(caller.umask);
+  setUmask(caller.umask);
   if (!actsForOthers || (caller.uid === 0 && caller.gid === 0)) return work();
   if (caller.groups.length > 0) setGroups(caller.groups);
   try {

@@ -4,7 +4,7 @@
 import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
 import { isUnchanged } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
-import { newStat } from '../lib/stat.ts';
+import { deviceOf, newStat } from '../lib/stat.ts';
 import { mergeable } from '../merge/policy.ts';
 import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } from '../sys/constants.ts';
 import { close, openat, pwrite } from '../sys/file.ts';
@@ -40,7 +40,7 @@ export function copyAtOnce(union: Union, job: CopyUpJob, layer: number): Copy | 
   const fingerprint = baseFingerprint(union, layer, before);
   const older = seen !== null && seen.fingerprint !== fingerprint ? seen : null;
   if (older !== null && older.content === '') return null;
-  const bytes = contentAtOnce(sourceFd, before.size);
+  const bytes = contentAtOnce(sourceFd, before.size, deviceOf(before));
   if (bytes === null) return null;
   const xattrs = attributesOf(sourceFd, '', !union.config.privileged);
   if (typeof xattrs === 'number') return null;

@@ -162,14 +162,19 @@ function newJob(
   };
 }
 
-/** The members of a set that is reconciled wholly come up together: 0 or WAIT. */
+/**
+ * The members of a set that is reconciled wholly come up together: WAIT or another negative errno, or how many others
+ * have been looked for; union.found tells of the last of them then.
+ */
 export function copyUpSet(union: Union, parent: Node, name: string, callerPid: number): number {
   const path = pathAt(parent, name);
   const set = path === null ? null : setOf(path);
   if (set?.kind !== 'accounts' || !set.members) return 0;
+  let looked = 0;
   for (const member of set.members) {
     const other = member.slice(member.lastIndexOf('/') + 1);
     if (other === name) continue;
+    looked += 1;
     const error = find(union, parent, other);
     if (error < 0) return error;
     const { state, stat } = union.found;
@@ -179,7 +184,7 @@ export function copyUpSet(union: Union, parent: Node, name: string, callerPid: n
     const result = copyUp(union, node, callerPid);
     if (result < 0) return result;
   }
-  return 0;
+  return looked;
 }
 
 function copyUpFile(

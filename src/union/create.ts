@@ -54,7 +54,7 @@ import {
   ROOT_ID,
   WHITEOUT,
 } from './node.ts';
-import { noteBare, originsOf, writeOrigins } from './origins.ts';
+import { noteMade, originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
 import { handOver, newHandle } from './passthrough.ts';
 import { CONTROL_NAME, pathAt } from './place.ts';
@@ -201,6 +201,8 @@ function make(
   const direct = state === NONE && taken.origin === null && !(hidesDirectory && isDirectory(object.mode));
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
+  const origin =
+    taken.origin !== null && isTaken(isDirectory(object.mode), taken.origin) ? taken.origin : null;
   const error = direct
     ? makeAt(union, dirFd, name, object, caller, opened)
     : makeOver(
@@ -208,36 +210,36 @@ function make(
         { dirFd, name, path, whiteout: state === WHITEOUT, hidesDirectory },
         object,
         caller,
-        taken.origin,
+        origin,
         opened,
       );
   if (error < 0) return error;
-  const shown = showNew(union, parent, name, dirFd, { known: false, bare: direct });
+  const shown = showNew(union, parent, name, dirFd, origin);
   union.entry.keepName = direct && shown === 0 && keepsNames(union, parent);
   return shown;
 }
 
 /**
- * The node of what has just come to a place of the overlay; fills union.entry. `known`: another name of what is in the
- * table; `bare`: made a moment ago, so it has neither origins nor a content elsewhere, and need not be asked.
+ * The node of what has just come to a place of the overlay; fills union.entry. `made`: the origin that it was made with
+ * a moment ago, if any, so it need not be asked; undefined: it is another name of what is in the table.
  */
 function showNew(
   union: Union,
   parent: Node,
   name: string,
   dirFd: number,
-  { known, bare }: { known: boolean; bare: boolean },
+  made: Origin | null | undefined,
 ): number {
   const { found } = union;
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, found.stat);
   if (error < 0) return error;
   found.state = IN_OVERLAY;
   // A new object never gets the id of what was there before.
-  if (!known) union.table.identity?.vacate({ parent: parent.id, name });
+  if (made !== undefined) union.table.identity?.vacate({ parent: parent.id, name });
   if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
-  if (bare) noteBare(node, found.stat);
+  if (made !== undefined) noteMade(node, found.stat, made);
   return fillEntry(union, node, found.stat);
 }
 
@@ -292,13 +294,12 @@ function makeOver(
   if (error < 0) return error;
   const isDir = isDirectory(object.mode);
   const hides = isDir && hidesDirectory;
-  const taken = origin !== null && isTaken(isDir, origin) ? origin : null;
   const failed =
     firstError(
       () => inherit(union, dirFd, temp, object, caller),
       () => (hides ? setOpaque(union.overlay, union.workFd, temp) : 0),
-      () => (taken ? writeOrigins(union, union.workFd, temp, [taken]) : 0),
-      () => publishOver(union, 'create', temp, at, isDir, taken),
+      () => (origin ? writeOrigins(union, union.workFd, temp, [origin]) : 0),
+      () => publishOver(union, 'create', temp, at, isDir, origin),
     ) ?? 0;
   if (failed < 0) unlinkReleasing(union.overlay.origins, union.workFd, temp, isDir ? AT_REMOVEDIR : 0);
   return failed;
@@ -346,7 +347,8 @@ function inherit(union: Union, dirFd: number, temp: string, object: NewObject, c
     if (owned < 0) return owned;
   }
   if (type === S_IFLNK) return 0;
-  const acl = getxattr(dirFd, '', 'system.posix_acl_default');
+  // By a name, for the descriptor is an O_PATH one.
+  const acl = getxattr(dirFd, '.', 'system.posix_acl_default');
   const inherited = typeof acl === 'number' ? null : inheritAcl(acl, object.mode & 0o7777);
   let mode = inherited?.mode ?? object.mode & 0o7777 & ~caller.umask;
   if (setgid && type === S_IFDIR) mode |= S_ISGID;
@@ -408,7 +410,7 @@ export function link(union: Union, asked: Node, parent: Node, name: string, call
   union.table.link(node, parent, name);
   // The other names show one more, or what they have taken over.
   if (taken.origin !== null) expireNode(union, node, false);
-  return showNew(union, parent, name, dirFd, { known: true, bare: false });
+  return showNew(union, parent, name, dirFd, undefined);
 }
 
 /** Before an object comes to a directory that may have nothing of the base: its listing must know of such ones. */

@@ -34,10 +34,11 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   return read;
 }
 
-/** The object was made a moment ago, in place: it has no origin, and its content is its own. */
-export function noteBare(node: Node, { ctimeSec, ctimeNsec }: Stat): void {
+/** The object was made a moment ago, with this origin or none, and its content is its own. */
+export function noteMade(node: Node, { ctimeSec, ctimeNsec }: Stat, origin: Origin | null): void {
   const learned = learn(node);
-  learned.origins = { ctimeSec, ctimeNsec, list: NONE.list, ino: 0 };
+  const list = origin === null ? NONE.list : [origin];
+  learned.origins = { ctimeSec, ctimeNsec, list, ino: origin?.ino ?? 0 };
   learned.metacopy = null;
 }
 

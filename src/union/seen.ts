@@ -1,5 +1,6 @@
 // Which version of a path of the base somebody has read through this mount (rule 2 of native-notes/versioning.md): an
 // editor that read v1 and writes after the base moved to v2 must not count as having seen v2.
+import { performance } from 'node:perf_hooks';
 import { newStat } from '../lib/stat.ts';
 import { AT_FDCWD, AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { mostOpenFiles } from '../sys/creds.ts';
@@ -70,12 +71,42 @@ function lives(tid: number, other = tid): boolean {
   return statx(AT_FDCWD, `/proc/${tid}/task/${other}`, AT_SYMLINK_NOFOLLOW, scratch) === 0;
 }
 
+/** For so long it is remembered which threads are one process, in milliseconds: no id of a thread comes back so soon. */
+const KIN_MS = 500;
+
+/** What a checkout asks of each file again: whether who reads and who writes are one process. /proc takes 5 µs to tell. */
+class Kin {
+  #since = 0;
+  readonly #known = new Map<number, Map<number, boolean>>();
+
+  /** Whether two threads, of which the first lives, are of one process. */
+  are(tid: number, other: number): boolean {
+    if (tid === other) return true;
+    const now = performance.now();
+    if (now - this.#since > KIN_MS) {
+      this.#since = now;
+      this.#known.clear();
+    }
+    let of = this.#known.get(tid);
+    if (of === undefined) {
+      of = new Map();
+      this.#known.set(tid, of);
+    }
+    const known = of.get(other);
+    if (known !== undefined) return known;
+    const same = lives(tid, other);
+    of.set(other, same);
+    return same;
+  }
+}
+
 export class SeenVersions {
   /** Least recently opened first, but for those that have been `used` since. */
   readonly #byPath = new Map<string, Path>();
   /** Those with a descriptor, oldest first. */
   readonly #kept = new Set<Seen>();
   #order = 0;
+  readonly #kin = new Kin();
   readonly #mostKept = Math.min(Math.floor(mostOpenFiles() / 8), MOST_DESCRIPTORS);
   readonly #log: Pick<SeenLog, 'append'> | null;
 
@@ -143,7 +174,7 @@ export class SeenVersions {
   by(path: string, tid: number): Seen | null {
     const entry = this.#byPath.get(path);
     if (!entry) return null;
-    const own = entry.readers.filter((one) => one.tid === tid || lives(tid, one.tid));
+    const own = entry.readers.filter((one) => this.#kin.are(tid, one.tid));
     if (own.length === 0) return null;
     return own.map((one) => one.founded).reduce((a, b) => (b.order > a.order ? b : a));
   }

@@ -24,21 +24,21 @@ import { baseFingerprint, originsOf } from './origins.ts';
 import { originPathAt, pathAt } from './place.ts';
 import { type Union, waitFor } from './union.ts';
 
-function sameSides(compared: Compared, found: Found): boolean {
-  const { stat, baseStat } = found;
+function sameOverlay(compared: Compared, { stat }: Found): boolean {
+  return compared.overlayCtimeSec === stat.ctimeSec && compared.overlayCtimeNsec === stat.ctimeNsec;
+}
+
+function sameBase(compared: Compared, { inBase, baseStat }: Found): boolean {
+  if (!inBase) return compared.baseMode === 0;
   return (
-    compared.overlayCtimeSec === stat.ctimeSec &&
-    compared.overlayCtimeNsec === stat.ctimeNsec &&
-    (found.inBase
-      ? compared.baseCtimeSec === baseStat.ctimeSec &&
-        compared.baseCtimeNsec === baseStat.ctimeNsec &&
-        compared.baseMtimeSec === baseStat.mtimeSec &&
-        compared.baseMtimeNsec === baseStat.mtimeNsec &&
-        compared.baseIno === baseStat.ino &&
-        compared.baseSize === baseStat.size &&
-        compared.baseContent === baseStat.contentPrint &&
-        compared.baseMode === baseStat.mode
-      : compared.baseMode === 0)
+    compared.baseCtimeSec === baseStat.ctimeSec &&
+    compared.baseCtimeNsec === baseStat.ctimeNsec &&
+    compared.baseMtimeSec === baseStat.mtimeSec &&
+    compared.baseMtimeNsec === baseStat.mtimeNsec &&
+    compared.baseIno === baseStat.ino &&
+    compared.baseSize === baseStat.size &&
+    compared.baseContent === baseStat.contentPrint &&
+    compared.baseMode === baseStat.mode
   );
 }
 
@@ -47,12 +47,14 @@ function compare(union: Union, node: Node, parent: Node, name: string): Compared
   const found = union.found;
   if (found.state !== IN_OVERLAY) return null;
   const known = node.learned?.compared;
-  if (known && sameSides(known, found)) return known;
+  const stands = known != null && sameBase(known, found);
+  if (stands && sameOverlay(known, found)) return known;
   const basePath = originPathAt(parent, name);
   if (basePath === null) return null;
   const { stat, baseStat, inBase } = found;
   const layer = inBase ? (parent.dir?.parts[found.part]?.layer ?? 0) : 0;
-  const fingerprint = inBase ? baseFingerprint(union, layer, baseStat) : '';
+  // A file that is being written to moves with each write, and what is beneath it does not.
+  const fingerprint = stands ? known.fingerprint : inBase ? baseFingerprint(union, layer, baseStat) : '';
   const origin = originFor(originsOf(union, node, stat).list, basePath);
   const compared: Compared = {
     overlayCtimeSec: stat.ctimeSec,

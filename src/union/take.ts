@@ -57,7 +57,7 @@ export function takeName(
   if (union.found.inBase) {
     const set = copyUpSet(union, parent, name, callerPid);
     if (set < 0) return set;
-    error = find(union, parent, name);
+    error = set === 0 ? 0 : find(union, parent, name);
     if (error < 0) return error;
   }
   const found = versionFor(union, parent, name, basePath, callerPid, true);

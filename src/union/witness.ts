@@ -1,10 +1,11 @@
 // Whether a descriptor that was kept still gives the bytes of the version it was kept for. Replaced by rename it
 // does for ever; written to in place it shows what came later, and its bytes are gone.
-import { newStat, type Stat } from '../lib/stat.ts';
+import { deviceOf, newStat, type Stat } from '../lib/stat.ts';
 import { fstatFresh } from '../sys/stat.ts';
 
 /** What fstat said of the object when the version was named. Plain data: it goes to other threads. */
 export interface Witness {
+  dev: number;
   ino: number;
   size: number;
   mtimeSec: number;
@@ -16,7 +17,7 @@ export interface Witness {
 
 export function witnessOf(stat: Stat): Witness {
   const { ino, size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec, nlink } = stat;
-  return { ino, size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec, nlink };
+  return { dev: deviceOf(stat), ino, size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec, nlink };
 }
 
 /** A ctime that moved may only come from names that the object has lost. */

@@ -40,11 +40,18 @@ const KNOWN_FLAGS = 63;
 
 /** 16 hexadecimal digits. */
 export function pathHash(path: string): string {
-  return hash128(Buffer.from(path, 'latin1')).slice(0, 16);
+  if (path !== last.path) {
+    last.hash = hash128(Buffer.from(path, 'latin1')).slice(0, 16);
+    last.path = path;
+  }
+  return last.hash;
 }
 
+/** What is done with a name asks for its hash several times in turn. */
+const last = { path: '', hash: hash128(Buffer.alloc(0)).slice(0, 16) };
+
 export function encodeOrigins(list: readonly Origin[]): Buffer {
-  const out = Buffer.alloc(HEADER + list.length * 120);
+  const out = Buffer.allocUnsafe(HEADER + list.length * 120);
   let at = HEADER;
   for (const origin of list) at = encodeOne(origin, out, at);
   out[0] = VERSION;

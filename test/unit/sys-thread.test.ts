@@ -250,8 +250,9 @@ describe('the calling thread', () => {
     const before = process.getgroups?.() ?? [];
     expect(creds.setGroups([7, 4_000_000_000])).toBe(0);
     expect(creds.unshareFs()).toBe(0);
-    const mask = names.umask(0o077);
-    expect(names.umask(0o077)).toBe(0o077);
+    const mask = process.umask();
+    names.setUmask(0o077);
+    expect(process.umask()).toBe(0o077);
     try {
       for (const [tid, list] of threads('Groups')) {
         if (groups.has(tid)) expect(list.trim()).toBe(tid === own ? '7 4000000000' : groups.get(tid)?.trim());
@@ -262,7 +263,7 @@ describe('the calling thread', () => {
       expect(names.mkdirat(at.fd, 'd', 0o777)).toBe(0);
       expect(statOf('d').mode & 0o777).toBe(0o700);
     } finally {
-      names.umask(mask);
+      names.setUmask(mask);
       expect(creds.setGroups(before)).toBe(0);
     }
     expect(creds.setGroups([])).toBe(0);

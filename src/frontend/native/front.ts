@@ -4,7 +4,7 @@ import type { Answer } from '../../fuse/native/handlers.ts';
 import type { ShortInodes } from '../../fuse/native/words.ts';
 import { E } from '../../lib/errno.ts';
 import { baseName, parentPath } from '../../lib/names.ts';
-import { umask } from '../../sys/names.ts';
+import { setUmask } from '../../sys/names.ts';
 import { getattr } from '../../union/attributes.ts';
 import type { Caller } from '../../union/caller.ts';
 import { lookup } from '../../union/lookup.ts';
@@ -122,7 +122,7 @@ export function asOwner(front: NativeFront, work: (caller: Caller) => number): n
   try {
     return work({ ...front.owner, pid: UNKNOWN_PID, umask: 0, groups: [] });
   } finally {
-    umask(front.umask);
+    setUmask(front.umask);
   }
 }
 
