@@ -539,9 +539,9 @@ const readlink = (world, random, tools) => {
   });
 };
 
-const umask = (world, random, tools) => {
+const umask = (_world, random, tools) => {
   const mask = random.of([0o022, 0o022, 0o077, 0o002, 0]);
-  return tools.step({ text: `umask ${mask.toString(8)}`, run: () => plainly(world.sys.umask(mask)) });
+  return tools.step({ text: `umask ${mask.toString(8)}`, run: () => plainly(process.umask(mask)) });
 };
 
 export const pathOperations = {
