@@ -105,7 +105,10 @@ class Guest {
 
   /** Every difference between the union and the model. */
   async differences(): Promise<string[]> {
-    const tree = new Map(await (this.#agent as Agent).call<[string, Obj][]>('treeOf', this.mnt));
+    const agent = this.#agent as Agent;
+    // Who has opened a control file sees all that the base has done before.
+    await agent.call('readFileSync', `${this.mnt}/.kasane/control.last`);
+    const tree = new Map(await agent.call<[string, Obj][]>('treeOf', this.mnt));
     const wanted = this.model.view();
     const found: string[] = [];
     for (const path of new Set([...tree.keys(), ...wanted.keys()])) {
