@@ -105,6 +105,18 @@ describe('on a mount', () => {
     expect(await mount.read('.kasane/metrics')).not.toContain('SYNCFS');
   });
 
+  testNeeding(needs, 'how direct I/O must be aligned, and where extents lie, is not told', async () => {
+    const ask = `
+import ctypes, errno, fcntl
+DIOALIGN, FIEMAP = 0x2000, 0xC020660B
+answer = ctypes.create_string_buffer(256)
+print(ctypes.CDLL(None).statx(-100, b"asked", 0, DIOALIGN, answer), int.from_bytes(answer.raw[:4], "little") & DIOALIGN)
+try: fcntl.ioctl(open("asked"), FIEMAP, bytearray(32))
+except OSError as e: print(errno.errorcode[e.errno])
+`;
+    expect(await mount.sh('echo text > asked; python3 -c "$1"; rm asked', [ask])).toBe('0 0\nENOTSUP\n');
+  });
+
   testNeeding(needs, 'the base is as it was, and the log has no error', async () => {
     expect(await hashTree(`${dir}/base`)).toBe(before);
     expect(mount.log()).not.toMatch(/\berror\b/i);

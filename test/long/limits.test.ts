@@ -154,3 +154,25 @@ mountTest(
     }),
   imageNeeds('btrfs'),
 );
+
+const manyNames = `
+import os, sys
+for i in range(300): os.setxattr(sys.argv[1], "trusted.%03d" % i + "n" * 240, b"v")
+`;
+
+mountTest(
+  'a file with more names of attributes than can be listed (64 KiB) is not copied up, and stays whole',
+  () =>
+    withLayers(async ({ base, overlay, mnt }) => {
+      fs.writeFileSync(`${base}/f`, 'text');
+      await sh('python3 -c "$2" "$1"/f', [base, manyNames]);
+      await withMount({ base, overlay, mnt }, async (mount) => {
+        for (const change of ['echo more >> f', 'chmod 600 f', 'chown 5 f', 'mv f g']) {
+          expect(await mount.sh(`! { ${change}; } 2>&1`)).toContain('Argument list too long');
+        }
+        expect(await mount.sh('cat f; ls')).toBe('textf\n');
+        expect(fs.readdirSync(overlay)).toEqual(['.kasane']);
+        await mount.sh('rm f');
+      });
+    }, 'memory'),
+);

@@ -9,7 +9,7 @@ import { caughtUp, type Mount, notifyBy, withLayers, withMount } from '../lib/ka
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
 import { unlessGone } from '../lib/proc.ts';
-import { run, runOk, waitUntil } from '../lib/run.ts';
+import { run, runOk, sh, waitUntil } from '../lib/run.ts';
 
 const DIRS = 140;
 const MANY = 120;
@@ -197,4 +197,62 @@ mountTest(
         await agent.stop();
       });
     }),
+);
+
+const GROUPS = '/proc/sys/fs/fanotify/max_user_groups';
+
+/** As if all the groups of fanotify that root may have were taken. */
+async function withoutGroups<T>(body: () => Promise<T>): Promise<T> {
+  const limit = fs.readFileSync(GROUPS, 'latin1');
+  const restore = tracked(async () => fs.writeFileSync(GROUPS, limit));
+  fs.writeFileSync(GROUPS, '0');
+  try {
+    return await body();
+  } finally {
+    await restore();
+  }
+}
+
+for (const [when, watch, reason] of [
+  ['at the start', 'fanotify', 'fanotify cannot be had'],
+  ['when it is to take over', 'auto=2', 'fanotify cannot take over'],
+] as const) {
+  mountTest(`where fanotify’s limit is met ${when} inotify watches, says so, and misses nothing`, () =>
+    withLayers(async (layers) => {
+      const names = Array.from({ length: 9 }, (_, i) => `d${i}`);
+      for (const name of names) {
+        fs.mkdirSync(`${layers.base}/${name}`);
+        fs.writeFileSync(`${layers.base}/${name}/f`, 'one\n');
+      }
+      const options = ['--coherence', 'notify', '--watch', watch];
+      await withoutGroups(() =>
+        withMount({ ...layers, options }, async (mount) => {
+          const look = () => mount.sh('cat .kasane/control.last; ls -lR; cat d*/f');
+          expect((await look()).match(/^one$/gm)).toHaveLength(names.length);
+          for (const name of names) replace(`${layers.base}/${name}/f`, 'another\n');
+          expect((await look()).match(/^another$/gm)).toHaveLength(names.length);
+          const said = `${reason}: fs.fanotify.max_user_groups is met`;
+          const { watcher, watcher_reason } = await statusOf(mount);
+          expect([watcher, watcher_reason]).toEqual(['inotify', said]);
+          expect(await mount.sh('cat .kasane/status')).toContain(`note ${said}\n`);
+        }),
+      );
+    }),
+  );
+}
+
+mountTest('new attributes of a directory that was listed and never visited show where fanotify watches', () =>
+  withLayers(async (layers) => {
+    fs.mkdirSync(`${layers.base}/above/beneath`, { recursive: true });
+    await withMount({ ...layers, options: notifyBy('fanotify') }, async (mount) => {
+      const told = 'cat .kasane/control.last; stat -c "%a %u %Y" above/beneath';
+      await mount.sh('ls -l above');
+      await sh('cd "$1"; chmod 700 beneath; chown 12 beneath; touch -d @1000000000 beneath', [
+        `${layers.base}/above`,
+      ]);
+      expect(await mount.sh(told)).toBe('700 12 1000000000\n');
+      await sh('cd "$1"; chmod 711 beneath', [`${layers.base}/above`]);
+      expect(await mount.sh(told)).toBe('711 12 1000000000\n');
+    });
+  }),
 );
