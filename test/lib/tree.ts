@@ -34,7 +34,7 @@ export async function readTree(
   const child = path.join(import.meta.dirname, 'tree-child.mjs');
   const wants = { contents: options.contents ?? true, xattrs: hasCommand('getfattr') };
   const args = [child, dir, JSON.stringify(wants)];
-  const lines = await runOk(process.execPath, args, { timeout: options.timeout ?? 60_000 });
+  const lines = await runOk(process.execPath, args, { timeout: options.timeout ?? 300_000 });
   const entries = lines
     .trimEnd()
     .split('\n')
