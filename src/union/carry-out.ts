@@ -27,7 +27,7 @@ import type { CommitRequest } from './commit.ts';
 import { displace } from './displace.ts';
 import { failPoint } from './fail-point.ts';
 import { keepSides, numberSides, type Sides } from './keeping.ts';
-import { keepNumbers, numbered } from './numbering.ts';
+import { keepNumbers, numbered, numberLeft } from './numbering.ts';
 import { newOrigin } from './origin-list.ts';
 import { blueprint, buildFrom, leavesContent, leftContent, type Source } from './plan.ts';
 import { type Found, isMetadataOnly } from './sides.ts';
@@ -114,7 +114,7 @@ async function prepareOne(
     case 'adopt':
       return adopt(context, assessed, decision.metadata, sharing);
     case 'drop':
-      return drop(context, view, decision.gone);
+      return drop(context, view, decision.gone, sharing?.views.length ?? 1);
     case 'take-base':
       return replace(context, assessed, decision.metadata, 'base', sharing);
     case 'merge-text':
@@ -283,7 +283,8 @@ async function adopt(
 }
 
 /** An untouched copy goes, and the base shows again. The version is kept. */
-async function drop(context: CarryContext, view: View, gone: boolean): Promise<Ready> {
+async function drop(context: CarryContext, view: View, gone: boolean, names: number): Promise<Ready> {
+  const left = numberLeft(context, view, names);
   const sides = await keepSides(context.store, context.branches, view);
   failPoint('merge-kept');
   const event = await prepare(context, view, sides, 'drop', '', []);
@@ -300,6 +301,8 @@ async function drop(context: CarryContext, view: View, gone: boolean): Promise<R
       closeConflict(context, view, 'reconciled');
       finishEvent(context, view, { ...event, kind: 'dropped', detail }, null);
       context.store.paths.delete(view.path);
+      // No path of the base is shown with it.
+      context.store.numbers.take({ ino: left, path: '' });
       return outcome('dropped', detail);
     },
     refused: (result) => {

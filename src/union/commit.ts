@@ -12,6 +12,7 @@ import {
   O_CLOEXEC,
   O_NOFOLLOW,
   O_NONBLOCK,
+  O_PATH,
   O_RDONLY,
   O_WRONLY,
   RENAME_NOREPLACE,
@@ -129,7 +130,9 @@ function performAll(union: Union, ready: readonly Ready[]): number {
   for (const { request, parent, name, dirFd } of ready) {
     // union.found tells of the last that was prepared.
     const found = find(union, parent, name);
-    const error = found < 0 ? found : perform(union, parent, name, dirFd, request);
+    const ino = request.overlay?.ino;
+    const names = ready.filter(({ request: other }) => other.overlay?.ino === ino).length;
+    const error = found < 0 ? found : perform(union, parent, name, dirFd, request, names);
     if (error < 0) return taken > 0 ? taken : error;
     taken += 1;
     if (taken < ready.length) failPoint('commit-between');
@@ -195,7 +198,15 @@ function takeLease(dirFd: number, name: string): number {
   return error === -E.EAGAIN || error === -E.EBUSY ? error : -1;
 }
 
-function perform(union: Union, parent: Node, name: string, dirFd: number, request: CommitRequest): number {
+function perform(
+  union: Union,
+  parent: Node,
+  name: string,
+  dirFd: number,
+  request: CommitRequest,
+  /** How many names of the overlay's object are acted upon. */
+  names: number,
+): number {
   const { action, overlay, temp } = request;
   if (action === 'origins') {
     const list = decodeOrigins(Buffer.from(request.origins, 'base64'));
@@ -225,7 +236,8 @@ function perform(union: Union, parent: Node, name: string, dirFd: number, reques
   } else if (action === 'displace') {
     error = renameat2(dirFd, name, request.displacedFd, temp, RENAME_NOREPLACE);
   } else {
-    error = keepingTimes(dirFd, () => removeObject(union, dirFd, name));
+    const remove = () => removeObject(union, dirFd, name);
+    error = keepingTimes(dirFd, () => leaving(union, parent, name, dirFd, names, remove));
   }
   if (error < 0) {
     if (child !== null) dropObject(child);
@@ -245,6 +257,35 @@ function noteNumbers(union: Union, dirFd: number, name: string): void {
   for (const { ino, path } of readOrigins(union, dirFd, name)) {
     if (ino !== 0 && !union.numbers.has(ino)) union.numbers.set(ino, path);
   }
+}
+
+/**
+ * Takes a name from a copy, and the origin with it. If the copy has others it goes on showing its number there, and the
+ * base's file, which shows under the name from now on, has another one.
+ */
+function leaving(
+  union: Union,
+  parent: Node,
+  name: string,
+  dirFd: number,
+  names: number,
+  remove: () => number,
+): number {
+  const { ino, nlink, mode } = union.found.stat;
+  const others = nlink - names - (union.hardLinks.of(ino) === undefined ? 0 : 1);
+  if (isDirectory(mode) || others < 1) return remove();
+  const list = readOrigins(union, dirFd, name);
+  const number = list.find((one) => one.ino !== 0)?.ino ?? 0;
+  const fd = openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  const error = remove();
+  const path = originPathAt(parent, name);
+  if (error === 0 && number !== 0) {
+    union.numbers.set(number, '');
+    const left = path === null ? list : list.filter((one) => one !== originFor(list, path));
+    if (fd >= 0 && left.some((one) => one.ino === number)) writeOrigins(union, fd, '', left);
+  }
+  if (fd >= 0) close(fd);
+  return error;
 }
 
 /** -EAGAIN: a directory is not empty by now. */

@@ -3,7 +3,7 @@
 // number out again, so it is kept as that of the path (identity.ts). Main thread.
 import { readNames } from '../branch/listing.ts';
 import { NUMBERS } from '../branch/numbers.ts';
-import { isDirectory } from '../lib/stat.ts';
+import { isDirectory, type Stat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
 import { close, reopen } from '../sys/file.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
@@ -24,13 +24,24 @@ export function numbered(
 ): Origin[] {
   const { object } = view.overlay;
   if (object === null || isDirectory(object.stat.mode)) return [...origins];
-  const { ino, nlink } = object.stat;
-  const others = nlink - views.length;
-  if (others > 1 || (others === 1 && !liesIn(linksFd, ino)))
-    return origins.map((one) => ({ ...one, ino: 0 }));
-  const shown = view.overlay.origins.find((one) => one.ino !== 0)?.ino ?? ownIno(store.numbers.known, ino);
+  if (hasOtherNames(linksFd, object.stat, views.length)) return origins.map((one) => ({ ...one, ino: 0 }));
+  const shown =
+    view.overlay.origins.find((one) => one.ino !== 0)?.ino ?? ownIno(store.numbers.known, object.stat.ino);
   const names = views.map(({ basePath }) => pathHash(basePath));
   return origins.map((one) => (one.ino !== 0 || names.includes(one.path) ? { ...one, ino: shown } : one));
+}
+
+/** Whether an object has more names in the overlay than so many. */
+function hasOtherNames(linksFd: number, { ino, nlink }: Stat, names: number): boolean {
+  const others = nlink - names;
+  return others > 1 || (others === 1 && !liesIn(linksFd, ino));
+}
+
+/** The number of a copy that loses some names to the base's file, and shows it under others from then on; else 0. */
+export function numberLeft({ linksFd }: Pick<CarryContext, 'linksFd'>, view: View, names: number): number {
+  const { object, origins } = view.overlay;
+  if (object === null || isDirectory(object.stat.mode)) return 0;
+  return hasOtherNames(linksFd, object.stat, names) ? (origins.find((one) => one.ino !== 0)?.ino ?? 0) : 0;
 }
 
 /** Whether links/ has a link to the object. */

@@ -52,7 +52,7 @@ export class NumberBook {
   }
 
   /** A number stays with the path: whatever the base has elsewhere by it is another object. */
-  take({ ino, path }: Origin): void {
+  take({ ino, path }: Pick<Origin, 'ino' | 'path'>): void {
     if (ino === 0 || this.known.get(ino) === path) return;
     this.known.set(ino, path);
     this.#records.write(keys.number(ino), { of: path });

@@ -124,6 +124,15 @@ const cases: Case[] = [
     kept: true,
   },
   {
+    what: 'one that follows the base again, when the guest has renamed the copy: two files',
+    guest: 'mv a x; read -r < b',
+    base: "sed 's/^line 3$/base/' b > y; cat y > b; rm y",
+    use: 'until grep base b; do sleep 0.05; done',
+    files: ['b 2', 'x 1'],
+    holds: ['b', 'base'],
+    kept: false,
+  },
+  {
     what: 'a second one of a file that had one when it was copied up, once that is seen to have changed',
     before: 'rm b',
     guest: 'echo guest >> a',
