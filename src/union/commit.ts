@@ -34,7 +34,7 @@ import { originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
 import { originPathAt, pathAt } from './place.ts';
-import { dropObject, keepObject } from './remove.ts';
+import { keepObject } from './remove.ts';
 import { scatter } from './scatter.ts';
 import type { Union } from './union.ts';
 
@@ -240,7 +240,7 @@ function perform(
     error = keepingTimes(dirFd, () => leaving(union, parent, name, dirFd, names, remove));
   }
   if (error < 0) {
-    if (child !== null) dropObject(child);
+    if (child !== null) union.table.letGoKept(child);
     return error;
   }
   if (action === 'replace') noteNumbers(union, dirFd, name);
@@ -358,6 +358,6 @@ function showAnew(union: Union, parent: Node, name: string, child: Node | null):
     union.table.leave(child, parent, name);
     return;
   }
-  dropObject(child);
+  union.table.letGoKept(child);
   instantiate(union, parent, name);
 }

@@ -81,7 +81,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
     ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf')
     : removeOwn(union, parent, name, dirFd, child);
   if (removed < 0) {
-    if (last) dropObject(child);
+    if (last) union.table.letGoKept(child);
     return removed;
   }
   forgetPlace(union, parent, name);
@@ -111,14 +111,6 @@ export function keepObject(union: Union, parent: Node, name: string, node: Node)
   const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
   const fd = dirFd < 0 ? dirFd : openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (fd >= 0) node.orphanFd = fd;
-}
-
-/** It was not removed after all. */
-export function dropObject(node: Node): void {
-  if (node.orphanFd >= 0) close(node.orphanFd);
-  node.orphanFd = -1;
-  if (node.dataFd >= 0) close(node.dataFd);
-  node.dataFd = -1;
 }
 
 /** Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has. */

@@ -24,7 +24,7 @@ import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
 import { publish } from './publish.ts';
-import { dropObject, emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWhiteout } from './remove.ts';
+import { emptyAndRemove, expectWhiteout, isEmpty, keepObject, makeWhiteout } from './remove.ts';
 import { isSettled } from './stale.ts';
 import { leavingVersion, rememberLeft, type Taken } from './take.ts';
 import { type Union, waitFor } from './union.ts';
@@ -130,7 +130,7 @@ function move(
     callerPid,
   });
   if (error < 0) {
-    if (target !== null && target.dir === null) dropObject(target);
+    if (target !== null && target.dir === null) union.table.letGoKept(target);
     return error;
   }
   if (target !== null && target.layer < 0) nameRemoved(union, target.ino);

@@ -219,8 +219,11 @@ export class NodeTable {
   #attach(node: Node, parent: Node, name: string): void {
     parent.dir?.children.set(name, node);
     const place = { parent, name };
-    if (node.place === null) node.place = place;
-    else node.others = [...node.others, place];
+    if (node.place === null) {
+      node.place = place;
+      // What was kept of an object without a name may lie in another branch than what the name leads to later.
+      this.letGoKept(node);
+    } else node.others = [...node.others, place];
   }
 
   #setPlaces(node: Node, places: readonly Name[]): void {
@@ -338,8 +341,7 @@ export class NodeTable {
     this.hide(node);
     this.onDrop(node);
     this.closeDirectory(node);
-    if (node.orphanFd >= 0) close(node.orphanFd);
-    if (node.dataFd >= 0) close(node.dataFd);
+    this.letGoKept(node);
     if (node.successor !== null) this.letGo(node.successor);
     const places = placesOf(node);
     this.#setPlaces(node, NO_PLACES);
@@ -347,6 +349,14 @@ export class NodeTable {
       if (place.parent.dir?.children.get(place.name) === node) place.parent.dir.children.delete(place.name);
       this.#dropIfUnused(place.parent);
     }
+  }
+
+  /** The descriptors by which an object is reached that has no name. */
+  letGoKept(node: Node): void {
+    if (node.orphanFd >= 0) close(node.orphanFd);
+    node.orphanFd = -1;
+    if (node.dataFd >= 0) close(node.dataFd);
+    node.dataFd = -1;
   }
 
   /** A reference of our own: the node stays while something inside works with it. */
@@ -409,8 +419,10 @@ export class NodeTable {
     // The last way to a file that has been removed, but that the kernel may still ask for.
     const gone = node.place === null && node.successor === null;
     const last = gone && node.handles.size === 0 && node.lookups > 0;
-    if (last && node.orphanFd < 0) node.orphanFd = fd;
-    else if (last && node.layer < 0 && handle.layer >= 0 && node.dataFd < 0) node.dataFd = fd;
+    // Of a copy it is no more than the content: what is changed by its descriptor must not be the base's.
+    const ofBase = node.layer < 0 && handle.layer >= 0;
+    if (last && !ofBase && node.orphanFd < 0) node.orphanFd = fd;
+    else if (last && ofBase && node.dataFd < 0) node.dataFd = fd;
     else if (fd >= 0) close(fd);
     this.#dropIfUnused(node);
   }

@@ -2,11 +2,14 @@
 // gives it or takes from it later.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-
+import { startAgent } from '../lib/agent.ts';
 import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
+import { withBaseUntouched } from '../lib/tree.ts';
 import { text } from '../lib/versioning.ts';
+
+const O_PATH = 0o10000000;
 
 interface Case {
   what: string;
@@ -202,4 +205,23 @@ mountTest(
       expect(fs.readdirSync(`${overlay}/.kasane/links`).length).toBe(cases.filter(({ kept }) => kept).length);
     }),
   { timeout: 300_000 },
+);
+
+mountTest('a file that has lost a name which somebody knows is changed by its other name', () =>
+  withLayers(async (layers) => {
+    fs.writeFileSync(`${layers.base}/x`, 'base\n');
+    fs.linkSync(`${layers.base}/x`, `${layers.base}/y`);
+    await withBaseUntouched(layers.base, () =>
+      withMount(layers, async (mount) => {
+        const agent = startAgent({ cwd: mount.dir });
+        await agent.call('openSync', 'y', O_PATH);
+        await agent.call('unlinkSync', 'y');
+        await agent.call('statSync', 'x');
+        await agent.call('chmodSync', 'x', 0o600);
+        await agent.call('appendFileSync', 'x', 'guest\n');
+        expect(await agent.call('readFileSync', 'x', 'utf8')).toBe('base\nguest\n');
+        await agent.stop();
+      }),
+    );
+  }),
 );

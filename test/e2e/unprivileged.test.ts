@@ -25,6 +25,19 @@ const work = `
   mkfifo own; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'
 `;
 
+/** One of two names of a file goes while somebody knows it, and by the other one the file is changed. */
+const otherName = `
+import os, sys
+os.chdir(sys.argv[1])
+known = os.open('y', os.O_PATH)
+os.unlink('y')
+os.stat('x')
+os.chmod('x', 0o600)
+with open('x', 'a') as file:
+    file.write('guest')
+print(open('x').read(), oct(os.stat('x').st_mode & 0o777), os.stat('x').st_ino == os.fstat(known).st_ino)
+`;
+
 const afterwards = `
   cd "$1"; find . -printf '%P %y %m %l\\n' | sort; cat a dd/moved dd/e/only new/f shut/f
 `;
@@ -90,6 +103,21 @@ for (const standing of ['user', 'namespace'] as const) {
           });
         }),
       usersNeed,
+    );
+
+    mountTest(
+      'a file of the base that has lost a name which somebody knows is changed by its other name, and in the overlay',
+      () =>
+        withLayers(async (layers) => {
+          await sh('cd "$1"; echo base > x; ln x y', [layers.base]);
+          await giveToUser(layers);
+          await withBaseUntouched(layers.base, () =>
+            withUsersMount(layers, standing, async (mount) => {
+              expect(await mount.sh(`python3 -c "${otherName}" "$1"`)).toBe('base\nguest 0o600 True\n');
+            }),
+          );
+        }),
+      { commands: [...usersNeed.commands, 'python3'] },
     );
   });
 }
