@@ -4,5 +4,8 @@ import { afterAll } from 'vitest';
 import { cleanUpAll } from './lib/cleanup.ts';
 
 process.env.KASANE_LOOK_LIMIT_MS = '60000';
+// A bash that finds itself the first one, and its input a socket, takes that for a login over the network, and reads
+// the host's files for it.
+process.env.SHLVL = '2';
 
 afterAll(cleanUpAll);
