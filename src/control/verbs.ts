@@ -326,8 +326,6 @@ export interface CheckRequest {
 export interface CheckReport {
   objects: number;
   origins: number;
-  /** Objects that nothing but an overlay has: whiteouts, and what carries an origin or a mark of overlayfs. */
-  marks: number;
   ancestors: number;
   records: number;
   damage: number;

@@ -51,10 +51,10 @@ async function openUnknown(overlay: string, log: Log): Promise<OfflineVerbs> {
     const opened = await new Offline(overlay, stateDir, store, log).open(refusal);
     const closeAll = () => opened.close().finally(remove);
     const check: OfflineVerbs['verbs']['check'] = async (request, emit) => {
+      const message = 'no .kasane in it: Kasane has not used it, or has lost its state, or it is no overlay';
+      await emit({ severity: 'warning', code: 'no-state', path: '', message });
       const report = await opened.verbs.check(request, emit);
-      if (report.marks > 0) return report;
-      const nothing = 'no overlay: no .kasane in it, no origin, and nothing that overlayfs writes';
-      throw new FsError(E.EINVAL, `${escapeName(overlay)}: ${nothing}`);
+      return { ...report, warnings: report.warnings + 1 };
     };
     return { verbs: { ...opened.verbs, check }, close: closeAll };
   } catch (error) {

@@ -6,7 +6,7 @@ import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { CAP_SYS_RESOURCE } from '../sys/constants.ts';
 import { dropCapability, unshareFs } from '../sys/creds.ts';
-import { close } from '../sys/file.ts';
+import { close, forgetDevices } from '../sys/file.ts';
 import { commit } from '../union/commit.ts';
 import { expireAll, replaceLayer } from '../union/expiry.ts';
 import { fillOrigin } from '../union/fill.ts';
@@ -217,6 +217,7 @@ function take(serving: Serving, message: ToWorker): void {
       return;
     case 'layer':
       closeLayer(start, message.layer);
+      forgetDevices();
       start.layers[message.layer.index] = message.layer;
       replaceLayer(union, message.layer);
       host.baseSettled(message.layer.index);

@@ -19,15 +19,7 @@ export async function check(
 ): Promise<CheckReport> {
   if (request.repair) throw notThereYet('--repair');
   await context.bringUpToDate();
-  const report: CheckReport = {
-    objects: 0,
-    origins: 0,
-    marks: 0,
-    ancestors: 0,
-    records: 0,
-    damage: 0,
-    warnings: 0,
-  };
+  const report: CheckReport = { objects: 0, origins: 0, ancestors: 0, records: 0, damage: 0, warnings: 0 };
   const tell = async (item: CheckItem) => {
     if (item.severity === 'damage') report.damage += 1;
     else report.warnings += 1;
@@ -40,7 +32,6 @@ export async function check(
   for await (const entry of walkOverlay(context.branches.overlay)) {
     report.objects += 1;
     report.origins += entry.origins.length;
-    if (isMarked(entry)) report.marks += 1;
     if (context.branches.layers.length > 0 && !hasContent(context.branches, entry)) {
       const message =
         'a copy of metadata alone, whose content is not in the base (any more): reading it fails';
@@ -52,12 +43,6 @@ export async function check(
   await checkRecords(context, doubtful, tell);
   if (context.mounted === null) await checkWork(context, tell);
   return report;
-}
-
-/** As only what lies in an overlay is. */
-function isMarked({ kind, path, basePath, opaque, metacopy, origins, originDamaged }: OverlayEntry): boolean {
-  const shown = opaque || metacopy !== null || path !== basePath;
-  return kind === 'whiteout' || shown || origins.length > 0 || originDamaged;
 }
 
 type Tell = (item: CheckItem) => Promise<void>;

@@ -39,7 +39,7 @@ export interface LinkEvents {
  * How long an OPEN waits for a merge that is being computed; then the guest's own file answers. Tests have it wait
  * longer, for a machine may be slow.
  */
-const LOOK_LIMIT_MS = Number(process.env.KASANE_LOOK_LIMIT_MS ?? 2000);
+const LOOK_LIMIT_MS = Number(process.env.KASANE_LOOK_LIMIT_MS) || 2000;
 
 export class WorkerLink {
   readonly #end: ServingEnd;

@@ -110,8 +110,13 @@ function setVector(address: number, len: number): void {
   vector.u32[2] = len;
 }
 
-/** Devices without a disk behind them, which are not to be asked again; one that comes later may get the number. */
+/** Devices without a disk behind them, which are not to be asked again. */
 const inMemory = new Set<number>();
+
+/** Another file system may have got the number of one of them. */
+export function forgetDevices(): void {
+  inMemory.clear();
+}
 
 /**
  * As pread, but of what lies in memory: EAGAIN where a disk would have to be waited for, or nobody knows. `dev` is the

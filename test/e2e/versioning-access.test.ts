@@ -51,19 +51,24 @@ mountTest('a file that the base replaces again and again is never seen torn, nor
       const agents = names.map(() => startAgent());
       await Promise.all(agents.map((agent) => agent.call('existsSync', guest.mnt)));
       const milliseconds = 4000;
-      const reading = agents.map((agent, i) =>
-        agent.call<ReadReport>('readVersions', guest.at(names[i] as string), milliseconds),
-      );
       let replaced = 0;
-      await guest.changeBase(async () => {
-        const files = [...new Set(names)].map((name) => `${guest.base}/${name}`);
-        replaced = await replaceAll(files, milliseconds - 300);
-      });
-      const reports = await Promise.all(reading);
-      expect(reports.flatMap((report) => report.problems)).toEqual([]);
-      expect(replaced).toBeGreaterThan(1);
-      for (const { versions } of reports) expect(versions).toBeGreaterThan(0);
-      expect(reports[0]?.versions).toBeGreaterThan(1);
+      let versions = 0;
+      // How many that are in that time is the machine's affair; too few of them would show nothing.
+      for (let round = 0; round < 15 && (replaced <= 50 || versions <= 10); round++) {
+        const reading = agents.map((agent, i) =>
+          agent.call<ReadReport>('readVersions', guest.at(names[i] as string), milliseconds),
+        );
+        await guest.changeBase(async () => {
+          const files = [...new Set(names)].map((name) => `${guest.base}/${name}`);
+          replaced += await replaceAll(files, milliseconds - 300);
+        });
+        const reports = await Promise.all(reading);
+        expect(reports.flatMap((report) => report.problems)).toEqual([]);
+        for (const report of reports) expect(report.versions).toBeGreaterThan(0);
+        versions += reports[0]?.versions ?? 0;
+      }
+      expect(replaced).toBeGreaterThan(50);
+      expect(versions).toBeGreaterThan(10);
       await Promise.all(agents.map((agent) => agent.stop()));
       for (const name of new Set(names)) {
         const last = fs.readFileSync(`${guest.base}/${name}`, 'utf8');
@@ -145,6 +150,7 @@ mountTest('a look without an open answers at once and starts the merge; an open 
 mountTest('an open that waited for a merge reads the merge, though others have the old file open', () =>
   withGuest({ files: { f: text() } }, async (guest) => {
     const holder = startAgent();
+    let atOnce = 0;
     for (let i = 1; i <= 10; i++) {
       const previous = Array.from({ length: i - 1 }, (_, k) => [k + 1, `base ${k + 1}`]);
       await guest.mount.sh("sed -i 's/^line 15$/guest/' f");
@@ -152,8 +158,10 @@ mountTest('an open that waited for a merge reads the merge, though others have t
       await guest.update('f', text(Object.fromEntries([...previous, [i, `base ${i}`]])));
       const merged = text(Object.fromEntries([...previous, [i, `base ${i}`], [15, 'guest']]));
       // Whose look-up comes just before the last step of the merge, and the open just after it, has what was there.
-      if ((await guest.read('f')) !== merged) expect(await guest.read('f')).toBe(merged);
+      if ((await guest.read('f')) === merged) atOnce += 1;
+      else expect(await guest.read('f')).toBe(merged);
     }
+    expect(atOnce).toBeGreaterThan(5);
     await holder.stop();
   }),
 );

@@ -144,15 +144,7 @@ export function stubVerbs(): Stub {
           baseAccepted: false,
         };
       },
-      check: async () => ({
-        objects: 0,
-        origins: 0,
-        marks: 0,
-        ancestors: 0,
-        records: 0,
-        damage: 0,
-        warnings: 0,
-      }),
+      check: async () => ({ objects: 0, origins: 0, ancestors: 0, records: 0, damage: 0, warnings: 0 }),
       events: async ({ from }, emit) => {
         calls.push(['events', { from }]);
         for (const event of stub.events) if (event.seq >= from) await emit(event);

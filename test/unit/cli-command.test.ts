@@ -327,7 +327,7 @@ describe('a mount whose daemon answers', () => {
     expect((await kasane('check', 'overlay')).code).toBe(0);
     stub.verbs.check = async (_request, emit) => {
       await emit({ severity: 'damage', code: 'index-record', path: 'etc/x', message: 'record is torn' });
-      return { objects: 1, origins: 1, marks: 1, ancestors: 0, records: 1, damage: 1, warnings: 0 };
+      return { objects: 1, origins: 1, ancestors: 0, records: 1, damage: 1, warnings: 0 };
     };
     const checked = await kasane('check', 'overlay');
     expect(checked.code).toBe(4);
