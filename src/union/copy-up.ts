@@ -21,7 +21,7 @@ import { copyUpMetadata, type Finishing, mayLeaveContent } from './copy-metadata
 import { overlayDirFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { hasHardLink, keepHardLink } from './hard-links.ts';
+import { dropHardLink, hasHardLink, keepHardLink } from './hard-links.ts';
 import { nodeIno } from './identity.ts';
 import type { CopyUpJob } from './jobs.ts';
 import { locate } from './locate.ts';
@@ -133,7 +133,6 @@ function showNameless(union: Union, node: Node, temp: string): number {
   if (fd < 0) return fd;
   const error = fstat(fd, union.stat);
   if (error < 0) return error;
-  if (node.orphanFd >= 0) close(node.orphanFd);
   union.table.show(node, -1, union.stat);
   node.orphanFd = fd;
   union.kernel.changed(node, false);
@@ -321,6 +320,8 @@ function publishFile(
   );
   if (error < 0) {
     if (unhashed !== null) close(unhashed.fd);
+    // Else the other names, and this one, would be found to have it.
+    if (base.nlink > 1) dropHardLink(union, node.layer, base);
     return error;
   }
   // It was too large to be hashed while its client waited.

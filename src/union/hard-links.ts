@@ -84,6 +84,12 @@ export function keepHardLink(union: Union, layer: number, base: Stat, temp: stri
   return error < 0 ? error : addLink(union, link);
 }
 
+/** It was not published after all. */
+export function dropHardLink(union: Union, layer: number, base: Stat): void {
+  const link = linkOf(union, { layer, stat: base });
+  if (link !== undefined) dropLink(union, link);
+}
+
 function newLink(union: Union, { layer, stat }: InBase, origin: Origin): HardLink {
   const { btimeSec, btimeNsec, nlink } = stat;
   const identity = union.layers[layer]?.identity ?? '';
@@ -171,12 +177,14 @@ function count(union: Union, link: HardLink, nlink: number): void {
 }
 
 function recount(union: Union, link: HardLink, nlink: number): void {
+  if (union.config.readOnly) return;
   const file = linkFile(link, nlink);
   if (renameat2(union.linksFd, link.file, union.linksFd, file, 0) === 0) link.file = file;
   link.nlink = nlink;
 }
 
 function dropLink(union: Union, link: HardLink): void {
+  if (union.config.readOnly) return;
   unlinkReleasing(union.overlay.origins, union.linksFd, link.file, 0);
   union.hardLinks.delete(link);
 }
@@ -326,5 +334,7 @@ export function hasHardLink(union: Union, layer: number, base: Stat): boolean {
 
 /** st_ino of what the base has under a name that leads to a copy; 0: it leads to none. */
 export function linkedIno(union: Union, layer: number, stat: Stat): number {
+  // Names that lead to a copy only after something has been written show the base's file until then.
+  if (union.config.readOnly) return 0;
   return (isRegular(stat.mode) && linkOf(union, { layer, stat })?.shown) || 0;
 }

@@ -38,7 +38,7 @@ export function locate(union: Union, node: Node): Location | number {
   if (node.dir !== null) return locateDirectory(union, node);
   if (node.orphanFd >= 0) return at(node.orphanFd, '', node.layer);
   const place = node.place;
-  if (!place) return node.handles.size > 0 ? at(anyHandle(node).fd, '', node.layer) : -E.ESTALE;
+  if (!place) return at(ownHandle(node)?.fd ?? -E.ESTALE, '', node.layer);
   const dirFd = dirOf(union, node, place.parent);
   if ((dirFd === -E.ENOENT || dirFd === -E.ESTALE) && leavePlace(union, node)) return locate(union, node);
   return at(dirFd, place.name, node.layer);
@@ -57,6 +57,15 @@ function locateDirectory(union: Union, node: Node): Location | number {
   const part = dir.parts[0];
   if (!part) return -E.ENOENT;
   return at(partFd(union, node, part), '', part.layer);
+}
+
+/**
+ * A handle by which the object can be changed that a node shows. A copy may be open on the file of the base still, which
+ * nothing but us may protect from being written to.
+ */
+export function ownHandle(node: Node): Handle | undefined {
+  for (const handle of node.handles) if (handle.layer < 0 === node.layer < 0) return handle;
+  return undefined;
 }
 
 export function anyHandle(node: Node): Handle {

@@ -23,6 +23,7 @@ import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { nameRemoved } from './hard-links.ts';
 import { listDirectory } from './listing.ts';
+import { ownHandle } from './locate.ts';
 import { find, forgetPlace, instantiate } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
@@ -72,11 +73,11 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   const child = instantiate(union, parent, name);
   if (typeof child === 'number') return child;
   if (child.busy) return waitFor(union, child.busy);
-  const last = child.others.length === 0;
-  if (last) keepObject(union, parent, name, child);
   const { inBase, state } = union.found;
   const dirFd = state === IN_OVERLAY || inBase ? overlayDirFd(union, parent) : -E.ENOENT;
   if (dirFd < 0) return dirFd;
+  const last = child.others.length === 0;
+  if (last) keepObject(union, parent, name, child);
   const removed = inBase
     ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf')
     : removeOwn(union, parent, name, dirFd, child);
@@ -102,7 +103,7 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, node
 export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
   if (node.others.length > 0 || node.orphanFd >= 0 || node.lookups === 0) return;
   const copied = metacopyOf(union, node) !== null;
-  if (node.handles.size > 0 && !copied && !isApart(node)) return;
+  if (!copied && ownHandle(node) !== undefined && !isApart(node)) return;
   if (copied && node.handles.size === 0) {
     const content = openContent(union, node);
     if (typeof content !== 'number') node.dataFd = content.fd;

@@ -284,6 +284,8 @@ export class NodeTable {
 
   #showAs(node: Node, layer: number, stat: Pick<Node, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
+    // What was kept of it lies in the base: a copy must not be changed there.
+    if (layer < 0 && node.layer >= 0) this.letGoKept(node);
     node.layer = layer;
     node.ino = inPlace(stat.ino);
     node.btimeSec = inPlace(stat.btimeSec);
