@@ -225,3 +225,20 @@ mountTest('a file that has lost a name which somebody knows is changed by its ot
     );
   }),
 );
+
+mountTest('a mount for reading alone leaves what is kept for other names as it is', () =>
+  withLayers(async (layers) => {
+    const { base, overlay } = layers;
+    await sh('echo base > a; ln a b; ln a c', [], { cwd: base });
+    await withMount(layers, (mount) => mount.sh('echo guest >> a; cat b > /dev/null'));
+    const links = () => fs.readdirSync(`${overlay}/.kasane/links`);
+    const before = links();
+    fs.unlinkSync(`${base}/c`);
+    await withMount({ ...layers, options: ['-o', 'ro'] }, async (mount) => {
+      expect(await mount.sh('stat -c "%n %h" a b; cat b')).toBe('a 2\nb 2\nbase\nguest\n');
+      expect(links()).toEqual(before);
+    });
+    await withMount(layers, (mount) => mount.sh('stat a b > /dev/null'));
+    expect(links()).not.toEqual(before);
+  }),
+);
