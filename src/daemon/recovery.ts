@@ -177,6 +177,7 @@ function recordIntent(store: Store, path: string, intent: Intent, origins: reado
   if (open !== null) store.conflicts.close(open.id, { how: 'reconciled', take: '', seq });
   if (kind === 'dropped') {
     store.paths.delete(path);
+    store.numbers.take({ ino: intent.left ?? 0, path: '' });
     return;
   }
   keepNumbers(store, origins);

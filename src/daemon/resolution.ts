@@ -11,7 +11,7 @@ import { originFromBase, withOrigin } from '../union/carry-out.ts';
 import type { CarryContext } from '../union/carrying.ts';
 import { base64, stepOf } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
-import { numbered } from '../union/numbering.ts';
+import { numbered, numberLeft } from '../union/numbering.ts';
 import { blueprint, buildFrom } from '../union/plan.ts';
 import type { Found } from '../union/sides.ts';
 import { builtSignature, contentSignature } from '../union/signature.ts';
@@ -69,6 +69,8 @@ export interface Plan {
   origins: Origin[];
   /** A directory goes to displaced/. */
   displaced: boolean;
+  /** The number that a copy goes on showing under its other names, 0 for none. */
+  left: number;
 }
 
 export async function planFor(
@@ -84,13 +86,14 @@ export async function planFor(
   const origins = withOrigin(view, own);
   if (wanted.take === 'overlay') {
     const step = stepOf(view, 'origins', { origins: base64(origins) });
-    return { steps: [step], after: contentSignature(object), origins, displaced: false };
+    return { steps: [step], after: contentSignature(object), origins, displaced: false, left: 0 };
   }
   const displaced = object !== null && isDirectory(object.stat.mode);
   const away = stepOf(view, 'displace', { temp: String(record.id), displacedFd: carry.displacedFd });
-  if (follows && object === null) return { steps: [], after: '', origins: [], displaced: false };
+  if (follows && object === null) return { steps: [], after: '', origins: [], displaced: false, left: 0 };
   if (follows) {
-    return { steps: [displaced ? away : stepOf(view, 'drop')], after: '', origins: [], displaced };
+    const left = numberLeft(carry, view, 1);
+    return { steps: [displaced ? away : stepOf(view, 'drop')], after: '', origins: [], displaced, left };
   }
   const placed = numbered(carry, view, origins);
   const content =
@@ -99,7 +102,7 @@ export async function planFor(
       : await buildBytes(carry, view, placed, temp, wanted.bytes ?? (await proposed(carry, record)));
   const place = stepOf(view, 'replace', { temp });
   const steps = displaced ? [away, { ...place, overlay: null }] : [place];
-  return { steps, after: builtSignature(carry.shop, temp, content), origins: placed, displaced };
+  return { steps, after: builtSignature(carry.shop, temp, content), origins: placed, displaced, left: 0 };
 }
 
 async function proposed(carry: CarryContext, record: ConflictRecord): Promise<Buffer> {

@@ -31,6 +31,8 @@ export interface Ruling {
   after: string;
   /** Its origins afterwards, base64; '' with `after` ''. */
   origins: string;
+  /** The number that a copy goes on showing under its other names; 0 or absent: none. */
+  left?: number;
   event: NewEvent;
   close: { id: number; how: Closing['how']; take: string } | null;
   /** Conflict that opens again, with what the overlay has then. */
@@ -50,6 +52,7 @@ export function applyRuling(store: Store, path: string, ruling: Ruling): number 
   const { event, close: closing, reopen, undoes, record } = ruling;
   const seq = store.events.add(event);
   keepNumbers(store, decodeOrigins(Buffer.from(ruling.origins, 'base64')) ?? []);
+  store.numbers.take({ ino: ruling.left ?? 0, path: '' });
   if (closing !== null) store.conflicts.close(closing.id, { how: closing.how, take: closing.take, seq });
   if (reopen !== null) {
     const { id, overlay, origin } = reopen;

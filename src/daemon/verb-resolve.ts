@@ -127,6 +127,7 @@ async function decide(
       ruling: 'resolution',
       after: plan.after,
       origins: plan.after === '' ? '' : base64(plan.origins),
+      left: plan.left,
       event: {
         kind: 'resolved',
         path: view.path,

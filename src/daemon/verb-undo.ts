@@ -10,7 +10,7 @@ import type { View } from '../union/assess.ts';
 import { AGAIN, base64, type CarryContext, stepOf } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { keepObject } from '../union/keeping.ts';
-import { numbered } from '../union/numbering.ts';
+import { numbered, numberLeft } from '../union/numbering.ts';
 import { originFor, pinOf } from '../union/origin-list.ts';
 import { openOverlayFile } from '../union/sides.ts';
 import { builtSignature, contentSignature, isStill } from '../union/signature.ts';
@@ -119,6 +119,7 @@ async function takeBack(
       ruling: 'undo',
       after: plan.after,
       origins: base64(origins),
+      left: plan.left ?? 0,
       event: {
         kind: 'undone',
         path: view.path,
@@ -182,7 +183,7 @@ async function planFor(
   before: VersionRef,
   origins: Origin[],
   temp: string,
-): Promise<{ steps: CommitRequest[]; after: string }> {
+): Promise<{ steps: CommitRequest[]; after: string; left?: number }> {
   const { object } = view.overlay;
   // Whatever the base is by now, this comes back.
   const anyBase = { base: null };
@@ -207,6 +208,7 @@ async function planFor(
   const away = object === null ? [] : [stepOf(view, 'drop', anyBase)];
   return {
     steps: [...away, place],
+    left: numberLeft(carry, view, 1),
     after: builtSignature({ ...carry.shop, workFd: carry.displacedFd }, displaced.temp, null),
   };
 }

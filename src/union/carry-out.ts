@@ -287,7 +287,7 @@ async function drop(context: CarryContext, view: View, gone: boolean, names: num
   const left = numberLeft(context, view, names);
   const sides = await keepSides(context.store, context.branches, view);
   failPoint('merge-kept');
-  const event = await prepare(context, view, sides, 'drop', '', []);
+  const event = await prepare(context, view, sides, 'drop', '', [], left);
   failPoint('merge-intent');
   const detail = !gone
     ? 'untouched by the guest: the base shows'
@@ -320,6 +320,7 @@ async function prepare(
   what: string,
   after: string,
   origins: readonly Origin[],
+  left = 0,
 ): Promise<Omit<NewEvent, 'kind'>> {
   const numbers = numberSides(context.store, view.path, sides);
   const undo: UndoInfo = {
@@ -330,7 +331,7 @@ async function prepare(
     conflict: null,
   };
   const event = { path: view.path, version: numbers.overlay, sides: numbers, undo };
-  const intent: Intent = { what, base: view.base.fingerprint, origins: base64(origins), event };
+  const intent: Intent = { what, base: view.base.fingerprint, origins: base64(origins), left, event };
   await context.store.intents.put(view.path, intent);
   return event;
 }

@@ -45,6 +45,8 @@ export interface Intent {
   base: string;
   /** Those of the object that comes under the name, encoded in base64. */
   origins: string;
+  /** The number that a copy goes on showing under its other names; 0 or absent: none. */
+  left?: number;
   event: Omit<NewEvent, 'kind'>;
 }
 

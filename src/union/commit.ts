@@ -30,7 +30,7 @@ import { isLocked } from './locks.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { markOf } from './mark.ts';
 import { IN_OVERLAY, isOpenForWriting, NONE, type Node, WHITEOUT } from './node.ts';
-import { originFor } from './origin-list.ts';
+import { numberIn, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
 import { originPathAt, pathAt } from './place.ts';
@@ -127,11 +127,12 @@ export function commit(union: Union, requests: readonly CommitRequest[]): number
 
 function performAll(union: Union, ready: readonly Ready[]): number {
   let taken = 0;
-  for (const { request, parent, name, dirFd } of ready) {
+  for (const [at, { request, parent, name, dirFd }] of ready.entries()) {
     // union.found tells of the last that was prepared.
     const found = find(union, parent, name);
     const ino = request.overlay?.ino;
-    const names = ready.filter(({ request: other }) => other.overlay?.ino === ino).length;
+    // Those that have gone already count in the object's links no more.
+    const names = ready.slice(at).filter(({ request: other }) => other.overlay?.ino === ino).length;
     const error = found < 0 ? found : perform(union, parent, name, dirFd, request, names);
     if (error < 0) return taken > 0 ? taken : error;
     taken += 1;
@@ -204,7 +205,7 @@ function perform(
   name: string,
   dirFd: number,
   request: CommitRequest,
-  /** How many names of the overlay's object are acted upon. */
+  /** How many names of the overlay's object are acted upon from now on. */
   names: number,
 ): number {
   const { action, overlay, temp } = request;
@@ -275,7 +276,7 @@ function leaving(
   const others = nlink - names - (union.hardLinks.of(ino) === undefined ? 0 : 1);
   if (isDirectory(mode) || others < 1) return remove();
   const list = readOrigins(union, dirFd, name);
-  const number = list.find((one) => one.ino !== 0)?.ino ?? 0;
+  const number = numberIn(list);
   const fd = openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   const error = remove();
   const path = originPathAt(parent, name);

@@ -14,6 +14,7 @@ import { linkedIno } from './hard-links.ts';
 import { baseIno, ownIno } from './identity.ts';
 import { type ListEntry, nameOffset, sortEntries } from './list-order.ts';
 import { type DirPart, type Node, ROOT_ID } from './node.ts';
+import { numberIn } from './origin-list.ts';
 import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
 import { redirectedParts } from './redirect.ts';
@@ -114,7 +115,7 @@ function copiedIno(
   { name, type }: ListEntry,
   merged: number | undefined,
 ): number | undefined {
-  if (type !== DT_DIR) return readOrigins(union, dirFd, name).find((origin) => origin.ino !== 0)?.ino;
+  if (type !== DT_DIR) return numberIn(readOrigins(union, dirFd, name)) || undefined;
   const redirect = redirectOf(union.overlay, dirFd, name);
   if (redirect !== null) {
     const parts = redirectedParts(union, parent, redirect);

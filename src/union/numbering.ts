@@ -11,6 +11,7 @@ import type { Store } from '../versions/store.ts';
 import type { View } from './assess.ts';
 import type { CarryContext } from './carrying.ts';
 import { ownIno } from './identity.ts';
+import { numberIn } from './origin-list.ts';
 
 /**
  * The origins of what takes the place of the overlay's object under the names of `views`. If that has others, it goes on
@@ -23,10 +24,12 @@ export function numbered(
   views: readonly View[] = [view],
 ): Origin[] {
   const { object } = view.overlay;
-  if (object === null || isDirectory(object.stat.mode)) return [...origins];
+  const { known } = store.numbers;
+  // What comes back where nothing is may have left its number with others, which go on showing it.
+  if (object === null) return origins.map((one) => (known.get(one.ino) === '' ? { ...one, ino: 0 } : one));
+  if (isDirectory(object.stat.mode)) return [...origins];
   if (hasOtherNames(linksFd, object.stat, views.length)) return origins.map((one) => ({ ...one, ino: 0 }));
-  const shown =
-    view.overlay.origins.find((one) => one.ino !== 0)?.ino ?? ownIno(store.numbers.known, object.stat.ino);
+  const shown = numberIn(view.overlay.origins) || ownIno(known, object.stat.ino);
   const names = views.map(({ basePath }) => pathHash(basePath));
   return origins.map((one) => (one.ino !== 0 || names.includes(one.path) ? { ...one, ino: shown } : one));
 }
@@ -41,7 +44,7 @@ function hasOtherNames(linksFd: number, { ino, nlink }: Stat, names: number): bo
 export function numberLeft({ linksFd }: Pick<CarryContext, 'linksFd'>, view: View, names: number): number {
   const { object, origins } = view.overlay;
   if (object === null || isDirectory(object.stat.mode)) return 0;
-  return hasOtherNames(linksFd, object.stat, names) ? (origins.find((one) => one.ino !== 0)?.ino ?? 0) : 0;
+  return hasOtherNames(linksFd, object.stat, names) ? numberIn(origins) : 0;
 }
 
 /** Whether links/ has a link to the object. */

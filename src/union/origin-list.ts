@@ -9,6 +9,11 @@ export function originFor(list: readonly Origin[], basePath: string): Origin | n
   return list.find((origin) => origin.path === hash) ?? null;
 }
 
+/** The number that a copy shows by its origins; 0: its own. */
+export function numberIn(list: readonly Origin[]): number {
+  return list.find(({ ino }) => ino !== 0)?.ino ?? 0;
+}
+
 /** An origin from what the base has; `content` is '' while nobody has read it. */
 export function newOrigin(basePath: string, stat: Stat, fingerprint: string, content: string): Origin {
   return {

@@ -8,6 +8,7 @@ import type { Stat } from '../lib/stat.ts';
 import { decodeOrigins, encodeOrigins, type Origin } from '../versions/origin.ts';
 import { locate } from './locate.ts';
 import { learn, type Node, type OriginCache, type Print } from './node.ts';
+import { numberIn } from './origin-list.ts';
 import type { Union } from './union.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
@@ -28,7 +29,7 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   const at = locate(union, node);
   if (typeof at === 'number') return NONE;
   const list = readOrigins(union, at.dirFd, at.name);
-  const ino = list.find((origin) => origin.ino !== 0)?.ino ?? 0;
+  const ino = numberIn(list);
   const read = { ctimeSec: stat.ctimeSec, ctimeNsec: stat.ctimeNsec, list, ino };
   learn(node).origins = read;
   return read;

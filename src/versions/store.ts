@@ -211,7 +211,7 @@ export class Store {
     const own = pathHash(path);
     const origin = origins.find((candidate) => candidate.path === own) ?? origins[0];
     if (origin === undefined) return;
-    for (const one of origins) this.numbers.take(one);
+    for (const one of origins) this.#retakeNumber(one, own);
     const old = this.paths.get(path);
     if (old !== null && agrees(old, origin, whiteout)) return;
     const needs = [origin.content, origin.pin?.content].filter((hash) => hash !== undefined && hash !== '');
@@ -226,6 +226,13 @@ export class Store {
       lastSeq: 0,
       needs: needs as string[],
     });
+  }
+
+  /** A number is a path's where the object that shows it lies there, and has not left it to others under other names. */
+  #retakeNumber({ ino, path }: Origin, own: string): void {
+    const known = this.numbers.known.get(ino);
+    if (known === undefined) this.numbers.take({ ino, path: path === own ? own : '' });
+    else if (known !== '' && path === own) this.numbers.take({ ino, path });
   }
 
   /** Every origin has been put back: until this is durable, each opening says `indexMissing`. */

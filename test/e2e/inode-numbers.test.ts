@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { imageNeeds, makeLoopImage } from '../lib/images.ts';
-import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, type Mount, mainFile, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
 
@@ -119,3 +119,38 @@ mountTest('names of one file show its number in listings, too, before they have 
     });
   }),
 );
+
+for (const { what, guest, drop } of [
+  {
+    what: 'drop',
+    guest: 'exec 3<> a; read -r < b',
+    drop: 'until grep base b; do sleep 0.05; done',
+  },
+  {
+    what: 'resolution for the base’s',
+    guest: 'echo guest >> a; read -r < b',
+    drop: '! node "$KASANE_MAIN" reconcile b; node "$KASANE_MAIN" resolve b --take base && grep base b',
+  },
+]) {
+  mountTest(
+    `the ${what} of one of two names, undone: the other keeps the number, and what is back has its own`,
+    () =>
+      withLayers(async (layers) => {
+        await sh('seq 9 > a; ln a b', [], { cwd: layers.base });
+        await withMount(layers, async (mount) => {
+          const before = (await mount.sh('stat -c %i a')).trim();
+          await mount.sh(guest);
+          await sh('{ seq 9; echo base; } > .n; mv .n b', [], { cwd: layers.base });
+          await mount.sh(drop, [], { ...patient, env: { KASANE_MAIN: mainFile } });
+          const dropped = await numbers(mount);
+          expect(dropped.a).toBe(before);
+          expect(await mount.kasane(['undo', `${mount.dir}/b`])).toMatchObject({ code: 0 });
+          await mount.sh('! grep base b');
+          expect((await numbers(mount)).a).toBe(before);
+        });
+        await withMount(layers, async (mount) =>
+          expect(Object.keys(await numbers(mount))).toEqual(['a', 'b']),
+        );
+      }),
+  );
+}

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { hashFingerprint } from '../../src/lib/fingerprint.ts';
 import { FormatFile, readFormat } from '../../src/versions/format.ts';
 import { JournalWriter } from '../../src/versions/journal.ts';
+import { pathHash } from '../../src/versions/origin.ts';
 import { openStore } from '../../src/versions/store.ts';
 import type { StoreCheckItem } from '../../src/versions/types.ts';
 import {
@@ -236,6 +237,21 @@ describe('an index that is gone or damaged', () => {
       return log.lines;
     });
   }
+
+  test('a number is the path’s where its object lies; one that was left to other names stays nobody’s', () =>
+    withState((state) =>
+      withStore(state, async (store) => {
+        const { known } = store.numbers;
+        const origins = [sampleOrigin('a', { ino: 7 }), sampleOrigin('b', { ino: 7 })];
+        store.rebuild('elsewhere', origins, false);
+        expect(known.get(7)).toBe('');
+        store.rebuild('a', origins, false);
+        expect(known.get(7)).toBe('');
+        store.numbers.take({ ino: 8, path: pathHash('old') });
+        store.rebuild('b', [sampleOrigin('b', { ino: 8 }), sampleOrigin('c', { ino: 9 })], false);
+        expect([known.get(8), known.get(9)]).toEqual([pathHash('b'), '']);
+      }),
+    ));
 
   test('removed: an empty one takes its place, and no id comes back', () =>
     withState(async (state) => {
