@@ -19,7 +19,7 @@ import { expireNode } from './expiry.ts';
 import { type HardLink, linkFile, parseLinkFile } from './hard-link-table.ts';
 import { ownIno } from './identity.ts';
 import type { Found, Node } from './node.ts';
-import { originFor } from './origin-list.ts';
+import { numberIn, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
 import { basePathAt, originPathAt, pathAt } from './place.ts';
@@ -45,11 +45,6 @@ function isIts(union: Union, link: HardLink, base: InBase | null): boolean {
 /** Where nothing tells a file from one that gets its number later, it is known no longer than names are missing. */
 function isForgettable({ btimeSec, btimeNsec }: Pick<Stat, 'btimeSec' | 'btimeNsec'>): boolean {
   return btimeSec === 0 && btimeNsec === 0;
-}
-
-/** The number that a copy shows by its origins; 0: its own. */
-function numberIn(origins: readonly Origin[]): number {
-  return origins.find(({ ino }) => ino !== 0)?.ino ?? 0;
 }
 
 /** Learns what links/ holds, at the start of a mount; 0 or a negative errno. */
