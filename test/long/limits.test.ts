@@ -2,6 +2,7 @@
 // what is only large on paper is copied as small as it is.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { ripen } from '../lib/base-update.ts';
 import { imageNeeds, makeLoopImage } from '../lib/images.ts';
 import { kasane, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
@@ -16,6 +17,8 @@ mountTest(
       await sh('truncate -s 1T "$1"/f', [base]);
       for (const at of places)
         await sh('printf %s "$2" | dd of="$1"/f bs=1 seek="$2" conv=notrunc status=none', [base, `${at}`]);
+      // Else it is looked at once more, whole, and who opens it waits for that as long as a test lets it.
+      await ripen(`${base}/f`);
       await withMount({ base, overlay, mnt }, async (mount) => {
         await mount.sh('printf end >> f');
         expect(await mount.sh('stat -c %s f')).toBe(`${2 ** 40 + 3}\n`);
