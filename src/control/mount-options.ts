@@ -90,7 +90,8 @@ export type ReadyMessage =
 
 /**
  * Runs a mount (daemon/session.ts). It calls `ready` once with `ready: true` when the mount serves, and ends the
- * process when the mount is gone. Before that it fails by rejecting with FsError. Lines of log go to the open descriptor `logFd` (2, or that of --log FILE).
+ * process when the mount is gone. Before that it fails by rejecting with FsError. Lines of log go to the open descriptor
+ * `logFd` (2, or that of --log FILE).
  */
 export type RunDaemon = (
   options: MountOptions,

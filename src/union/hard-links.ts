@@ -3,14 +3,13 @@
 // later, finds a link to the copy there, made on the spot without any copying. The link in links/ goes with the copy's
 // last name. A merge takes the names along that the base has moved together, and the link in links/ with them. The
 // rules are in native-notes/semantics.md, "Link counts".
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { metacopyAt } from '../branch/metacopy.ts';
 import { branchIno, NUMBERS } from '../branch/numbers.ts';
 import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { copyStat, isRegular, newStat, type Stat } from '../lib/stat.ts';
-import { AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
-import { close, reopen } from '../sys/file.ts';
+import { AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { linkat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
@@ -49,21 +48,19 @@ function isForgettable({ btimeSec, btimeNsec }: Pick<Stat, 'btimeSec' | 'btimeNs
 
 /** Learns what links/ holds, at the start of a mount; 0 or a negative errno. */
 export function loadHardLinks(union: Union): number {
-  const fd = reopen(union.linksFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fd;
+  const { linksFd } = union;
   const found: HardLink[] = [];
-  const error = readNames(fd, (file) => {
+  const error = readBeneath(linksFd, (file) => {
     const key = parseLinkFile(file);
-    if (key === null || statx(fd, file, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
+    if (key === null || statx(linksFd, file, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
     const copyIno = union.stat.ino;
-    const origins = readOrigins(union, fd, file);
+    const origins = readOrigins(union, linksFd, file);
     const number = numberIn(origins);
     const shown = number || ownIno(union.numbers, copyIno);
     const taken = new Set(origins.filter(({ ino }) => ino === number).map(({ path }) => path));
     const untaken = Math.max(0, key.nlink - taken.size);
     found.push({ ...key, file, copyIno, shown, taken, untaken, lost: false });
   });
-  close(fd);
   for (const link of found) {
     union.hardLinks.add(link);
     // Its last name may have gone without us.
@@ -138,10 +135,7 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   if (dirFd < 0) return dirFd;
   const origins = readOrigins(union, union.linksFd, link.file);
   const number = numberIn(origins);
-  const [any, first = any] = [
-    origins.find(({ ino }) => ino === number),
-    origins.find(({ path }) => link.taken.has(path)),
-  ];
+  const first = origins.find(({ path }) => link.taken.has(path)) ?? origins.find(({ ino }) => ino === number);
   if (!first) return 0;
   const origin = { ...first, path: pathHash(basePath) };
   const known = origins.some(({ path, ino }) => path === origin.path && ino === origin.ino);

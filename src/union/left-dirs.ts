@@ -1,14 +1,13 @@
 // Directories that the overlay has for what lies in them, and that the base has removed. Such a one goes once nothing
 // of the guest's is in it, so what lies in it is looked at first. Main thread.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { redirectOf } from '../branch/overlay.ts';
 import { FsError } from '../lib/errors.ts';
 import { baseName, parentPath } from '../lib/names.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
 import type { DirectoryFacts } from '../merge/decide.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { close, reopen } from '../sys/file.ts';
+import { close } from '../sys/file.ts';
 import { originFor } from './origin-list.ts';
 import { type BaseSide, type Branches, isOpaqueAt, linkedDirectory, readBase, readOverlay } from './sides.ts';
 import { describe, type OverlayEntry } from './walk-overlay.ts';
@@ -66,10 +65,7 @@ function follows(branches: Branches, entry: OverlayEntry): boolean {
 
 function namesIn(dirFd: number): string[] {
   const names: string[] = [];
-  const fd = reopen(dirFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return names;
-  readNames(fd, (name) => names.push(name));
-  close(fd);
+  readBeneath(dirFd, (name) => names.push(name));
   return names;
 }
 

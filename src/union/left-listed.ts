@@ -1,9 +1,8 @@
 // A directory is about to be listed: of what it has only because something in it was touched, and the base has removed,
 // a listing would tell, and a look-up a moment later deny it. So that is looked at before.
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
-import { DT_DIR, DT_UNKNOWN, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { close, reopen } from '../sys/file.ts';
+import { DT_DIR, DT_UNKNOWN } from '../sys/constants.ts';
 import { fstat } from '../sys/stat.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { find, instantiate } from './lookup.ts';
@@ -49,11 +48,9 @@ function stateOf(union: Union, node: Node, { parts }: DirState): number {
 function directoriesIn(union: Union, node: Node): string[] {
   const names: string[] = [];
   const pathFd = overlayDirFd(union, node);
-  const fd = pathFd < 0 ? pathFd : reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return names;
-  readNames(fd, (name, _, type) => {
+  if (pathFd < 0) return names;
+  readBeneath(pathFd, (name, _, type) => {
     if (type === DT_DIR || type === DT_UNKNOWN) names.push(name);
   });
-  close(fd);
   return names;
 }

@@ -1,14 +1,13 @@
 // Listings of merged directories: what each branch has there, less what the ones above it hide.
 import { type BaseLayer, statAt } from '../branch/base.ts';
 import { isAbsent } from '../branch/descent.ts';
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { listedInos } from '../branch/numbers.ts';
 import { isImpure, redirectOf } from '../branch/overlay.ts';
 import { isOpaque, listsWhiteouts, takenName } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { newStat } from '../lib/stat.ts';
-import { DT_DIR, DT_REG, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { close, reopen } from '../sys/file.ts';
+import { DT_DIR, DT_REG } from '../sys/constants.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { linkedIno } from './hard-links.ts';
 import { baseIno, ownIno } from './identity.ts';
@@ -19,15 +18,6 @@ import { readOrigins } from './origins.ts';
 import { CONTROL_NAME } from './place.ts';
 import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
-
-/** Reads a directory known by an O_PATH descriptor; 0 or a negative errno. */
-function readBeneath(pathFd: number, each: (name: string, ino: number, type: number) => void): number {
-  const fd = reopen(pathFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fd;
-  const error = readNames(fd, each);
-  close(fd);
-  return error;
-}
 
 /** The union's entries of a directory, sorted by offset; a negative errno if a branch cannot be read. */
 export function listDirectory(union: Union, node: Node): ListEntry[] | number {
@@ -74,7 +64,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
       const above = several ? known.get(name) : undefined;
       if (above === undefined && isNone(name, type)) hidden.add(name);
       else if (above === undefined)
-        add(name, listedIno(union, node, part, fd, { name, ino: inoOf(name, ino, type), type }), type);
+        add(name, entryIno(union, node, part, fd, { name, ino: inoOf(name, ino, type), type }), type);
       else if (above.type === DT_DIR && type === DT_DIR && !merged.has(name))
         merged.set(name, baseIno(union, part.layer, inoOf(name, ino, type), node, name));
     });
@@ -93,7 +83,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
 const listedStat = newStat();
 
 /** The number that an entry of the base shows: its own, or that of the copy which the name leads to. */
-function listedIno(
+function entryIno(
   union: Union,
   node: Node,
   { layer }: DirPart,

@@ -1,11 +1,9 @@
 // The inode number of what a merge, a resolution or an undo puts in the place of a file: that file's, so that a client
 // of NFS, which takes another number for another file, goes on with the handle that it has. The file system gives the
 // number out again, so it is kept as that of the path (identity.ts). Main thread.
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { NUMBERS } from '../branch/numbers.ts';
 import { isDirectory, type Stat } from '../lib/stat.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../sys/constants.ts';
-import { close, reopen } from '../sys/file.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { View } from './assess.ts';
@@ -49,13 +47,10 @@ export function numberLeft({ linksFd }: Pick<CarryContext, 'linksFd'>, view: Vie
 
 /** Whether links/ has a link to the object. */
 function liesIn(linksFd: number, ino: number): boolean {
-  const fd = reopen(linksFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return false;
   let found = false;
-  readNames(fd, (_, one) => {
+  readBeneath(linksFd, (_, one) => {
     found ||= one === ino;
   });
-  close(fd);
   return found;
 }
 

@@ -10,7 +10,7 @@ import {
 } from '../branch/base-content.ts';
 import { readXattrs } from '../branch/copy.ts';
 import { descendPath, isAbsent, type LayerDir, rootsOf } from '../branch/descent.ts';
-import { readNames } from '../branch/listing.ts';
+import { readBeneath } from '../branch/listing.ts';
 import { contentPath, type Metacopy, metacopyAt } from '../branch/metacopy.ts';
 import { readOriginBytes } from '../branch/origin-store.ts';
 import { type Overlay, redirectOf } from '../branch/overlay.ts';
@@ -31,8 +31,8 @@ import {
   type Stat,
 } from '../lib/stat.ts';
 import type { Side } from '../merge/facts.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
-import { close, openat, reopen } from '../sys/file.ts';
+import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
+import { close, openat } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
@@ -274,13 +274,10 @@ export function readBase(branches: Branches, basePath: string): BaseSide {
 /** Whether a layer's path leads to nothing, or its root is empty: the moment between umount and mount. */
 export function isGone(layer: BaseLayer): boolean {
   if (baseMoved(layer) < 0) return true;
-  const fd = reopen(layer.rootFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return true;
   let count = 0;
-  readNames(fd, () => {
+  readBeneath(layer.rootFd, () => {
     count += 1;
   });
-  close(fd);
   return count === 0;
 }
 
