@@ -1,8 +1,10 @@
 // Whether the base is taken for the right one. When it is gone, or many known files are at once, that is no update
 // but another base (or none, between umount and mount): nothing is taken for deleted until a person accepts it.
+import { baseName, joinPath, parentPath } from '../lib/names.ts';
 import type { Conditions } from '../merge/decide.ts';
 import type { Store } from '../versions/store.ts';
 import { type Branches, isGone, readBase } from './sides.ts';
+import { basePathOf } from './walk-overlay.ts';
 
 /** Of the known origins, so many at least and so large a part must be gone for the base to be doubted. */
 const VANISHED_LEAST = 100;
@@ -22,14 +24,14 @@ export class BaseAcceptance {
   #checked = Number.NEGATIVE_INFINITY;
   /** While it is found out whether many are gone. */
   #checking: Promise<void> | null = null;
-  /** Had gone from the base when a person accepted it. */
+  /** Had gone from the base when a person accepted it, by its paths there. */
   readonly #excused = new Set<string>();
 
   constructor(parts: AcceptanceParts) {
     this.#parts = parts;
   }
 
-  /** A base file is gone. Looks that meet while it is found out whether many are wait. */
+  /** A base file is gone, by its path there. Looks that meet while it is found out whether many are wait. */
   async doubtIfVanished(missed: string): Promise<void> {
     if (this.state !== 'accepted' || this.#excused.has(missed)) return;
     this.#checking ??= this.#lookForVanished().finally(() => {
@@ -65,10 +67,17 @@ export class BaseAcceptance {
     this.state = 'accepted';
   }
 
-  /** What the base had when it was last looked at. */
+  /** What the base had when something was last decided upon, by its paths there: what pends is not decided. */
   async *#knownPaths(): AsyncGenerator<string> {
-    for await (const record of this.#parts.store.paths.under('')) {
-      if (record.baseSeen !== '') yield record.path;
+    const { branches, store } = this.#parts;
+    // By the directory of the union: what lies beneath one that was renamed is elsewhere in the base.
+    const dirs = new Map<string, string>();
+    for await (const { path, state, baseSeen } of store.paths.under('')) {
+      if (baseSeen === '' && state !== 'P') continue;
+      const dir = parentPath(path);
+      const known = dirs.get(dir) ?? parentPath(basePathOf(branches.overlay, path));
+      dirs.set(dir, known);
+      yield joinPath(known, baseName(path));
     }
   }
 }

@@ -10,7 +10,7 @@ import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } fro
 import { AGAIN, base64, closeConflict, failed, type Outcome, outcome, stepOf } from './carrying.ts';
 import { judge, planned } from './judging.ts';
 import type { Place } from './left-dirs.ts';
-import { keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
+import { doubtIfGone, keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
 import { pinIfPutBack } from './undone.ts';
 import { basePathOf } from './walk-overlay.ts';
 
@@ -44,9 +44,7 @@ async function lookOnce(
 ): Promise<Outcome | typeof AGAIN> {
   const view = await viewOf(context, path, basePath);
   if (view.overlay.state !== 'object') return noteAbsent(context, view, options);
-  if (view.base.object === null && view.overlay.origin !== null) {
-    await context.acceptance.doubtIfVanished(view.path);
-  }
+  await doubtIfGone(context, view);
   if (!options.dryRun && (await pinIfPutBack(context, view))) return AGAIN;
   view.emptied = options.dryRun && beneath?.emptied === true;
   const done =

@@ -7,7 +7,7 @@ import { AGAIN, type Outcome, outcome } from './carrying.ts';
 import { judge, planned } from './judging.ts';
 import type { Place } from './left-dirs.ts';
 import { keepCurrent, noteAbsent, unlessMoving } from './look-object.ts';
-import { keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
+import { doubtIfGone, keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
 import type { Branches } from './sides.ts';
 import { walkOverlay } from './walk-overlay.ts';
 
@@ -30,6 +30,7 @@ export async function lookAtSet(
       for (const view of present) await keepCurrent(context, view, options);
       return own;
     }
+    for (const view of present) await doubtIfGone(context, view);
     const removed = absent.some((view) => view.overlay.state === 'whiteout');
     const decided = await judgeTogether(context, kind, present, removed, options);
     if (decided === AGAIN) continue;

@@ -59,6 +59,12 @@ export async function settled(context: LookContext, view: View, done: Outcome): 
   else tell(context, view.path, stat, done, view.base.fingerprint);
 }
 
+/** Something that the base had has gone from it. That may be the base itself, of which nothing is to be concluded. */
+export async function doubtIfGone(context: LookContext, view: View): Promise<void> {
+  if (view.base.object !== null || view.overlay.origin === null) return;
+  await context.acceptance.doubtIfVanished(view.basePath);
+}
+
 /** Once whoever writes to it has closed it, it is looked at again without further waiting. */
 export function keepsChanging(context: LookContext, path: string): Outcome {
   const found: Outcome = {

@@ -204,6 +204,18 @@ mountTest('a base that is emptied under a mount is doubted before anything is dr
   }),
 );
 
+mountTest('an emptied base takes no member of a set with it, of which the guest has changed another', () => {
+  const accounts = { 'etc/passwd': 'root:x:0:0::/root:/bin/sh\n', 'etc/group': 'root:x:0:\n' };
+  return withGuest({ files: accounts }, async (guest) => {
+    await guest.mount.sh('echo guest:x:5:5::/:/bin/sh >> etc/passwd');
+    await guest.changeBase(() => fs.rmSync(`${guest.base}/etc`, { recursive: true }));
+    expect(await guest.read('etc/group')).toBe(accounts['etc/group']);
+    expect(await waitUntil(async () => (await baseState(guest)) === 'unaccepted')).toBe(true);
+    expect(await guest.read('etc/group')).toBe(accounts['etc/group']);
+    expect(await guest.read('etc/passwd')).toContain('guest');
+  });
+});
+
 mountTest('a tenth of all known files gone at once, and a hundred, is not taken for an update', () => {
   const many = Object.fromEntries(Array.from({ length: 130 }, (_, i) => [`d${i % 2}/f${i}`, `${i}\n`]));
   return withGuest({ files: { ...many, other: text() } }, async (guest) => {
