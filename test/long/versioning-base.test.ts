@@ -31,7 +31,7 @@ mountTest('what lies beneath a directory that the guest has renamed has not gone
 
 mountTest('what has been met with before the rest went counts among what is gone at once', () =>
   withGuest(
-    { files: { ...numbered('one', 60), ...numbered('two', 60) }, options: ['--settle', '600'] },
+    { files: { ...numbered('one', 60), ...numbered('two', 60), other: '' }, options: ['--settle', '600'] },
     async (guest) => {
       await guest.mount.sh('for f in one/* two/*; do true >> "$f"; done');
       for (const dir of ['one', 'two']) {
