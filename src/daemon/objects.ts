@@ -140,8 +140,8 @@ export function contentOfVersion(ref: VersionRef): string | null {
 }
 
 export function assessContext(context: MountContext): AssessContext {
-  const { branches, store, osTree } = context.reconciler.context;
-  return { branches, store, osTree };
+  const { branches, store, osTree, isOver } = context.reconciler.context;
+  return { branches, store, osTree, isOver };
 }
 
 /** What the union has at a path. */

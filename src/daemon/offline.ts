@@ -174,6 +174,7 @@ class Offline {
       linksFd,
       settleMs: options.settleMs,
       readOnly: options.readOnly,
+      isOver: () => false,
       // Not emptied, so names must differ from those that a daemon has left there.
       tempName: () => `offline-${process.pid}-${temp++}`,
       commit: async (...requests) => commit(this.#unionOf(branches), requests),

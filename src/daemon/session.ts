@@ -227,6 +227,7 @@ class Session {
       linksFd,
       settleMs: this.#options.settleMs,
       readOnly: this.#options.readOnly,
+      isOver: () => this.#link.isOver,
       tempName: () => `m-${temp++}`,
       commit: (...requests) => this.#link.commit(requests),
       doubt: (why) => this.#base.disbelieve(why),

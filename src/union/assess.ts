@@ -56,6 +56,8 @@ export interface AssessContext {
   branches: Branches;
   store: Store;
   osTree: boolean;
+  /** The mount has ended: contents are not read to the end any more. */
+  isOver(): boolean;
 }
 
 /** Reads what there is at a path. Throws FsError. */
@@ -88,20 +90,29 @@ async function xattrsAtOrigin(store: Store, hash: string): Promise<XattrSet | nu
   return bytes === null ? null : decodeXattrs(bytes);
 }
 
-/** Reads and hashes both contents, and the ancestor's bytes where a line merge may want them. */
+/**
+ * Reads and hashes both contents, and the ancestor's bytes where a line merge may want them. Throws FsError
+ * (ESHUTDOWN: the mount has ended meanwhile).
+ */
 export async function loadContents(context: AssessContext, view: View): Promise<void> {
   const { overlay, base, path } = view;
+  const { isOver } = context;
   view.merge = null;
   const keep = (size: number) => mergeable(path, context.osTree, size);
   const follows = isMetadataOnly(overlay.object);
   if (overlay.object !== null) {
     const { object } = overlay;
-    await fillContent(object, () => openOverlayFile(context.branches, path), keep(sizeOf(object)));
+    await fillContent(object, () => openOverlayFile(context.branches, path), keep(sizeOf(object)), isOver);
   }
   // Whatever the base's is, it is the overlay's, too: what is large need not be read.
   if (base.object !== null && (!follows || base.object.stat.size <= MAX_TEXT)) {
     const { object } = base;
-    await fillContent(object, () => openBase(context.branches, view.basePath), keep(object.stat.size));
+    await fillContent(
+      object,
+      () => openBase(context.branches, view.basePath),
+      keep(object.stat.size),
+      isOver,
+    );
     // Nobody has read it at the time, and it has not moved since.
     if (view.ancestorContent === null && overlay.origin?.fingerprint === base.fingerprint) {
       view.ancestorContent = object.content;

@@ -20,6 +20,8 @@ export interface CarryContext {
   log: Log;
   displacedFd: number;
   linksFd: number;
+  /** The mount has ended: no look begins any more, and none goes on reading. */
+  isOver(): boolean;
   tempName(): string;
   /** The last step, or steps that are taken together, on the serving thread: see commit.ts. */
   commit(...requests: CommitRequest[]): Promise<number>;
@@ -60,6 +62,10 @@ export function outcome(kind: ReconcileOutcome, detail = '', retryMs: number | n
   return { outcome: kind, detail, retryMs };
 }
 
+export function mountHasEnded(): Outcome {
+  return outcome('pending', 'the mount has ended');
+}
+
 /** A step to be committed, of what was seen. */
 export function stepOf(
   view: View,
@@ -92,7 +98,7 @@ export function failed(context: CarryContext, view: View, result: number): Outco
   if (result === -E.EBUSY) return pending(context, view, 'writer', RETRY_WRITER_MS);
   if (result === -E.ENOSPC || result === -E.EDQUOT) return pending(context, view, 'full', RETRY_FULL_MS);
   if (result === -E.EROFS) return pending(context, view, 'read-only', RETRY_FULL_MS);
-  if (result === -E.ESHUTDOWN) return outcome('pending', 'the mount has ended');
+  if (result === -E.ESHUTDOWN) return mountHasEnded();
   throw new FsError(-result, `${view.path}: cannot be replaced (${errnoName(result)})`);
 }
 

@@ -425,7 +425,9 @@ export async function readVersion(
   const { fd, witness } = version;
   if (fd < 0 || witness === null || !stillShows(fd, witness)) return '';
   const keep = mergeable(where.path, where.osTree, witness.size);
-  const content = await readContent(fd, witness.size, keep, limit, wanted);
+  // A large one is given up as soon as its bytes are gone: who looks at the path waits for this.
+  const still = () => wanted() && stillShows(fd, witness);
+  const content = await readContent(fd, witness.size, keep, limit, still);
   if (typeof content === 'number') {
     // The base may have vanished: what cannot be read is unknown, and the guest's change goes on.
     context.log.warn(`${where.path}: its base cannot be read: ${errnoName(content)}`);

@@ -1,9 +1,10 @@
 // Reconciling: what is stale is looked at, by path, one look at a time for each path (or set of paths), on the
 // main thread. Decisions are merge/decide.ts's, what follows from them is carry-out.ts's.
+import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { setOf } from '../merge/policy.ts';
 import { type AcceptanceParts, BaseAcceptance } from './base-acceptance.ts';
-import type { CarryContext, Outcome } from './carrying.ts';
+import { type CarryContext, mountHasEnded, type Outcome } from './carrying.ts';
 import { followersIn, isLeft, type Place } from './left-dirs.ts';
 import { type Beneath, isKept, lookAtObject } from './look-object.ts';
 import { LookQueue } from './look-queue.ts';
@@ -74,6 +75,7 @@ export class Reconciler {
     const { path } = place;
     const looks = this.#looks;
     return this.exclusively(path, async () => {
+      if (looks.isOver()) return mountHasEnded();
       try {
         const set = beneath === null ? setOf(path) : null;
         const members = set === null ? [] : (set.members ?? (await membersBeneath(looks.branches, set.id)));
@@ -82,6 +84,7 @@ export class Reconciler {
         }
         return await lookAtObject(looks, place, options, beneath);
       } catch (error) {
+        if (error instanceof FsError && error.errno === E.ESHUTDOWN) return mountHasEnded();
         const detail = messageOf(error);
         looks.log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
         if (!options.dryRun) tell(looks, path, null, { retryMs: RETRY_FAILED_MS });

@@ -322,9 +322,14 @@ export function openBase(branches: Branches, basePath: string): number {
 
 /**
  * Reads and hashes a regular file's content into `found`. `keep`: its bytes, too. The file must still be the
- * one that was found: EAGAIN if not. Throws FsError.
+ * one that was found: EAGAIN if not. ESHUTDOWN when the mount ends meanwhile. Throws FsError.
  */
-export async function fillContent(found: Found, open: () => number, keep: boolean): Promise<void> {
+export async function fillContent(
+  found: Found,
+  open: () => number,
+  keep: boolean,
+  isOver = () => false,
+): Promise<void> {
   // Who follows the base has no content to be read, and of who has lost it nothing can be.
   if (!isRegular(found.stat.mode) || isMetadataOnly(found) || found.copied?.stat === null) return;
   if (found.content !== null && (!keep || found.bytes !== null)) return;
@@ -334,7 +339,8 @@ export async function fillContent(found: Found, open: () => number, keep: boolea
   if (fd < 0) throw new FsError(moved ? E.EAGAIN : -fd, 'a side cannot be opened');
   const witness = witnessOf(found.copied?.stat ?? found.stat);
   try {
-    const content = await readContent(fd, sizeOf(found), keep, Number.POSITIVE_INFINITY);
+    const content = await readContent(fd, sizeOf(found), keep, Number.POSITIVE_INFINITY, () => !isOver());
+    if (isOver()) throw new FsError(E.ESHUTDOWN, 'the mount has ended');
     if (content === -E.EISDIR) throw new FsError(E.EAGAIN, 'a side is changing');
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
     if (!stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');

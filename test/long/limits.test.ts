@@ -32,6 +32,26 @@ mountTest(
   { timeout: 120_000 },
 );
 
+mountTest(
+  'a look that takes longer than an open waits for shows the guest its own bytes, and does not outlive the mount',
+  () =>
+    withLayers(async ({ base, overlay, mnt }) => {
+      await sh('truncate -s 1T "$1"/f', [base]);
+      await ripen(`${base}/f`);
+      const env = { KASANE_LOOK_LIMIT_MS: '100' };
+      await withMount({ base, overlay, mnt, env }, async (mount) => {
+        await mount.sh('printf guest | dd of=f bs=1 conv=notrunc status=none');
+        await sh('printf base | dd of="$1"/f bs=1 seek=1G conv=notrunc status=none', [base]);
+        // Both sides are to be read whole, which takes many minutes: the kasane umount below would give up before.
+        expect(await mount.sh('head -c 5 f')).toBe('guest');
+        expect(await kasane(['status', '--json', mnt])).toMatchObject({ code: 0 });
+        expect(await kasane(['umount', mnt])).toMatchObject({ code: 0, stderr: '' });
+        expect(mount.log()).not.toContain('error');
+      });
+    }),
+  { timeout: 120_000 },
+);
+
 const copyRange = `
 import os, sys
 source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
