@@ -83,12 +83,32 @@ function prepare(locks: FileLocks, { flock, owner, type }: Lock): void {
   locks.held = kept;
 }
 
-/** Puts a lock in place of what its owner had there, and lets those have theirs who waited for that. */
+/**
+ * Puts a lock in place of what its owner had there. As in the kernel an owner's ranges stand together, in their order and
+ * joined where they touch, at the place of its first: that is what decides which lock GETLK tells of.
+ */
 function take(locks: FileLocks, lock: Lock): void {
-  locks.held = locks.held.flatMap((one) =>
-    one.flock === lock.flock && one.owner === lock.owner ? without(one, lock) : [one],
-  );
-  if (lock.type !== F_UNLCK) locks.held.push(lock);
+  const isOwn = (one: Lock) => one.flock === lock.flock && one.owner === lock.owner;
+  const first = locks.held.findIndex(isOwn);
+  const others = locks.held.filter((one) => !isOwn(one));
+  const own = locks.held.filter(isOwn).flatMap((one) => without(one, lock));
+  if (lock.type !== F_UNLCK) own.push(lock);
+  others.splice(first < 0 ? others.length : first, 0, ...joined(own.sort((a, b) => a.start - b.start)));
+  locks.held = others;
+}
+
+/** Ranges of one owner, in their order and apart, with those of one kind that touch as one. */
+function joined(own: readonly Lock[]): Lock[] {
+  const ranges: Lock[] = [];
+  for (const one of own) {
+    const before = ranges.at(-1);
+    if (before && before.type === one.type && before.end + 1 === one.start) {
+      ranges[ranges.length - 1] = { ...one, start: before.start };
+    } else {
+      ranges.push(one);
+    }
+  }
+  return ranges;
 }
 
 /** What is left of a range. */

@@ -159,6 +159,39 @@ const locks = [
       c.close(ofd);
     },
   },
+  {
+    name: 'of several locks in the way that is told which has the lowest place of its owner, joined with what adjoins it',
+    before(c) {
+      c.put('f', 'x'.repeat(100));
+    },
+    run(c) {
+      const { sys } = c;
+      const mine = c.open('f', sys.O_RDWR);
+      const ofd = c.open('f', sys.O_RDWR);
+      const told = () => inTheWay(c, ofd, WRLCK, 0, 0, true);
+      // Set from the end to the beginning.
+      c.did(lock(c, mine, WRLCK, 60, 10));
+      c.did(lock(c, mine, RDLCK, 30, 10));
+      c.equal(told(), [RDLCK, 30, 10], 'the lower one');
+      c.did(lock(c, mine, RDLCK, 20, 10));
+      c.equal(told(), [RDLCK, 20, 20], 'two that adjoin are one');
+      c.did(lock(c, mine, RDLCK, 10, 15));
+      c.equal(told(), [RDLCK, 10, 30], 'two that overlap are one');
+      c.did(lock(c, mine, WRLCK, 15, 5));
+      c.equal(told(), [RDLCK, 10, 5], 'what stands before a change');
+      c.did(lock(c, mine, UNLCK, 0, 15));
+      c.equal(told(), [WRLCK, 15, 5], 'what has been changed');
+      c.did(lock(c, mine, UNLCK, 15, 20));
+      c.equal(told(), [RDLCK, 35, 5], 'what is left');
+      c.did(lock(c, mine, RDLCK, 60, 10));
+      c.did(lock(c, mine, RDLCK, 40, 20));
+      c.equal(told(), [RDLCK, 35, 35], 'what closes a gap joins both sides');
+      c.did(lock(c, mine, UNLCK, 0, 0));
+      c.equal(told(), null);
+      c.close(mine);
+      c.close(ofd);
+    },
+  },
 ];
 
 const F_SETSIG = 10;
