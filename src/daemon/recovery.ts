@@ -5,8 +5,9 @@ import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-stor
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { baseName, parentPath } from '../lib/names.ts';
+import { RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close } from '../sys/file.ts';
-import { unlinkat } from '../sys/names.ts';
+import { renameat2, unlinkat } from '../sys/names.ts';
 import type { Intent } from '../union/carrying.ts';
 import { keepNumbers } from '../union/numbering.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
@@ -144,11 +145,23 @@ async function tidyOriginRecords({ overlay, linksFd, displacedFd }: OpenBranches
   if (removed > 0) log.info(`${removed} origins were without their objects`);
 }
 
+/**
+ * Of a ruling that puts a directory aside for something else, or the other way round, a crash came between: the one that
+ * is left comes to the name. What was ruled is as if it had never been then, or is done.
+ */
+function returnDisplaced({ overlay, displacedFd }: OpenBranches, path: string, id: number): void {
+  const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
+  if (dirFd < 0) return;
+  renameat2(displacedFd, String(id), dirFd, baseName(path), RENAME_NOREPLACE);
+  close(dirFd);
+}
+
 /** A merge whose file came to its name is a merge; one whose file did not has never been. */
 async function finishIntents(store: Store, branches: OpenBranches): Promise<number> {
   let finished = 0;
   for (const { path, data } of await store.intents.all()) {
     if (isRuling(data)) {
+      if (data.displaced) returnDisplaced(branches, path, data.displaced);
       if (await hasHappened(branches, path, data)) {
         applyRuling(store, path, data);
         finished += 1;

@@ -33,6 +33,8 @@ export interface Ruling {
   origins: string;
   /** The number that a copy goes on showing under its other names; 0 or absent: none. */
   left?: number;
+  /** What lies in displaced/ID, or is about to, has to lie at the path while nothing else does; 0 or absent: nothing. */
+  displaced?: number;
   event: NewEvent;
   close: { id: number; how: Closing['how']; take: string } | null;
   /** Conflict that opens again, with what the overlay has then. */
@@ -74,6 +76,21 @@ export async function hasHappened(branches: Branches, path: string, ruling: Ruli
   return contentSignature(object) === ruling.after;
 }
 
+/** A directory comes back from displaced/ID to where nothing is. */
+export function fromDisplaced({ displacedFd }: CarryContext, path: string, id: number): CommitRequest {
+  return {
+    path,
+    overlay: null,
+    base: null,
+    action: 'replace',
+    temp: String(id),
+    origins: '',
+    noWriter: false,
+    displacedFd,
+    target: '',
+  };
+}
+
 /** Commits and records; the event's number, or AGAIN when a side has moved meanwhile. Throws FsError. */
 export async function enact(
   context: CarryContext,
@@ -88,6 +105,9 @@ export async function enact(
   for (const step of steps) {
     const result = await context.commit(step);
     if (result >= 0) continue;
+    // What has been put aside for what does not come now.
+    if (step !== steps[0] && ruling.displaced)
+      await context.commit(fromDisplaced(context, path, ruling.displaced));
     store.intents.drop(path);
     if (result === -E.EAGAIN && step === steps[0]) return AGAIN;
     throw refused(path, result);
@@ -155,13 +175,15 @@ export async function buildVersion(
   basePath: string,
   origins: readonly Origin[],
 ): Promise<void> {
+  const mtimeSec = Math.floor(ref.mtime / 1000);
   const plan: Blueprint = {
     mode: ref.mode,
     uid: ref.uid,
     gid: ref.gid,
     xattrs: new Map(ref.xattrs.map(([name, value]) => [name, Buffer.from(value, 'base64')])),
-    mtimeSec: Math.floor(ref.mtime / 1000),
-    mtimeNsec: Math.floor((ref.mtime % 1000) * 1e6),
+    mtimeSec,
+    // Of a time before 1970, too.
+    mtimeNsec: Math.floor((ref.mtime - mtimeSec * 1000) * 1e6),
     content: null,
     target: ref.target ?? '',
     rdevMajor: ref.rdev?.[0] ?? 0,

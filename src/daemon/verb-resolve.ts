@@ -128,6 +128,7 @@ async function decide(
       after: plan.after,
       origins: plan.after === '' ? '' : base64(plan.origins),
       left: plan.left,
+      displaced: plan.steps.length > 1 ? record.id : 0,
       event: {
         kind: 'resolved',
         path: view.path,

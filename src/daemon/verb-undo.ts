@@ -22,7 +22,15 @@ import { contentOfVersion, expectPath } from './objects.ts';
 import { isUndoable, judgeUndo } from './path-state.ts';
 import { placesNow, placesOf } from './places.ts';
 import { recordOf } from './resolution.ts';
-import { buildVersion, enact, expectDecidable, type Ruling, ruleOn, withTemp } from './ruling.ts';
+import {
+  buildVersion,
+  enact,
+  expectDecidable,
+  fromDisplaced,
+  type Ruling,
+  ruleOn,
+  withTemp,
+} from './ruling.ts';
 
 export async function undo(context: MountContext, request: UndoRequest): Promise<UndoReport> {
   await context.bringUpToDate();
@@ -120,6 +128,7 @@ async function takeBack(
       after: plan.after,
       origins: base64(origins),
       left: plan.left ?? 0,
+      displaced: plan.displaced ?? 0,
       event: {
         kind: 'undone',
         path: view.path,
@@ -183,7 +192,7 @@ async function planFor(
   before: VersionRef,
   origins: Origin[],
   temp: string,
-): Promise<{ steps: CommitRequest[]; after: string; left?: number }> {
+): Promise<{ steps: CommitRequest[]; after: string; left?: number; displaced?: number }> {
   const { object } = view.overlay;
   // Whatever the base is by now, this comes back.
   const anyBase = { base: null };
@@ -203,12 +212,12 @@ async function planFor(
     return { steps: [stepOf(view, 'replace', { ...anyBase, temp })], after };
   }
   // A directory that a resolution moved to displaced/ comes back from there, with what it held.
-  const displaced = { temp: String(event.conflict ?? 0), displacedFd: carry.displacedFd };
-  const place = { ...stepOf(view, 'replace', { ...anyBase, ...displaced }), overlay: null };
+  const displaced = event.conflict ?? 0;
   const away = object === null ? [] : [stepOf(view, 'drop', anyBase)];
   return {
-    steps: [...away, place],
+    steps: [...away, fromDisplaced(carry, view.path, displaced)],
     left: numberLeft(carry, view, 1),
-    after: builtSignature({ ...carry.shop, workFd: carry.displacedFd }, displaced.temp, null),
+    displaced,
+    after: builtSignature({ ...carry.shop, workFd: carry.displacedFd }, String(displaced), null),
   };
 }

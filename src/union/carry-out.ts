@@ -248,7 +248,7 @@ export function noteHidden(context: CarryContext, view: View): void {
 export async function renewOrigin(
   context: CarryContext,
   view: View,
-  kind: 'current' | 'merged',
+  kind: 'current' | 'merged' | 'adopted',
 ): Promise<Outcome | typeof AGAIN> {
   if (view.base.object !== null && !isCurrent(view)) {
     // What follows the base needs no ancestor, and nobody waits for a large file to be read.
@@ -263,7 +263,7 @@ export async function renewOrigin(
     );
     if (result < 0) return failed(context, view, result);
   }
-  closeConflict(context, view, 'withdrawn');
+  closeConflict(context, view, kind === 'current' ? 'withdrawn' : 'reconciled');
   record(context, view, 'C', '', 0, false);
   return outcome(kind);
 }
@@ -275,11 +275,11 @@ async function adopt(
   sharing: Sharing | null,
 ): Promise<Outcome | typeof AGAIN | Ready> {
   if (metadata.changes) return replace(context, assessed, metadata, 'overlay', sharing);
-  const done = await renewOrigin(context, assessed.view, 'current');
-  if (done === AGAIN) return done;
+  const done = await renewOrigin(context, assessed.view, 'adopted');
+  if (done === AGAIN || done.outcome !== 'adopted') return done;
   const { path } = assessed.view;
   context.store.events.add({ kind: 'adopted', path, detail: 'the guest already has what the base has now' });
-  return outcome('adopted');
+  return done;
 }
 
 /** An untouched copy goes, and the base shows again. The version is kept. */

@@ -155,13 +155,15 @@ function prepareAt(union: Union, parent: Node, name: string, request: CommitRequ
   if (parent.dir === null) return -E.EAGAIN;
   const moved = checkSides(union, parent, name, request);
   if (moved < 0) return moved;
+  // A device may do something when it is opened.
+  const isFile = request.overlay !== null && isRegular(union.found.stat.mode);
   if (request.overlay === null) {
     const above = ensureOverlayDir(union, parent);
     if (above < 0) return above;
   }
   const dirFd = overlayDirFd(union, parent);
   if (dirFd < 0) return dirFd;
-  const lease = request.noWriter && request.overlay !== null ? takeLease(dirFd, name) : -1;
+  const lease = request.noWriter && isFile ? takeLease(dirFd, name) : -1;
   if (lease === -E.EAGAIN || lease === -E.EBUSY) return -E.EBUSY;
   return { request, parent, name, dirFd, lease };
 }
@@ -188,7 +190,7 @@ function checkSides(union: Union, parent: Node, name: string, request: CommitReq
 
 /**
  * A read lease on the overlay's file, which nobody can get while it is open for writing: a descriptor to let
- * go again; -EAGAIN: somebody writes. -1 where no lease is to be had (no regular file, no right, no support).
+ * go again; -EAGAIN: somebody writes. -1 where no lease is to be had (no right, no support).
  */
 function takeLease(dirFd: number, name: string): number {
   const fd = openat(dirFd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

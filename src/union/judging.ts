@@ -1,6 +1,7 @@
 // From a view to a decision with the conditions of this moment: whether the base has settled, whether somebody writes,
 // what was undone.
 import { E } from '../lib/errno.ts';
+import { isRegular } from '../lib/stat.ts';
 import type { Conditions } from '../merge/decide.ts';
 import { F_RDLCK, F_UNLCK } from '../sys/constants.ts';
 import { close, setLease } from '../sys/file.ts';
@@ -37,6 +38,8 @@ export async function judge(
 
 /** The serving thread asks again in the last step; this spares the work. */
 function hasWriter(branches: Branches, view: View): boolean {
+  // Of anything else nobody can have a lease, and a device may do something when it is opened.
+  if (view.overlay.object === null || !isRegular(view.overlay.object.stat.mode)) return false;
   const fd = openOverlayFile(branches, view.path);
   if (fd < 0) return false;
   const lease = setLease(fd, F_RDLCK);

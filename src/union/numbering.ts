@@ -23,8 +23,11 @@ export function numbered(
 ): Origin[] {
   const { object } = view.overlay;
   const { known } = store.numbers;
-  // What comes back where nothing is may have left its number with others, which go on showing it.
-  if (object === null) return origins.map((one) => (known.get(one.ino) === '' ? { ...one, ino: 0 } : one));
+  // What comes back where nothing is may have left its number with others, which show it.
+  if (object === null) {
+    const own = pathHash(view.basePath);
+    return origins.map((one) => ((known.get(one.ino) ?? own) === own ? one : { ...one, ino: 0 }));
+  }
   if (isDirectory(object.stat.mode)) return [...origins];
   if (hasOtherNames(linksFd, object.stat, views.length)) return origins.map((one) => ({ ...one, ino: 0 }));
   const shown = numberIn(view.overlay.origins) || ownIno(known, object.stat.ino);

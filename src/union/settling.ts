@@ -23,7 +23,9 @@ export class Settling {
 
   /** The settling time of a path, in milliseconds, by its merges within the hour. */
   needed(lastMerges: readonly number[]): number {
-    const recent = lastMerges.filter((time) => Date.now() - time < HOUR_MS).length;
+    const now = Date.now();
+    // What lies ahead is of a clock that has been set back since.
+    const recent = lastMerges.filter((time) => time <= now && now - time < HOUR_MS).length;
     return Math.min(HOUR_MS, this.#settleMs * 2 ** Math.min(recent, 30));
   }
 

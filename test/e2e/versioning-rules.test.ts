@@ -116,6 +116,15 @@ mountTest('a base that goes back to what it was withdraws the conflict', () =>
     expect(await guest.events('f')).toContain('withdrawn');
     await guest.update('f', text(base3));
     expect(await guest.read('f')).toBe(both);
+    // A guest that takes over what is in its way has decided, and the base is not back.
+    const again = { ...base3, 15: 'BASE 15' };
+    await guest.update('f', text(again));
+    expect(await guest.read('f')).toBe(both);
+    expect(await guest.conflictList()).toEqual(['f text']);
+    await guest.mount.write('f', text({ ...again, 9: 'guest 9' }));
+    expect(await guest.read('f')).toBe(text({ ...again, 9: 'guest 9' }));
+    expect(await guest.conflictList()).toEqual([]);
+    expect((await guest.events('f')).at(-1)).toBe('resolved');
   }),
 );
 
