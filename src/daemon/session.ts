@@ -15,10 +15,11 @@ import { createControlTree } from '../control/tree.ts';
 import type { Verbs } from '../control/verbs.ts';
 import { defaultWishes } from '../fuse/init.ts';
 import { exportNote } from '../guest/nfs-export.ts';
-import { errnoName } from '../lib/errno.ts';
+import { E, errnoName } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, type LogConfig, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
+import { raiseMostOpenFiles } from '../sys/creds.ts';
 import { close, liesInMemory } from '../sys/file.ts';
 import { exitNow } from '../sys/process.ts';
 import { Copies } from '../union/copies.ts';
@@ -117,6 +118,8 @@ class Session {
 
   static async start(options: MountOptions, logConfig: LogConfig, thread: Worker | null): Promise<Session> {
     const log = makeLog(logConfig);
+    const raised = raiseMostOpenFiles();
+    if (raised < 0 && raised !== -E.EPERM) log.warn(`no more descriptors can be had: ${errnoName(raised)}`);
     const opened = openLayers(options);
     const stateDir = stateDirOf(options);
     const store = await openStore({

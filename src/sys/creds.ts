@@ -28,6 +28,23 @@ const NO_ID = 0xffffffff;
 
 const OPEN_FILES = /^Max open files +([0-9]+)/m;
 
+const cSetrlimit = native('setrlimit', 'int', ['int', 'uintptr_t']);
+const RLIMIT_NOFILE = 7;
+
+/**
+ * Lets the process have as many descriptors as the kernel gives to any, where it may have more than it was started with
+ * (CAP_SYS_RESOURCE): what a guest has open takes one here, and a guest has a limit of its own.
+ */
+export function raiseMostOpenFiles(): number {
+  const most = Number(fs.readFileSync('/proc/sys/fs/nr_open', 'latin1'));
+  if (mostOpenFiles() >= most) return 0;
+  // struct rlimit: what counts, and how far that may be raised.
+  return cSetrlimit(
+    RLIMIT_NOFILE,
+    addressOf(new Uint8Array(new BigUint64Array(2).fill(BigInt(most)).buffer)),
+  );
+}
+
 /** Descriptors that the process may have (RLIMIT_NOFILE, which Node has raised as far as it may). */
 export function mostOpenFiles(): number {
   const told = OPEN_FILES.exec(fs.readFileSync('/proc/self/limits', 'latin1'));
