@@ -100,6 +100,7 @@ function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLi
     nextDirectory: 1,
     opening: new Map(),
     lockWaiters: new Map(),
+    changing: new Set(),
     controlPaths: new Map(),
     exported: start.exported,
   } as Omit<Front, 'server'> as Front;

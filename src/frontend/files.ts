@@ -17,7 +17,7 @@ import { pread } from '../sys/file.ts';
 import { dropHandle } from '../union/locks.ts';
 import { type Handle, placesOf } from '../union/node.ts';
 import { AT_END, allocate, copyRange, fsync, open, read, seek, write } from '../union/open.ts';
-import { closeHandle, WORTH } from '../union/passthrough.ts';
+import { closeHandle, divide, isApart, WORTH } from '../union/passthrough.ts';
 import { noLongerWritten } from '../union/stale.ts';
 import { WAIT } from '../union/union.ts';
 import { isControl, openControl, readControl, releaseControl, writeControl } from './control-files.ts';
@@ -65,8 +65,12 @@ function doOpen(front: Front, r: FuseRequest): number {
   const unique = uniqueOf(r.view);
   const names = front.opening.get(unique);
   front.opening.delete(unique);
-  // While it waited a name went over to another object (a merge, say): the kernel looks it up anew.
-  if (names?.some((name) => !placesOf(node).includes(name))) return -E.ESTALE;
+  // While it waited a name went over to another object (a merge, say): the kernel looks it up anew, once. So what would
+  // be said to it the next time, that a file is divided from its copy, is done now.
+  if (names?.some((name) => !placesOf(node).includes(name))) {
+    const writes = (flags & (O_ACCMODE | O_TRUNC)) !== 0;
+    return writes && isApart(node) ? divide(front.union, node) : -E.ESTALE;
+  }
   const isFirst = node.cachedAt === undefined;
   const dropSetid = (openFlags & FUSE_OPEN_KILL_SUIDGID) !== 0;
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });

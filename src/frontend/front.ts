@@ -11,6 +11,7 @@ import type { FuseServer } from '../fuse/server.ts';
 import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
+import type { JobArgs } from '../union/jobs.ts';
 import type { ListEntry } from '../union/list-order.ts';
 import { giveUpLock, isLocked } from '../union/locks.ts';
 import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
@@ -56,6 +57,8 @@ export interface Front {
   opening: Map<number, readonly Name[]>;
   /** Requests that wait for a lock. */
   lockWaiters: Map<Parked, LockWaiter>;
+  /** Requests whose job changes a file: nothing must change any more once their client is gone. */
+  changing: Set<Parked>;
   /** Paths of control objects by their number. */
   controlPaths: Map<number, string>;
   /** For an NFS server: what is found by name must be found by reading its directory, too. */
@@ -106,8 +109,9 @@ function parkUntilDone(front: Front, locked: readonly number[]): number {
   const { server } = front;
   const work = front.union.waiting as PendingWork;
   if (locked.length > 0 && work.result === undefined) front.union.kernel.lock(locked, work);
-  const token = server.park();
+  const token = park(front, work);
   onResult(work, (result) => {
+    front.changing.delete(token);
     if (result >= 0) {
       server.rerun(token);
       return;
@@ -120,11 +124,22 @@ function parkUntilDone(front: Front, locked: readonly number[]): number {
 
 /** Parks the request until union.waiting is done, whose result makes the answer. */
 export function parkForResult(front: Front, payload: (result: number) => Buffer | undefined): number {
-  const { server } = front;
   const work = front.union.waiting as PendingWork;
-  const token = server.park();
-  onResult(work, (result) => server.answer(token, result, result < 0 ? undefined : payload(result)));
+  const token = park(front, work);
+  onResult(work, (result) => {
+    front.changing.delete(token);
+    front.server.answer(token, result, result < 0 ? undefined : payload(result));
+  });
   return PARK;
+}
+
+/** Jobs that change the file that the guest has, and not a copy that nobody sees yet. */
+const changes: readonly string[] = ['allocate', 'copy-range', 'truncate'] satisfies JobArgs['kind'][];
+
+function park(front: Front, { kind, result }: PendingWork): Parked {
+  const token = front.server.park();
+  if (result === undefined && changes.includes(kind)) front.changing.add(token);
+  return token;
 }
 
 /** Calls `then` with what comes of the work, at once where that is known. */
@@ -151,7 +166,8 @@ const SIGKILL_BIT = 1n << 8n;
 
 /**
  * A signal interrupts a request that waits. Other file systems let nothing but death interrupt an open or a
- * chmod, so neither does this one: EINTR only for who has been killed. Waiting for a lock ends with any signal.
+ * chmod, so neither does this one: EINTR only for who has been killed, and not while what it has asked for changes a
+ * file: whoever writes there after its end would lose that. Waiting for a lock ends with any signal.
  */
 export function interrupted(front: Front, token: Parked): void {
   const waiter = front.lockWaiters.get(token);
@@ -161,7 +177,7 @@ export function interrupted(front: Front, token: Parked): void {
     front.server.answer(token, -E.EINTR);
     return;
   }
-  if (!isDying(token.pid)) return;
+  if (front.changing.has(token) || !isDying(token.pid)) return;
   front.opening.delete(uniqueOf(token.view));
   front.server.answer(token, -E.EINTR);
 }

@@ -7,7 +7,7 @@ import { branchIno } from '../branch/numbers.ts';
 import { unlinkReleasing } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
-import { copyStat, isRegular, isSymlink, newStat, S_IFMT, type Stat } from '../lib/stat.ts';
+import { copyStat, isRegular, isSymlink, newStat, S_IFMT, S_IFREG, type Stat } from '../lib/stat.ts';
 import { setOf } from '../merge/policy.ts';
 import { AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH, O_RDONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
@@ -24,7 +24,7 @@ import { failPoint } from './fail-point.ts';
 import { dropHardLink, hasHardLink, keepHardLink } from './hard-links.ts';
 import { nodeIno } from './identity.ts';
 import type { CopyUpJob } from './jobs.ts';
-import { locate } from './locate.ts';
+import { type Location, locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, learn, type Name, type Node, placesOf } from './node.ts';
@@ -78,7 +78,8 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     if (wish.byName) return -E.ESTALE;
     union.kernel.expire(place.parent, place.name);
     union.table.leave(node, place.parent, place.name);
-    return copyUpOrphan(union, node);
+    // It may have other names.
+    return node.place === null ? copyUpOrphan(union, node) : copyUp(union, node, callerPid, wish);
   }
   if (moved) showOther(union, node, node.layer, stat);
   const base = newStat();
@@ -115,6 +116,8 @@ function withSet(union: Union, { parent, name }: Name, callerPid: number): numbe
 function copyUpOrphan(union: Union, node: Node): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
+  // To open a FIFO would wait for who writes to it.
+  if (node.type !== S_IFREG) return copyUpNamelessSpecial(union, node, { ...at });
   const sourceFd = reopen(at.dirFd, O_RDONLY);
   if (sourceFd < 0) return sourceFd;
   const job = newJob(union, node, { sourceFd, path: '', basePath: '' });
@@ -126,6 +129,19 @@ function copyUpOrphan(union: Union, node: Node): number {
     return result;
   });
   return waitFor(union, node.busy);
+}
+
+function copyUpNamelessSpecial(union: Union, node: Node, at: Location): number {
+  const stat = newStat();
+  const known = fstat(at.dirFd, stat);
+  const temp = union.tempName();
+  const made = known < 0 ? known : makeSpecial(union, at, stat, temp);
+  if (made < 0) return made;
+  const error = copyAttributes(stat, at.dirFd, at.name, union.workFd, temp, !union.config.privileged);
+  if (error === 0) copyTimes(stat, union.workFd, temp);
+  const shown = error < 0 ? error : showNameless(union, node, temp);
+  unlinkat(union.workFd, temp, 0);
+  return shown;
 }
 
 function showNameless(union: Union, node: Node, temp: string): number {
@@ -385,9 +401,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
   if (path === null || basePath === null) return -E.ENOENT;
   const { dirFd, name } = at;
   const temp = union.tempName();
-  const made = isSymlink(stat.mode)
-    ? copyLink(dirFd, name, union.workFd, temp)
-    : mknodat(union.workFd, temp, stat.mode, stat.rdevMajor, stat.rdevMinor);
+  const made = makeSpecial(union, at, stat, temp);
   if (made < 0) return made;
   const parentFd = overlayDirFd(union, place.parent);
   const origin = newOrigin(basePath, stat, baseFingerprint(union, node.layer, stat), '');
@@ -421,7 +435,9 @@ function linkHash(dirFd: number, name: string, stat: Stat): string {
   return typeof target === 'number' ? '' : hash128(Buffer.from(target, 'latin1'));
 }
 
-function copyLink(dirFd: number, name: string, toFd: number, to: string): number {
+/** In work/, without attributes. */
+function makeSpecial({ workFd }: Union, { dirFd, name }: Location, stat: Stat, temp: string): number {
+  if (!isSymlink(stat.mode)) return mknodat(workFd, temp, stat.mode, stat.rdevMajor, stat.rdevMinor);
   const target = readlinkat(dirFd, name);
-  return typeof target === 'number' ? target : symlinkat(target, toFd, to);
+  return typeof target === 'number' ? target : symlinkat(target, workFd, temp);
 }

@@ -88,7 +88,7 @@ export async function runJob(context: JobContext, job: JobArgs): Promise<JobResu
       case 'copy-range':
         return done(await closing([job.fdIn, job.fdOut], copyRange(job)));
       case 'truncate':
-        return done(await truncateInSteps(job.fd, job.size));
+        return done(await closing([job.fd], truncateInSteps(job.fd, job.size)));
     }
   } catch (error) {
     context.log.error(`job ${job.kind}: ${error instanceof Error ? error.stack : String(error)}`);
@@ -123,9 +123,7 @@ async function truncateInSteps(fd: number, size: number): Promise<number> {
     if (error < 0) return error;
     await new Promise((resolve) => setImmediate(resolve));
   }
-  const error = ftruncate(fd, size);
-  close(fd);
-  return error;
+  return ftruncate(fd, size);
 }
 
 interface Content {

@@ -242,3 +242,41 @@ mountTest('a mount for reading alone leaves what is kept for other names as it i
     expect(links()).not.toEqual(before);
   }),
 );
+
+mountTest(
+  'a file that is open, and one of whose names the base gives to another, is changed by its other name',
+  () =>
+    withLayers(async (layers) => {
+      const { base, mnt } = layers;
+      await sh('cd "$1"; echo base > a; ln a b', [base]);
+      await withMount(layers, async (mount) => {
+        const reader = startAgent();
+        const fd = await reader.call<number>('openSync', `${mnt}/a`, 'r');
+        await mount.sh('cat b');
+        await sh('cd "$1"; echo other > x; mv x a', [base]);
+        await reader.call('fchmodSync', fd, 0o600);
+        expect((await reader.call<{ mode: number }>('fstatSync', fd)).mode & 0o777).toBe(0o600);
+        expect(await mount.sh('stat -c %a a b; cat a b')).toBe('644\n600\nother\nbase\n');
+        await reader.stop();
+      });
+    }),
+);
+
+/** More than what goes by way of the daemon. */
+const LARGE = 256 * 1024;
+
+mountTest('a large file with several names is opened for writing while somebody reads it', () =>
+  withLayers(async (layers) => {
+    const { base, mnt } = layers;
+    fs.writeFileSync(`${base}/a`, Buffer.alloc(LARGE, 'b'));
+    fs.linkSync(`${base}/a`, `${base}/b`);
+    await withMount(layers, async (mount) => {
+      await mount.sh('stat a b');
+      const reader = startAgent();
+      const fd = await reader.call<number>('openSync', `${mnt}/a`, 'r');
+      await mount.sh('printf guest 1<> a; cmp a b; head -c 5 b');
+      expect((await reader.call<Buffer>('readWhole', fd)).equals(Buffer.alloc(LARGE, 'b'))).toBe(true);
+      await reader.stop();
+    });
+  }),
+);

@@ -3,9 +3,10 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { call } from '../lib/calls.ts';
 import { withExport } from '../lib/handles.ts';
-import { withMount } from '../lib/kasane.ts';
+import { withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
+import { withBaseUntouched } from '../lib/tree.ts';
 import { type Guest, withGuest } from '../lib/versioning.ts';
 
 interface Unnamed {
@@ -119,4 +120,29 @@ mountTest('handles of its names work, and outlive a restart', () =>
     await sh('rm d/sub/new; echo x > d/sub/new', [], { cwd: guest.mnt });
     expect(await guest.openAll(handles)).toEqual({ 'new': 'ESTALE', 'd/sub/new': 'ESTALE' });
   }),
+);
+
+const changeNameless = `
+import os, sys
+os.chdir(sys.argv[1])
+fifo, link = os.open('fifo', os.O_RDWR), os.open('link', os.O_PATH | os.O_NOFOLLOW)
+os.unlink('fifo'), os.unlink('link')
+os.fchmod(fifo, 0o600)
+os.chown('/proc/self/fd/%d' % link, 5, 6, follow_symlinks=True)
+print(oct(os.fstat(fifo).st_mode), os.fstat(link).st_uid, os.fstat(link).st_gid)
+`;
+
+mountTest(
+  'a FIFO and a symlink of the base that have been removed are changed through a descriptor, and nobody waits',
+  () =>
+    withLayers(async (layers) => {
+      await sh('cd "$1"; mkfifo fifo; ln -s f link', [layers.base]);
+      await withBaseUntouched(layers.base, () =>
+        withMount(layers, async (mount) => {
+          expect(await mount.sh('timeout -k 1 30 python3 -c "$1" .', [changeNameless])).toBe('0o10600 5 6\n');
+          expect(fs.readdirSync(`${layers.overlay}/.kasane/work`)).toEqual([]);
+        }),
+      );
+    }),
+  { commands: ['python3'] },
 );

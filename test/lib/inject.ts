@@ -86,6 +86,19 @@ export function holdUp(tids: readonly number[], call: string, seconds: number): 
   return attach(tids, ['-e', `trace=${call}`, '-e', delay, '-o', '/dev/null']);
 }
 
+/** Waits until one of the threads is held up: it stays in its tracer's hands for longer than any call that is let through. */
+export function untilHeld(pid: number, tids: readonly number[]): Promise<boolean> {
+  const stops = (tid: number) => {
+    const stat = unlessGone(() => fs.readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1'), '');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] === 't';
+  };
+  let seen = 0;
+  return waitUntil(() => {
+    seen = tids.some(stops) ? seen + 1 : 0;
+    return seen === 10;
+  });
+}
+
 /** Writes the calls of those kinds to a file, a line each. */
 export function traceTo(file: string, tids: readonly number[], calls: readonly string[]): Promise<Tracer> {
   return attach(tids, ['-e', `trace=${calls.join(',')}`, '-s', '0', '-o', file]);
