@@ -4,6 +4,7 @@ import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
 import { isDirectory, isRegular, S_IFREG } from '../lib/stat.ts';
+import { type ContentFrom, type MergedMetadata, mergeMetadata } from '../merge/metadata.ts';
 import { alike } from '../merge/path-state.ts';
 import type { View } from '../union/assess.ts';
 import { build, onDisk } from '../union/build.ts';
@@ -13,7 +14,7 @@ import { base64, stepOf } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { numbered, numberLeft } from '../union/numbering.ts';
 import { blueprint, buildFrom } from '../union/plan.ts';
-import type { Found } from '../union/sides.ts';
+import { ancestorSide, type Found, meantBy, sideOf } from '../union/sides.ts';
 import { builtSignature, contentSignature } from '../union/signature.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from '../union/xattr-set.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
@@ -99,7 +100,7 @@ export async function planFor(
   const content =
     wanted.take === 'base'
       ? await buildBase(carry, view, placed, temp)
-      : await buildBytes(carry, view, placed, temp, wanted.bytes ?? (await proposed(carry, record)));
+      : await buildBytes(carry, record, view, placed, temp, wanted.bytes ?? (await proposed(carry, record)));
   const place = stepOf(view, 'replace', { temp });
   const steps = displaced ? [away, { ...place, overlay: null }] : [place];
   return { steps, after: builtSignature(carry.shop, temp, content), origins: placed, displaced, left: 0 };
@@ -132,9 +133,36 @@ async function buildBase(
   return from.content;
 }
 
-/** A regular file with these bytes; all else is the overlay's, or the base's where the overlay has no file. */
+/**
+ * What was decided upon are bytes. Of owner, permissions and attributes the changes of both sides count, as in any merge;
+ * where they meet, and where the ancestor's are not known, they are the overlay's. null: there are no two files.
+ */
+function mergedWithBase(
+  { branches }: CarryContext,
+  { base }: ConflictRecord,
+  view: View,
+  from: ContentFrom,
+): MergedMetadata | null {
+  const { object, origin } = view.overlay;
+  const regular = object !== null && isRegular(object.stat.mode);
+  if (!regular || base === null || base === 'unknown' || !isRegular(base.mode)) return null;
+  const xattrs = new Map(base.xattrs.map(([name, value]) => [name, Buffer.from(value, 'base64')]));
+  const { mode, uid, gid, size, content } = base;
+  const shown = { type: S_IFREG, mode: mode & 0o7777, uid, gid, size, rdev: 0, content };
+  const merged = mergeMetadata(
+    ancestorSide(origin, view.ancestorContent),
+    meantBy(sideOf(object), origin, branches.standIn),
+    { ...shown, xattrs: hashXattrs(xattrs) },
+    from,
+    () => ({ ancestor: view.ancestorXattrs, overlay: object.xattrs, base: xattrs }),
+  );
+  return 'conflict' in merged ? null : merged;
+}
+
+/** A regular file with these bytes. */
 async function buildBytes(
   carry: CarryContext,
+  record: ConflictRecord,
   view: View,
   origins: Origin[],
   temp: string,
@@ -144,12 +172,19 @@ async function buildBytes(
   const content = await carry.store.ancestors.put(bytes);
   const same = like?.content === content;
   const now = Date.now();
-  await build(carry.shop, temp, {
+  const merged = mergedWithBase(carry, record, view, same ? 'overlay' : 'merged');
+  const { mode, uid, gid, xattrs } = merged ?? {
     // Set-id bits and capabilities were given to other bytes.
-    mode: S_IFREG | ((like?.stat.mode ?? 0o644) & (same ? 0o7777 : 0o1777)),
+    mode: (like?.stat.mode ?? 0o644) & (same ? 0o7777 : 0o1777),
     uid: like?.stat.uid ?? 0,
     gid: like?.stat.gid ?? 0,
     xattrs: new Map([...(like?.xattrs ?? [])].filter(([name]) => same || name !== 'security.capability')),
+  };
+  await build(carry.shop, temp, {
+    mode: S_IFREG | mode,
+    uid,
+    gid,
+    xattrs: xattrs ?? new Map(),
     mtimeSec: Math.floor(now / 1000),
     mtimeNsec: (now % 1000) * 1_000_000,
     content: bytes,

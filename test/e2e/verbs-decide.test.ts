@@ -92,6 +92,14 @@ describe('resolve', () => {
       expect(fs.statSync(`${guest.overlay}/${FILE}`).mode & 0o777).toBe(0o640);
       await ends(guest, 0, 'reconcile', guest.mnt);
       expect(await guest.read(FILE)).toBe(text({ 10: 'mine' }));
+      // What the base has made of its mode was in no conflict, and is not refused with its bytes.
+      await guest.changeBase(() => {
+        fs.writeFileSync(`${guest.base}/${FILE}`, text({ 10: 'base again' }));
+        fs.chmodSync(`${guest.base}/${FILE}`, 0o600);
+      });
+      await ends(guest, 1, 'reconcile', guest.mnt);
+      await ends(guest, 0, 'resolve', guest.at(FILE), '--file', `${guest.dir}/mine`);
+      expect(await guest.mount.sh('stat -c %a "$1"', [FILE])).toBe('600\n');
     }),
   );
 
