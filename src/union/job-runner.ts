@@ -272,10 +272,18 @@ async function copyStill(copies: Copies, job: Copying, fd: number): Promise<Copi
     const again = statSource(job, after);
     if (again < 0) return again;
     const still = isUnchanged(stat, after);
-    if (still || attempt === TRIES) return { content, stat, torn: !still };
+    if (still) return { content, stat, torn: false };
+    if (attempt === TRIES) return tornCopy(job, fd, content, stat);
     const emptied = ftruncate(fd, 0);
     if (emptied < 0) return emptied;
   }
+}
+
+/** A copy of several versions is known by what it holds: what was read for the hash may have been others. */
+async function tornCopy(job: Copying, fd: number, read: Content, stat: Stat): Promise<Copied | number> {
+  const known = read.bytes !== null || job.truncate;
+  const content = known ? read : await readContent(fd, stat.size, false);
+  return typeof content === 'number' ? content : { content, stat, torn: true };
 }
 
 async function fill(context: JobContext, job: CopyUpJob, fd: number): Promise<JobResult> {

@@ -1,8 +1,10 @@
-// Files that are too large to be hashed while a client waits for their copy-up.
+// Files that are too large to be hashed while a client waits for their copy-up, or to be copied in one piece.
+import { spawn } from 'node:child_process';
+import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
-import { sh } from '../lib/run.ts';
+import { sh, waitUntil } from '../lib/run.ts';
 
 mountTest('a file of 260 MiB that the guest has not changed follows the base, with the guest’s mode', () =>
   withLayers(async (layers) => {
@@ -19,6 +21,33 @@ mountTest('a file of 260 MiB that the guest has not changed follows the base, wi
       expect(await mount.kasane(['reconcile', mount.dir], { timeout: 120_000 })).toMatchObject({ code: 0 });
       expect(await mount.sh('head -c 5 big; stat -c " %a" big')).toBe('later 640\n');
       expect(await mount.kasane(['conflicts', mount.dir])).toMatchObject({ code: 0, stdout: '' });
+    });
+  }),
+);
+
+// Here and there, without a pause, until it is ended.
+const writer = `
+  const fs = require('node:fs');
+  const fd = fs.openSync(process.argv[1], 'r+');
+  for (let i = 0; ; i += 1) {
+    fs.writeSync(fd, String(i).padStart(16), (i * 37 * 4096) % (8 << 20));
+    if (i === 1000) fs.writeFileSync(process.argv[2], '');
+  }`;
+
+mountTest('a file that is written to in the base all the while it is copied follows what comes of it', () =>
+  withLayers(async (layers) => {
+    fs.writeFileSync(`${layers.base}/big`, Buffer.alloc(8 << 20));
+    await withMount(layers, async (mount) => {
+      const writes = spawn(process.execPath, ['-e', writer, `${layers.base}/big`, `${layers.dir}/began`]);
+      try {
+        expect(await waitUntil(() => fs.existsSync(`${layers.dir}/began`))).toBe(true);
+        await mount.sh('true >> big');
+      } finally {
+        writes.kill('SIGKILL');
+        await new Promise((resolve) => writes.on('exit', resolve));
+      }
+      expect(await mount.kasane(['reconcile', mount.dir], { timeout: 120_000 })).toMatchObject({ code: 0 });
+      expect(await mount.sh('cmp big "$1"/big && echo same', [layers.base])).toBe('same\n');
     });
   }),
 );
