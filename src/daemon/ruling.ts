@@ -13,6 +13,7 @@ import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
 import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { failPoint } from '../union/fail-point.ts';
+import { unlessMoving } from '../union/look-object.ts';
 import { keepNumbers } from '../union/numbering.ts';
 import { type Branches, fillContent, openOverlayFile, readBase, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
@@ -150,9 +151,11 @@ export async function ruleOn<T>(
   const assess = assessContext(context);
   const basePath = basePathOf(assess.branches.overlay, path);
   for (let attempt = 0; attempt < TRIES; attempt++) {
-    const view = await viewOf(assess, path, basePath);
-    await loadContents(assess, view);
-    const done = await rule(view);
+    const done = await unlessMoving(async () => {
+      const view = await viewOf(assess, path, basePath);
+      await loadContents(assess, view);
+      return rule(view);
+    });
     if (done !== AGAIN) return done;
   }
   if (kindInUnion(context, parentPath(path)) !== 'dir') {

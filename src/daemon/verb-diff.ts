@@ -3,6 +3,8 @@ import type { DiffItem, DiffReport, DiffSide, Emit, PathRequest } from '../contr
 import { isRegular, isSymlink } from '../lib/stat.ts';
 import { looksBinary, MAX_TEXT } from '../merge/policy.ts';
 import { type AssessContext, type View, viewOf } from '../union/assess.ts';
+import { AGAIN } from '../union/carrying.ts';
+import { unlessMoving } from '../union/look-object.ts';
 import {
   type Found,
   fillContent,
@@ -50,8 +52,18 @@ export async function diff(
   return { looked };
 }
 
-/** null: it differs neither from its ancestor nor does its base. */
+const TRIES = 4;
+
+/** null: it differs neither from its ancestor nor does its base; or it does not stay long enough to be read. */
 async function itemAt(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
+  for (let attempt = 0; attempt < TRIES; attempt++) {
+    const item = await unlessMoving(() => itemNow(assess, path, basePath));
+    if (item !== AGAIN) return item;
+  }
+  return null;
+}
+
+async function itemNow(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
   const view = await viewOf(assess, path, basePath);
   const { branches } = assess;
   const own = await sideOf(view.overlay.object, () => openOverlayFile(branches, path));
@@ -69,7 +81,8 @@ async function itemAt(assess: AssessContext, path: string, basePath: string): Pr
 async function sideOf(found: Found | null, open: () => number): Promise<DiffSide> {
   if (found === null) return absent;
   const keep = sizeOf(found) <= MAX_TEXT;
-  await fillContent(found, open, keep);
+  // Who looks on is shown something of what is just written to, and not refused all else.
+  await fillContent(found, open, keep, { asRead: true });
   return { ...infoOfFound(found), content: textOf(found.bytes) };
 }
 

@@ -102,17 +102,16 @@ export async function loadContents(context: AssessContext, view: View): Promise<
   const follows = isMetadataOnly(overlay.object);
   if (overlay.object !== null) {
     const { object } = overlay;
-    await fillContent(object, () => openOverlayFile(context.branches, path), keep(sizeOf(object)), isOver);
+    await fillContent(object, () => openOverlayFile(context.branches, path), keep(sizeOf(object)), {
+      isOver,
+    });
   }
   // Whatever the base's is, it is the overlay's, too: what is large need not be read.
   if (base.object !== null && (!follows || base.object.stat.size <= MAX_TEXT)) {
     const { object } = base;
-    await fillContent(
-      object,
-      () => openBase(context.branches, view.basePath),
-      keep(object.stat.size),
+    await fillContent(object, () => openBase(context.branches, view.basePath), keep(object.stat.size), {
       isOver,
-    );
+    });
     // Nobody has read it at the time, and it has not moved since.
     if (view.ancestorContent === null && overlay.origin?.fingerprint === base.fingerprint) {
       view.ancestorContent = object.content;

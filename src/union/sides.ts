@@ -320,15 +320,23 @@ export function openBase(branches: Branches, basePath: string): number {
   return fd;
 }
 
+/** For `fillContent`. */
+export interface Reading {
+  /** The mount has ended: ESHUTDOWN. */
+  isOver?: () => boolean;
+  /** Of a file that changes meanwhile what was read of it will do. */
+  asRead?: boolean;
+}
+
 /**
  * Reads and hashes a regular file's content into `found`. `keep`: its bytes, too. The file must still be the
- * one that was found: EAGAIN if not. ESHUTDOWN when the mount ends meanwhile. Throws FsError.
+ * one that was found: EAGAIN if not. Throws FsError.
  */
 export async function fillContent(
   found: Found,
   open: () => number,
   keep: boolean,
-  isOver = () => false,
+  { isOver = () => false, asRead = false }: Reading = {},
 ): Promise<void> {
   // Who follows the base has no content to be read, and of who has lost it nothing can be.
   if (!isRegular(found.stat.mode) || isMetadataOnly(found) || found.copied?.stat === null) return;
@@ -343,7 +351,7 @@ export async function fillContent(
     if (isOver()) throw new FsError(E.ESHUTDOWN, 'the mount has ended');
     if (content === -E.EISDIR) throw new FsError(E.EAGAIN, 'a side is changing');
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
-    if (!stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');
+    if (!asRead && !stillShows(fd, witness)) throw new FsError(E.EAGAIN, 'a side is changing');
     found.content = content.hash;
     found.bytes = content.bytes;
   } finally {
