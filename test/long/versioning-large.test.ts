@@ -51,3 +51,32 @@ mountTest('a file that is written to in the base all the while it is copied foll
     });
   }),
 );
+
+// At the end, without a pause, until it is ended.
+const appender = `
+  const fs = require('node:fs');
+  const fd = fs.openSync(process.argv[1], 'a');
+  for (let i = 0; ; i += 1) {
+    fs.writeSync(fd, 'line');
+    if (i === 1000) fs.writeFileSync(process.argv[2], '');
+  }`;
+
+mountTest('diff tells of all else, too, while a large file is being written', () =>
+  withLayers(async (layers) => {
+    fs.writeFileSync(`${layers.base}/text`, 'base\n');
+    await withMount(layers, async (mount) => {
+      await mount.sh('truncate -s 16M log; echo guest >> text');
+      const writes = spawn(process.execPath, ['-e', appender, `${mount.dir}/log`, `${layers.dir}/began`]);
+      try {
+        expect(await waitUntil(() => fs.existsSync(`${layers.dir}/began`))).toBe(true);
+        const { code, stdout, stderr } = await mount.kasane(['diff', mount.dir], { timeout: 60_000 });
+        expect([code, stderr]).toEqual([1, '']);
+        expect(stdout).toContain('\n+guest\n');
+        expect(stdout).toContain('log');
+      } finally {
+        writes.kill('SIGKILL');
+        await new Promise((resolve) => writes.on('exit', resolve));
+      }
+    });
+  }),
+);
