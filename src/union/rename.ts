@@ -5,7 +5,8 @@
 import { copyAttributes, copyTimes } from '../branch/copy.ts';
 import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { removeRedirect, setOpaque, setRedirect } from '../branch/overlay.ts';
-import { E } from '../lib/errno.ts';
+import { E, errnoName } from '../lib/errno.ts';
+import { escapeName } from '../lib/names.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
 import { mkdirat, renameat2 } from '../sys/names.ts';
@@ -264,13 +265,12 @@ function moveAlong(
       ...(source.dir === null ? { leaf: true } : {}),
     });
   if (recorded) notes.push({ kind: 'removed', path: fromPath, time, leaf: true });
+  const step = { fromFd, fromName: from.name, toFd, toName: to.name, leaves, left };
   const error = publish(union, 'rename', notes, () =>
     withIds(union, from, to, false, () =>
       source.dir
-        ? moveDirectory(union, fromFd, from.name, toFd, to.name, target.state, leaves)
-        : releasing(union.overlay.origins, toFd, to.name, () =>
-            moveLeaving(union, fromFd, from.name, toFd, to.name, leaves),
-          ),
+        ? moveDirectory(union, step, target.state)
+        : releasing(union.overlay.origins, toFd, to.name, () => moveLeaving(union, step)),
     ),
   );
   if (error < 0) return error;
@@ -278,7 +278,8 @@ function moveAlong(
     settleDirectory(union, source, toFd, to);
     union.host.renamed();
   }
-  return leaves ? leaveWhiteout(union, fromFd, from.name, left) : 0;
+  if (leaves) noteLeft(union, step, fromPath);
+  return 0;
 }
 
 /** Handles lead to what is moved, wherever a crash leaves it. */
@@ -290,39 +291,48 @@ function withIds(union: Union, from: Side, to: Side, swap: boolean, move: () => 
   return error;
 }
 
+/** What is renamed in the overlay. */
+interface Step {
+  fromFd: number;
+  fromName: string;
+  toFd: number;
+  toName: string;
+  /** A whiteout stays behind, */
+  leaves: boolean;
+  /** with this origin. */
+  left: Origin | null;
+}
+
 /** One rename; it leaves a whiteout in the same step where the base has the name. */
-function moveLeaving(
-  union: Union,
-  fromFd: number,
-  fromName: string,
-  toFd: number,
-  toName: string,
-  leaves: boolean,
-): number {
-  const flags = leaves && !union.overlay.whiteoutFiles ? RENAME_WHITEOUT : 0;
-  const error = renameat2(fromFd, fromName, toFd, toName, flags);
+function moveLeaving(union: Union, step: Step): number {
+  const { fromFd, fromName, toFd, toName, leaves } = step;
+  if (!leaves) return renameat2(fromFd, fromName, toFd, toName, 0);
+  const error = union.overlay.whiteoutFiles
+    ? -E.EINVAL
+    : renameat2(fromFd, fromName, toFd, toName, RENAME_WHITEOUT);
   // Where it cannot be had in one step (it is a file, or a kernel before 5.8 wants privileges) it follows.
-  if (flags !== 0 && (error === -E.EPERM || error === -E.EINVAL)) {
-    return renameat2(fromFd, fromName, toFd, toName, 0);
-  }
-  return error;
+  return error === -E.EPERM || error === -E.EINVAL ? moveBefore(union, step) : error;
+}
+
+/** The whiteout that follows is made before: once the object has moved, want of room for it would come too late. */
+function moveBefore(union: Union, { fromFd, fromName, toFd, toName, left }: Step): number {
+  const { workFd, overlay } = union;
+  const temp = union.tempName();
+  const made = makeWhiteout(union, temp, left);
+  if (made < 0) return made;
+  const error = renameat2(fromFd, fromName, toFd, toName, 0);
+  if (error < 0) unlinkReleasing(overlay.origins, workFd, temp, 0);
+  return error < 0 ? error : renameat2(workFd, temp, fromFd, fromName, RENAME_NOREPLACE);
 }
 
 /** A directory comes to a free name, or changes places with a whiteout or an empty directory. */
-function moveDirectory(
-  union: Union,
-  fromFd: number,
-  fromName: string,
-  toFd: number,
-  toName: string,
-  state: number,
-  leaves: boolean,
-): number {
+function moveDirectory(union: Union, step: Step, state: number): number {
+  const { fromFd, fromName, toFd, toName, leaves } = step;
   if (state !== WHITEOUT) {
-    const moved = moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
+    const moved = moveLeaving(union, step);
     if (moved !== -E.ENOTEMPTY && moved !== -E.EEXIST) return moved;
     const bared = bareDirectory(union, toFd, toName);
-    return bared < 0 ? bared : moveLeaving(union, fromFd, fromName, toFd, toName, leaves);
+    return bared < 0 ? bared : moveLeaving(union, step);
   }
   const swapped = renameat2(fromFd, fromName, toFd, toName, RENAME_EXCHANGE);
   if (swapped < 0) return swapped;
@@ -346,16 +356,13 @@ function bareDirectory(union: Union, dirFd: number, name: string): number {
   return error ?? emptyAndRemove(union, temp);
 }
 
-/** The whiteout at a name that was left, with its origin: that of the rename, or a new one. */
-function leaveWhiteout(union: Union, dirFd: number, name: string, origin: Origin | null): number {
-  const error =
-    origin === null
-      ? statx(dirFd, name, AT_SYMLINK_NOFOLLOW, union.stat)
-      : writeOrigins(union, dirFd, name, [origin]);
-  if (error !== -E.ENOENT) return error;
-  const temp = union.tempName();
-  const made = makeWhiteout(union, temp, origin);
-  return made < 0 ? made : renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE);
+/**
+ * The whiteout at a name that was left gets its origin. The rename is done by then, and what follows it does not undo it:
+ * without an origin the whiteout hides what it hides.
+ */
+function noteLeft(union: Union, { fromFd, fromName, left }: Step, path: string): void {
+  const error = left === null ? 0 : writeOrigins(union, fromFd, fromName, [left]);
+  if (error < 0) union.host.log.warn(`${escapeName(path)}: its whiteout has no origin (${errnoName(error)})`);
 }
 
 /** RENAME_EXCHANGE: both are in the overlay, and each gets the origin of the place where it comes to lie. */

@@ -150,13 +150,14 @@ mountTest(
   needs,
 );
 
-/** Everything in a directory that lies on an overlayfs of its own, as in a container. */
-function inOverlayfs(body: (layers: Layers) => Promise<void>): Promise<void> {
+/** Everything in a directory that lies on an overlayfs of its own, as in a container; its upper one on a tmpfs, if told. */
+function inOverlayfs(body: (layers: Layers) => Promise<void>, tmpfs = ''): Promise<void> {
   return withLayers(async (outer) => {
     const { base, overlay, dir, mnt } = outer;
-    const below = `${dir}/below`;
-    for (const name of [below, `${dir}/work`]) fs.mkdirSync(name);
-    const options = `lowerdir=${below},upperdir=${overlay},workdir=${dir}/work`;
+    if (tmpfs !== '') await runOk('mount', ['-t', 'tmpfs', '-o', tmpfs, 'none', overlay]);
+    const [below, upper, work] = [`${dir}/below`, `${overlay}/upper`, `${overlay}/work`];
+    for (const name of [below, upper, work]) fs.mkdirSync(name);
+    const options = `lowerdir=${below},upperdir=${upper},workdir=${work}`;
     const container = `${dir}/container`;
     fs.mkdirSync(container);
     await runOk('mount', ['-t', 'overlay', '-o', options, 'none', container]);
@@ -196,4 +197,23 @@ mountTest(
       });
     }),
   { ...needs, commands: [...commands, 'setfacl'] },
+);
+
+mountTest(
+  'where there is no room for the whiteout that a rename leaves, both files stay what they were',
+  () =>
+    inOverlayfs(async (layers) => {
+      await sh('cd "$1"; echo base > a; mkdir d; echo base > d/f', [layers.base]);
+      await withMount(layers, async (mount) => {
+        await mount.sh('echo edited > a; echo own > own; touch d/g');
+        await sh('n=0; while : > "$1/fill$n"; do n=$((n + 1)); done 2> /dev/null; :', [layers.dir]);
+        for (const move of ['a own', 'a new', 'd new'])
+          await expect(mount.sh(`mv -T ${move}`)).rejects.toThrow('No space left on device');
+        expect(await mount.sh('cat a own d/f; ls')).toBe('edited\nown\nbase\na\nd\nown\n');
+        await sh('rm "$1"/fill*', [layers.dir]);
+        await mount.sh('mv -T a own; mv -T d new');
+        expect(await mount.sh('cat own new/f; ls')).toBe('edited\nbase\nnew\nown\n');
+      });
+    }, 'nr_inodes=200,size=16m'),
+  needs,
 );
