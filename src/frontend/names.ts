@@ -5,6 +5,7 @@ import { HEADER, PAYLOAD } from '../fuse/protocol.ts';
 import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
+import { O_EXCL } from '../sys/constants.ts';
 import { readlinkat } from '../sys/names.ts';
 import { getattr } from '../union/attributes.ts';
 import { createFile, createUnnamed, link, makeObject, type NewObject, newObject } from '../union/create.ts';
@@ -140,6 +141,8 @@ function create(front: Front, r: FuseRequest, unnamed: boolean): number {
   const handle = unnamed
     ? createUnnamed(front.union, parent, object, caller)
     : createFile(front.union, parent, name, object, caller);
+  // The base has made it since the kernel looked: that looks the name up anew, and opens what is there.
+  if (handle === -E.EEXIST && (flags & O_EXCL) === 0) return -E.ESTALE;
   if (typeof handle === 'number') return resultOf(front, handle, [parent.id]);
   const { node, stat, ino, keepName, keepAttributes } = front.union.entry;
   node.lookups += 1;

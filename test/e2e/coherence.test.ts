@@ -286,3 +286,20 @@ mountTest('a copy is merged when the base moves, and what was removed or replace
     },
   ),
 );
+
+mountTest(
+  'who opens a file to append to it, or to make it, appends to the one that the base has made meanwhile',
+  () =>
+    withLayers(async (layers) => {
+      const { base, mnt } = layers;
+      await withMount({ ...layers, options: ['--coherence', 'ttl=60'] }, async (mount) => {
+        await mount.sh('test ! -e f');
+        fs.writeFileSync(`${base}/f`, 'base\n');
+        fs.appendFileSync(`${mnt}/f`, 'guest\n');
+        expect(fs.readFileSync(`${mnt}/f`, 'latin1')).toBe('base\nguest\n');
+        await mount.sh('test ! -e g');
+        fs.writeFileSync(`${base}/g`, 'base\n');
+        expect(() => fs.writeFileSync(`${mnt}/g`, '', { flag: 'wx' })).toThrow('EEXIST');
+      });
+    }),
+);
