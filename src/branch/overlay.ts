@@ -9,7 +9,7 @@ import { mknodat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { newOriginStore, type OriginStore } from './origin-store.ts';
-import { isLetter, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
+import { isLetter, readOwnAttribute, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
 export interface Overlay {
@@ -102,7 +102,7 @@ export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): nu
 
 /** Sets opaque on a directory ('' as name: the descriptor's own). */
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
-  const announces = isLetter(dirFd, name, overlay.opaque, 'x');
+  const announces = isLetter(dirFd, name, overlay.opaque, 'x', true);
   const kept = announces ? setOwnAttribute(dirFd, name, overlay.marks.announced, Buffer.from('y')) : 0;
   return kept < 0 ? kept : setOwnAttribute(dirFd, name, overlay.opaque, Buffer.from('y'));
 }
@@ -112,7 +112,7 @@ export function setOpaque(overlay: Overlay, dirFd: number, name: string): number
  * such directory: what was copied up has been renamed or linked to there. Overlayfs's own mark for the same.
  */
 export function isImpure(overlay: Overlay, dirFd: number): boolean {
-  return isLetter(dirFd, '', overlay.impure, 'y');
+  return isLetter(dirFd, '', overlay.impure, 'y', true);
 }
 
 /**
@@ -135,7 +135,7 @@ export function setImpure(overlay: Overlay, dirFd: number): number {
 
 /** Where the base has a renamed directory: overlayfs's redirect; null where it has none. */
 export function redirectOf(overlay: Overlay, dirFd: number, name: string): string | null {
-  const value = getxattr(dirFd, name, overlay.redirect);
+  const value = readOwnAttribute(dirFd, name, overlay.redirect);
   return typeof value === 'number' || value.length === 0 ? null : value.toString('latin1');
 }
 

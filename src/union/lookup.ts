@@ -292,8 +292,12 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
     if (!same) {
       const fd = overlayDirFd(union, parent);
       if (fd < 0) return fd;
-      dir.ownOpaque = isOpaque(union.overlay.marks, fd, name);
-      dir.redirect = redirectOf(union.overlay, fd, name);
+      // To read what its owner may not read moves its ctime. So that is done once, and nobody changes it thereafter.
+      const isShut = !moved && dir.ctimeSec !== -1 && (found.stat.mode & 0o400) === 0;
+      if (!isShut) {
+        dir.ownOpaque = isOpaque(union.overlay.marks, fd, name);
+        dir.redirect = redirectOf(union.overlay, fd, name);
+      }
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
       dir.overlayIno = found.stat.ino;

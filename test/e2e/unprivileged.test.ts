@@ -123,6 +123,31 @@ for (const standing of ['user', 'namespace'] as const) {
 }
 
 mountTest(
+  'directories that their owner may not list hide what they hide, and show what they show',
+  () =>
+    withLayers(async (layers) => {
+      await sh('cd "$1"; mkdir d r; echo hidden > d/old; echo base > r/f', [layers.base]);
+      await giveToUser(layers);
+      const look = 'cd "$1"; cat d/own r2/f; test ! -e d/old; stat -c %a d r2';
+      const looks = 'own\nbase\n300\n300\n';
+      await withBaseUntouched(layers.base, async () => {
+        await withUsersMount(layers, 'user', async (mount) => {
+          await mount.sh('cd "$1"; rm -r d; mkdir d; echo own > d/own; mv r r2; chmod 300 d r2');
+          expect(await mount.sh(look)).toBe(looks);
+        });
+        await withUsersMount(layers, 'user', async (mount) => {
+          expect(await mount.sh(look)).toBe(looks);
+          const before = await mount.sh('stat -c %z "$1/d" "$1/r2"');
+          expect(await mount.sh('stat -c %z "$1/d" "$1/r2"')).toBe(before);
+          expect(await mount.sh('cd "$1"; mv d d2; mv r2 r3; cat d2/own r3/f')).toBe('own\nbase\n');
+          expect(await mount.sh('cd "$1"; chmod 700 d2 r3; ls d2 r3')).toBe('d2:\nown\n\nr3:\nf\n');
+        });
+      });
+    }),
+  usersNeed,
+);
+
+mountTest(
   'in layers of the base made without privileges files have their content, and directories theirs, where user.* says',
   () =>
     withLayers(async (layers) => {
