@@ -17,7 +17,7 @@ import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
 import { locate } from './locate.ts';
 import { find } from './lookup.ts';
-import { type DirPart, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
+import { type DirPart, IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { newOrigin, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { isWrittenUnseen } from './passthrough.ts';
@@ -156,8 +156,9 @@ function versionFor(
   if (kept === null && state === IN_OVERLAY) return null;
   const fresh = state === IN_OVERLAY || Date.now() / 1000 - (kept?.taken ?? 0) < CONTINUES_SECONDS;
   const before = fresh ? kept : null;
-  // Who removes or renames a directory knows it for one, whatever file of that name anybody has read.
-  const leavesDirectory = isDirectory(before?.mode ?? (inBase ? baseStat.mode : 0));
+  // Who removes or renames a directory knows it for one, whatever file of that name anybody has read; not who makes
+  // something where it is hidden.
+  const leavesDirectory = isDirectory(before?.mode ?? (inBase && state === IN_BASE ? baseStat.mode : 0));
   const seen = leavesDirectory ? null : union.seen.of(basePath, callerPid);
   const older = seen !== null && (before === null || isOlder(union, basePath, seen, before));
   if (before !== null && !older) {

@@ -182,6 +182,22 @@ mountTest('who removes or renames a directory has seen one, whatever file of its
 );
 
 mountTest(
+  'who has read a file that is hidden and becomes a directory in the base meets that when it is made anew',
+  () =>
+    withGuest({ files: { 'd/f': text() } }, async (guest) => {
+      await guest.read('d/f');
+      await guest.mount.sh('rm -r d; mkdir d');
+      await guest.changeBase(() => {
+        fs.rmSync(`${guest.base}/d/f`);
+        writeFiles(guest.base, { 'd/f/in': 'in\n' });
+      });
+      await guest.mount.write('d/f', 'mine\n');
+      expect(await guest.read('d/f')).toBe('mine\n');
+      expect(await guest.conflictList()).toEqual(['d/f type']);
+    }),
+);
+
+mountTest(
   'a directory of the guest’s in place of one that it removed hides what the base puts there again',
   () =>
     withGuest({ files: { 'made/f': '', 'moved/f': '', 'never/f': '' } }, async (guest) => {
