@@ -106,10 +106,10 @@ export async function enact(
   for (const step of steps) {
     const result = await context.commit(step);
     if (result >= 0) continue;
-    // What has been put aside for what does not come now.
-    if (step !== steps[0] && ruling.displaced)
-      await context.commit(fromDisplaced(context, path, ruling.displaced));
-    store.intents.drop(path);
+    // What has been put aside for what does not come now goes back, if not at once, then at the next start.
+    const aside = step === steps[0] ? 0 : (ruling.displaced ?? 0);
+    const back = aside === 0 ? 0 : await context.commit(fromDisplaced(context, path, aside));
+    if (back >= 0) store.intents.drop(path);
     if (result === -E.EAGAIN && step === steps[0]) return AGAIN;
     throw refused(path, result);
   }

@@ -82,7 +82,7 @@ mountTest('of what is no file nobody has a lease, so it is not opened for one', 
   }),
 );
 
-describe('a daemon that dies between the two steps', () => {
+describe('a daemon that dies between two steps', () => {
   /** The guest's own directory, where the base has a file by now: conflict 1. */
   async function dying(layers: Layers, fail: string, work: (mnt: string) => Promise<unknown>): Promise<void> {
     writeFiles(layers.base, { 'd/x': text() });
@@ -118,7 +118,31 @@ describe('a daemon that dies between the two steps', () => {
       }),
   );
 
-  mountTest('of the undo of such a one: it is done', () =>
+  mountTest('of the drop of one name of a file: the number stays with the other, and no two show it', () =>
+    withLayers(async (layers) => {
+      writeFiles(layers.base, { a: text() });
+      const { base, overlay, mnt } = layers;
+      const env = { KASANE_FAIL: 'commit-after-rename' };
+      const mount = await startMount({ base, overlay, mountPoint: mnt, env });
+      let number = '';
+      try {
+        await ripen(`${base}/a`);
+        number = await mount.sh('true >> a; ln a own; stat -c %i own');
+        await updateFile(`${base}/a`, text({ 3: 'BASE 3' }), 'in place');
+        await say(3, 'reconcile', mnt);
+      } finally {
+        await mount.kill();
+      }
+      await withMount(layers, async (again) => {
+        expect(await again.read('a')).toBe(text({ 3: 'BASE 3' }));
+        expect(await again.read('own')).toBe(text());
+        expect(await again.sh('stat -c %i own')).toBe(number);
+        expect(await again.sh('stat -c %i a')).not.toBe(number);
+      });
+    }),
+  );
+
+  mountTest('of the undo of such a resolution: it is done', () =>
     withLayers(async (layers) => {
       await dying(layers, 'commit-after-rename:3', async (mnt) => {
         await give(0, layers);
