@@ -1,6 +1,6 @@
 // What the kernel may keep: where a change of the base raises an event that leads to a notification. What is not
 // watched, for whatever reason, is asked for each time, as with `check`.
-import type { Stat } from '../lib/stat.ts';
+import { isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { partFd } from './dir-fds.ts';
 import type { DirPart, Node } from './node.ts';
 import { isChangedUnseen } from './passthrough.ts';
@@ -28,6 +28,9 @@ function isWatched(union: Union, node: Node, part: DirPart): boolean {
 
 /** Whether changes of an object's attributes are heard of. `stat` is of the object itself. */
 export function keepsAttributes(union: Union, node: Node, stat: Stat): boolean {
+  // Set-id bits go with a write, of which the kernel learns no mode: who then asks for that alone, or executes the file,
+  // would be told the one of before.
+  if ((stat.mode & (S_ISUID | S_ISGID)) !== 0 && isRegular(stat.mode)) return false;
   if (union.kernel.keeping !== 'watched') return union.kernel.keeping === 'timed';
   if (node.dir !== null) return keepsNames(union, node);
   const place = node.place;

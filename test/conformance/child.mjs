@@ -21,10 +21,12 @@ async function loadSystem(dist) {
   const munmap = sys.native('munmap', 'int', ['uintptr_t', 'size_t']);
   const msync = sys.native('msync', 'int', ['uintptr_t', 'size_t', 'int']);
   const fcntl = sys.native('fcntl', 'int', ['int', 'int', 'uintptr_t']);
+  // For who does not ask for all that can be told.
+  const statxOf = sys.native('statx', 'int', ['int', 'uintptr_t', 'int', 'uint', 'uintptr_t']);
   // Places in a listing may be beyond what a number holds.
   const seekTo = sys.native('lseek', 'int64_t', ['int', 'int64_t', 'int']);
   const viewAt = (address, length) => Buffer.from(koffi.view(BigInt(address), length));
-  return { ...sys, newStat, E, mmap, munmap, msync, fcntl, seekTo, viewAt };
+  return { ...sys, newStat, E, mmap, munmap, msync, fcntl, statxOf, seekTo, viewAt };
 }
 
 /** What a rule is given. Paths are absolute, as strings (latin1 for the functions of sys/). */

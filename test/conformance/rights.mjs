@@ -216,6 +216,37 @@ const setIds = [
     },
   },
   {
+    name: 'set-id bits that a write takes away are gone at once for who asks for the mode alone',
+    before(c) {
+      for (const name of ['write', 'append', 'open', 'fallocate', 'kept']) {
+        c.put(name);
+        chown(c, name, USER, GROUP);
+        c.fs.chmodSync(c.at(name), name === 'kept' ? 0o6766 : 0o6777);
+      }
+    },
+    run(c) {
+      const { sys } = c;
+      for (const name of ['write', 'append', 'open', 'fallocate']) c.equal(modeAlone(c, name), '6777');
+      c.equal(modeAlone(c, 'kept'), '6766');
+      c.as(OTHER, OTHER, [GROUP], () => {
+        const fd = c.open('write', sys.O_WRONLY);
+        c.equal(sys.pwrite(fd, Buffer.from('x'), 0, 1, 0), 1);
+        c.equal(modeAlone(c, 'write'), '777', 'while it is open');
+        c.close(fd);
+        c.fs.appendFileSync(c.at('append'), 'x');
+        c.close(c.open('open', sys.O_WRONLY | sys.O_TRUNC));
+        const space = c.open('fallocate', sys.O_WRONLY);
+        c.did(sys.fallocate(space, 0, 0, 100));
+        c.close(space);
+        c.fs.appendFileSync(c.at('kept'), 'x');
+      });
+      for (const name of ['write', 'append', 'open', 'fallocate']) {
+        c.equal([name, modeAlone(c, name)], [name, '777']);
+      }
+      c.equal(modeAlone(c, 'kept'), '2766');
+    },
+  },
+  {
     name: 'a write takes file capabilities away',
     before(c) {
       c.put('f');
@@ -230,6 +261,17 @@ const setIds = [
     },
   },
 ];
+
+const STATX_MODE = 2;
+
+/** The mode, asked for alone: a kernel may keep it when it no longer keeps the rest. */
+function modeAlone(c, name) {
+  const { sys } = c;
+  const { address, view } = sys.pinned(256);
+  const path = Buffer.from(`${c.at(name)}\0`, 'latin1');
+  c.did(sys.statxOf(sys.AT_FDCWD, sys.addressOf(path), sys.AT_SYMLINK_NOFOLLOW, STATX_MODE, address));
+  return (view.getUint16(28, true) & 0o7777).toString(8);
+}
 
 /** CAP_NET_RAW, permitted and effective. */
 const capability = Buffer.from('0100000200200000000000000000000000000000', 'hex');
