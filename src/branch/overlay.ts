@@ -10,6 +10,7 @@ import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { newOriginStore, type OriginStore } from './origin-store.ts';
 import { isLetter, readOwnAttribute, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
+import { remoteType } from './remote.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
 export interface Overlay {
@@ -18,6 +19,7 @@ export interface Overlay {
   readonly rootFd: number;
   readonly devMajor: number;
   readonly devMinor: number;
+  readonly isRemote: boolean;
   /** `trusted.` as root, `user.` for ordinary users. */
   readonly xattrPrefix: 'trusted.' | 'user.';
   readonly opaque: string;
@@ -50,6 +52,7 @@ export function openOverlay(path: string, prefix: Overlay['xattrPrefix']): Overl
     rootFd: fd,
     devMajor: stat.devMajor,
     devMinor: stat.devMinor,
+    isRemote: remoteType(path) !== null,
     xattrPrefix: prefix,
     opaque: `${prefix}overlay.opaque`,
     impure: `${prefix}overlay.impure`,

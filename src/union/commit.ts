@@ -249,6 +249,7 @@ function perform(
   if (action === 'replace') noteNumbers(union, dirFd, name);
   if (replaced !== null && action === 'replace') nameReplaced(union, replaced, dirFd);
   else if (replaced !== null) nameDropped(union, replaced);
+  union.covered.delete(parent);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);
   tell(union, parent, name, child);

@@ -59,6 +59,7 @@ export function expireAll(union: Union): void {
 export function replaceLayer(union: Union, layer: BaseLayer): void {
   union.layers[layer.index] = layer;
   union.holdings.clear();
+  union.covered.clear();
   union.fds.clear();
   for (const node of union.table.nodes()) {
     if (node.dir === null) {

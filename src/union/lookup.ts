@@ -24,6 +24,7 @@ import { fstat } from '../sys/stat.ts';
 import type { Origin } from '../versions/origin.ts';
 import { showContentBeneath } from './base-content.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { mergedLinks } from './directory-links.ts';
 import { expireBeneath, showOther } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
 import { followHardLink, noteNames, shownLinks } from './hard-links.ts';
@@ -384,9 +385,8 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
   // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
   if (node.dir === null && node.layer >= 0 && node.place === null && entry.stat.nlink > 0)
     entry.stat.nlink -= 1;
-  // As overlayfs: the link count of a merged directory is not known without reading all of it, and 1 says so.
   if (node.dir !== null && isMerged(node.dir)) {
-    entry.stat.nlink = 1;
+    entry.stat.nlink = mergedLinks(union, node, entry.stat);
     if (union.table.identity !== null) newestChange(union, node, entry.stat);
   }
   // Removed, and still open somewhere.

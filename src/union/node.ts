@@ -279,6 +279,18 @@ export interface Found {
   baseStat: Stat;
 }
 
+/**
+ * How many names in a directory of the overlay lie where the base has a directory; valid while both are those, and the
+ * base's has not changed (directory-links.ts).
+ */
+export interface Covered {
+  readonly overlayIno: number;
+  readonly ino: number;
+  readonly ctimeSec: number;
+  readonly ctimeNsec: number;
+  names: number;
+}
+
 /** All places in the tree, as they are now. */
 export function placesOf({ place, others }: Node): Name[] {
   return place === null ? [] : [place, ...others];

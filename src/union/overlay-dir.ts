@@ -6,6 +6,7 @@ import { AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/cons
 import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
 import { fchmodat, statx } from '../sys/stat.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { nameCovered } from './directory-links.ts';
 import { locate } from './locate.ts';
 import type { Name, Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
@@ -69,6 +70,8 @@ export function ensureOverlayDir(union: Union, node: Node): number {
     unlinkat(union.workFd, temp, AT_REMOVEDIR);
     return error;
   }
+  union.covered.delete(node);
+  nameCovered(union, place.parent);
   dir.hasOverlay = true;
   dir.opaque = false;
   dir.redirect = null;

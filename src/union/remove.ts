@@ -21,6 +21,7 @@ import { renameat2, unlinkat } from '../sys/names.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
+import { nameCovered } from './directory-links.ts';
 import { nameRemoved } from './hard-links.ts';
 import { listDirectory } from './listing.ts';
 import { ownHandle } from './locate.ts';
@@ -171,6 +172,7 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
         ? putWhiteout(union, parent, name, dirFd, callerPid, 'directory')
         : removeOverlayDir(union, dirFd, name, path);
   if (removed < 0) return removed;
+  if (state === IN_BASE) nameCovered(union, parent);
   forgetPlace(union, parent, name);
   if (parent.dir) parent.dir.version += 1;
   return 0;

@@ -16,6 +16,7 @@ import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
 import { addOrigin, isTaken, mustHide, noteArrival, preparePlace } from './create.ts';
 import { overlayDirFd } from './dir-fds.ts';
+import { nameCovered } from './directory-links.ts';
 import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { nameRemoved } from './hard-links.ts';
@@ -131,9 +132,12 @@ function move(
     callerPid,
   });
   if (error < 0) {
+    // It may have come halfway.
+    union.covered.delete(from.parent);
     if (target !== null && target.dir === null) union.table.letGoKept(target);
     return error;
   }
+  if (target !== null && target.dir !== null && state === IN_BASE) nameCovered(union, to.parent);
   if (target !== null && target.layer < 0) nameRemoved(union, target.ino);
   union.table.attach(source, to.parent, to.name);
   union.table.leave(source, from.parent, from.name);

@@ -44,6 +44,7 @@ function moveAll(union: Union, fromFd: number, ids: readonly number[], into: Nod
     const error = moveOne(union, fromFd, ids, name, into);
     if (error < 0) return error;
   }
+  union.covered.delete(into);
   if (into.dir) into.dir.version += 1;
   return 0;
 }

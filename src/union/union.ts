@@ -17,7 +17,7 @@ import { HardLinks } from './hard-link-table.ts';
 import { Holdings } from './holdings.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
 import { type Keeping, KernelView } from './kernel-view.ts';
-import type { Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
+import type { Covered, Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
 import { NONE } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
@@ -116,6 +116,8 @@ export class Union {
   readonly announcements = new Announcements();
   /** What was decided of stale objects, by path: spares a new look as long as neither side moves. */
   readonly verdicts = new Map<string, Verdict & { until: number }>();
+  /** Of directories that overlay and base make up together, whose links somebody has asked for. */
+  readonly covered = new Map<Node, Covered>();
   /** Content hashes of versions of the base, by the hash of their fingerprint: what jobs have found out. */
   readonly contents = new Map<string, string>();
   /** Where files of the base have their contents. */
@@ -177,6 +179,7 @@ export class Union {
       this.watches.drop(node);
       this.kernel.forgetAbsent(node);
       this.fds.gone(node);
+      this.covered.delete(node);
     };
     this.resetRoot();
   }

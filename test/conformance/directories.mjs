@@ -113,6 +113,46 @@ export const directoryRules = [
     },
   },
   {
+    name: 'a directory has two links, and one for each directory in it, or always one',
+    before(c) {
+      for (const name of ['d', 'd/a', 'd/b', 'd/c', 'd/e', 'o', 'o/a']) c.fs.mkdirSync(c.at(name));
+      c.put('d/f');
+    },
+    run(c) {
+      const { sys } = c;
+      const { renameSync: move, mkdirSync: make, rmdirSync: remove } = c.fs;
+      const exchange = (from, to) =>
+        c.did(sys.renameat2(sys.AT_FDCWD, c.at(from), sys.AT_FDCWD, c.at(to), sys.RENAME_EXCHANGE));
+      const counts = c.stat('d').nlink > 1;
+      const has = (d, o) => c.equal([c.stat('d').nlink, c.stat('o').nlink], counts ? [2 + d, 2 + o] : [1, 1]);
+      has(4, 1);
+      c.put('d/new');
+      has(4, 1);
+      make(c.at('d/made'));
+      has(5, 1);
+      c.fs.chmodSync(c.at('d/a'), 0o700);
+      has(5, 1);
+      remove(c.at('d/a'));
+      has(4, 1);
+      c.put('d/a');
+      has(4, 1);
+      c.fs.unlinkSync(c.at('d/a'));
+      make(c.at('d/a'));
+      has(5, 1);
+      move(c.at('d/b'), c.at('o/b'));
+      has(4, 2);
+      move(c.at('o/a'), c.at('d/c'));
+      has(4, 1);
+      exchange('d/f', 'o/b');
+      has(5, 0);
+      exchange('d/f', 'd/e');
+      has(5, 0);
+      remove(c.at('d/made'));
+      move(c.at('d/f'), c.at('d/b'));
+      has(4, 0);
+    },
+  },
+  {
     name: 'a directory that was removed can be held open, lists nothing and takes nothing',
     before(c) {
       c.fs.mkdirSync(c.at('d'));

@@ -26,6 +26,8 @@ async function openWorld({ dist, union, plain, countsLinks, report, client = nul
     sys,
     E,
     countsLinks,
+    /** Where the file system counts directories, so does the union. */
+    countsDirectories: fs.statSync(plain).nlink > 1,
     zeroes: fs.statfsSync(plain).type !== TMPFS_MAGIC,
     stat: newStat(),
     libc: await libcFor(sys),

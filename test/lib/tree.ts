@@ -86,6 +86,21 @@ export function diffTrees(left: Tree, right: Tree, compare: Compare = {}): strin
   return found;
 }
 
+/** Of all directories of a tree: those whose links are not two and one for each in them, nor 1 where that `mayBeOne`. */
+export function wrongLinks(
+  directories: readonly Pick<TreeEntry, 'path' | 'nlink'>[],
+  mayBeOne: (path: string) => boolean = () => false,
+): string[] {
+  const counts = new Map(directories.map(({ path: name }) => [name, 2]));
+  for (const { path: name } of directories) {
+    const above = name.slice(0, Math.max(0, name.lastIndexOf('/')));
+    if (name !== '') counts.set(above, (counts.get(above) ?? 0) + 1);
+  }
+  return directories
+    .filter(({ path: name, nlink }) => nlink !== counts.get(name) && !(nlink === 1 && mayBeOne(name)))
+    .map(({ path: name, nlink }) => `${name || '.'}: ${nlink}, not ${counts.get(name)}`);
+}
+
 /** A hash over names, types, modes, owners, mtimes, inode numbers, xattrs and contents. */
 export async function hashTree(dir: string, compare: Compare = {}): Promise<string> {
   const tree = await readTree(dir);
