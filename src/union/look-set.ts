@@ -5,24 +5,22 @@ import { isCurrent, type View, viewOf } from './assess.ts';
 import { carryOutTogether, type Decided } from './carry-out.ts';
 import { AGAIN, type Outcome, outcome } from './carrying.ts';
 import { judge, planned } from './judging.ts';
-import type { Place } from './left-dirs.ts';
 import { keepCurrent, noteAbsent, unlessMoving } from './look-object.ts';
 import { doubtIfGone, keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
 import type { Branches } from './sides.ts';
-import { walkOverlay } from './walk-overlay.ts';
+import { basePathOf, walkOverlay } from './walk-overlay.ts';
 
 /** The outcome of the path itself. */
 export async function lookAtSet(
   context: LookContext,
-  place: Place,
+  path: string,
   kind: SetKind,
   members: readonly string[],
   options: LookOptions,
 ): Promise<Outcome> {
-  const { path } = place;
   let own = outcome('current');
   for (let attempt = 0; attempt < TRIES; attempt++) {
-    const views = await viewsOf(context, members, place);
+    const views = await viewsOf(context, members);
     const absent = views.filter((view) => view.overlay.state !== 'object');
     for (const view of absent) if (view.path === path) own = noteAbsent(context, view, options);
     const present = views.filter((view) => view.overlay.state === 'object');
@@ -75,21 +73,11 @@ async function judgeTogether(
   }));
 }
 
-async function viewsOf(context: LookContext, members: readonly string[], place: Place): Promise<View[]> {
+async function viewsOf(context: LookContext, members: readonly string[]): Promise<View[]> {
+  const { overlay } = context.branches;
   const views: View[] = [];
-  for (const member of members) views.push(await viewOf(context, member, basePathOf(member, place)));
+  for (const member of members) views.push(await viewOf(context, member, basePathOf(overlay, member)));
   return views;
-}
-
-/** The base's path of a member of the set that `path` is in: a redirect can only lie above both. */
-function basePathOf(member: string, { path, basePath }: Place): string {
-  let tail = 0;
-  while (tail < path.length && tail < basePath.length && path.at(-1 - tail) === basePath.at(-1 - tail))
-    tail += 1;
-  const above = path.slice(0, path.length - tail);
-  return member.startsWith(above)
-    ? basePath.slice(0, basePath.length - tail) + member.slice(above.length)
-    : member;
 }
 
 /** What the overlay has beneath a directory, for a set that is all of it. */

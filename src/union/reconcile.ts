@@ -80,7 +80,7 @@ export class Reconciler {
         const set = beneath === null ? setOf(path) : null;
         const members = set === null ? [] : (set.members ?? (await membersBeneath(looks.branches, set.id)));
         if (set !== null && members.length > 1) {
-          return await lookAtSet(looks, place, set.kind, members, options);
+          return await lookAtSet(looks, path, set.kind, members, options);
         }
         return await lookAtObject(looks, place, options, beneath);
       } catch (error) {

@@ -171,6 +171,23 @@ mountTest('what is made over a whiteout of more than a day ago is the guest’s 
   }),
 );
 
+mountTest(
+  'a set beneath a renamed directory, with another one renamed in it, is found where the base has it',
+  () =>
+    withGuest(
+      { files: { 'site/.git/config': text(), 'site/.git/old/f': text(), 'www/.git/config': 'of another\n' } },
+      async (guest) => {
+        await guest.mount.sh(
+          `rm -r www; mv site www; ${edit('www/.git/config')}; mv www/.git/old www/.git/new; true >> www/.git/new/f`,
+        );
+        await guest.update('site/.git/old/f', text(base3));
+        expect(await guest.read('www/.git/new/f')).toBe(text(base3));
+        expect(await guest.read('www/.git/config')).toBe(text(guest15));
+        expect(await guest.conflictList()).toEqual([]);
+      },
+    ),
+);
+
 mountTest('a read-only mount shows what is there and writes nothing, however stale it is', () =>
   withLayers(async (layers) => {
     writeFiles(layers.base, { merged: text(), follows: text(), gone: text() });
