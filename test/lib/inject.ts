@@ -80,6 +80,18 @@ export function failFirst(
   return attach(tids, ['-e', `trace=${call}`, '-e', fail, '-o', '/dev/null']);
 }
 
+/** The N-th call of that kind fails, in each thread. */
+export function failAt(tids: readonly number[], call: string, n: number, error: string): Promise<Tracer> {
+  return attach(tids, [
+    '-e',
+    `trace=${call}`,
+    '-e',
+    `inject=${call}:error=${error}:when=${n}`,
+    '-o',
+    '/dev/null',
+  ]);
+}
+
 /** Holds up each call of that kind for so many seconds. */
 export function holdUp(tids: readonly number[], call: string, seconds: number): Promise<Tracer> {
   const delay = `inject=${call}:delay_enter=${seconds * 1_000_000}`;
