@@ -37,7 +37,8 @@ export function thisHost(): Host {
   return { device: '/dev/fuse', uid: process.getuid?.() ?? 0, path: process.env.PATH ?? '/usr/bin:/bin' };
 }
 
-const LEAVE_MS = 3000;
+/** A daemon whose mount has been taken away writes what it has to: on a loaded machine that takes seconds. */
+const LEAVE_MS = 20_000;
 
 export async function validateMount(options: MountOptions, host: Host): Promise<Validated> {
   refuseWhatIsNotThereYet(options);
