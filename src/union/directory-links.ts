@@ -12,7 +12,7 @@ import { type Covered, type Node, ROOT_ID } from './node.ts';
 import { CONTROL_NAME } from './place.ts';
 import type { Union } from './union.ts';
 
-/** Directories whose covered names are remembered; beyond, those counted first are forgotten. */
+/** Directories whose covered names are remembered. Of others the names are not counted, as that would be done each time. */
 const MOST = 10_000;
 /** Of a larger directory of the overlay, in bytes, already the names would keep requests waiting. */
 const LARGEST_DIRECTORY = 128 * 1024;
@@ -42,10 +42,9 @@ function coveredIn(union: Union, node: Node, stat: Stat, fd: number): number {
   const known = union.covered.get(node);
   if (known !== undefined && stands(known, stat, baseStat)) return known.names;
   union.covered.delete(node);
-  const names = stat.size > LARGEST_DIRECTORY ? -1 : countCovered(union, node, fd);
+  if (stat.size > LARGEST_DIRECTORY || union.covered.size >= MOST) return -1;
+  const names = countCovered(union, node, fd);
   if (names < 0 || mayChangeUnseen(baseStat)) return names;
-  const [oldest] = union.covered.size < MOST ? [] : union.covered.keys();
-  if (oldest !== undefined) union.covered.delete(oldest);
   const { ino, ctimeSec, ctimeNsec } = baseStat;
   union.covered.set(node, { overlayIno: stat.ino, ino, ctimeSec, ctimeNsec, names });
   return names;

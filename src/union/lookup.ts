@@ -344,6 +344,8 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
     union.watches.leave(node, part);
   }
   dir.parts = wanted.map((one) => ({ ...one, fd: -1, watch: -1 }));
+  // The former may come back, and what the guest does here until then is not counted.
+  union.covered.delete(node);
   dir.watched = false;
   dir.version += 1;
   if (node.id === 0) return 0;

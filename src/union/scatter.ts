@@ -38,13 +38,14 @@ function scatterInto(union: Union, parent: Node, name: string, into: Node): numb
 
 /** `ids`: those of the directory, for the handles of what lies in it. */
 function moveAll(union: Union, fromFd: number, ids: readonly number[], into: Node): number {
+  // What moves may cover names of the base's, and stays moved should another fail.
+  union.covered.delete(into);
   const names: string[] = [];
   readNames(fromFd, (name) => names.push(name));
   for (const name of names) {
     const error = moveOne(union, fromFd, ids, name, into);
     if (error < 0) return error;
   }
-  union.covered.delete(into);
   if (into.dir) into.dir.version += 1;
   return 0;
 }

@@ -123,3 +123,20 @@ for (const [mode, ...options] of [
     counted((layers) => withMount({ ...layers, options }, (mount) => follow(layers, mount)), 'memory'),
   );
 }
+
+mountTest('they are true once the base has had a directory above elsewhere for a while', () =>
+  counted(async (layers) => {
+    const { base, mnt } = layers;
+    await sh('mkdir -p up/dir/gone up/dir/stays', [], { cwd: base });
+    await withMount({ ...layers, options: ['--coherence', 'check'] }, async (mount) => {
+      await mount.sh('touch up/dir/gone/own');
+      await expectTrue(mnt, 'at first');
+      await sh('mv up elsewhere', [], { cwd: base });
+      await expectTrue(mnt, 'elsewhere');
+      // Nothing of the base is hidden by that, so no whiteout is left.
+      await mount.sh('rm -r up/dir/gone');
+      await sh('mv elsewhere up', [], { cwd: base });
+      await expectTrue(mnt, 'back');
+    });
+  }, 'memory'),
+);
