@@ -30,13 +30,17 @@ const OPEN_FILES = /^Max open files +([0-9]+)/m;
 
 const cSetrlimit = native('setrlimit', 'int', ['int', 'uintptr_t']);
 const RLIMIT_NOFILE = 7;
+/** The kernel's own default of fs.nr_open. systemd sets that to 1e9, and there are programs that close all up to their limit. */
+const MOST_OPEN_FILES = 2 ** 20;
 
 /**
  * Lets the process have as many descriptors as the kernel gives to any, where it may have more than it was started with
- * (CAP_SYS_RESOURCE): what a guest has open takes one here, and a guest has a limit of its own.
+ * (CAP_SYS_RESOURCE). That limit was set for who has mounted, as 1024 in many a session; but what any guest has open takes
+ * a descriptor here, and each guest has a limit of its own. What there is is never made less.
  */
 export function raiseMostOpenFiles(): number {
-  const most = Number(fs.readFileSync('/proc/sys/fs/nr_open', 'latin1'));
+  const most = Math.min(Number(fs.readFileSync('/proc/sys/fs/nr_open', 'latin1')), MOST_OPEN_FILES);
+  // Node has made the limit that counts as high as the other, so what is above one is above both.
   if (mostOpenFiles() >= most) return 0;
   // struct rlimit: what counts, and how far that may be raised.
   return cSetrlimit(
