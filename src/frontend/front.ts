@@ -136,6 +136,10 @@ export function parkForResult(front: Front, payload: (result: number) => Buffer 
 /** Jobs that change the file that the guest has, and not a copy that nobody sees yet. */
 const changes: readonly string[] = ['allocate', 'copy-range', 'truncate'] satisfies JobArgs['kind'][];
 
+/**
+ * Told by the work's kind, and not by whose it is: who has to wait for another's work waits for what makes a node busy,
+ * and these jobs never do.
+ */
 function park(front: Front, { kind, result }: PendingWork): Parked {
   const token = front.server.park();
   if (result === undefined && changes.includes(kind)) front.changing.add(token);
