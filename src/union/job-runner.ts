@@ -133,24 +133,33 @@ interface Content {
   bytes: Buffer | null;
 }
 
+/** For `readContent`. */
+interface Extent {
+  /** What is larger is not read at all. */
+  limit?: number;
+  /** Where it ends, though the file may have grown. */
+  end?: number;
+  wanted?: () => boolean;
+}
+
 /**
- * Reads up to `size` bytes from the start; a negative errno. Hashes, and keeps the bytes if asked to; neither once it
- * is not `wanted` any more.
+ * Reads a file of about `size` bytes from its start; a negative errno. Hashes, and keeps the bytes if asked to; neither
+ * once it is not `wanted` any more.
  */
 export async function readContent(
   fd: number,
   size: number,
   keep: boolean,
-  limit = HASH_LIMIT,
-  wanted = () => true,
+  { limit = HASH_LIMIT, end = Number.POSITIVE_INFINITY, wanted = () => true }: Extent = {},
 ): Promise<Content | number> {
   if (size > limit) return { hash: '', bytes: null };
   const hash = hash128Stream();
   const parts: Buffer[] = [];
   let offset = 0;
-  for (;;) {
+  while (offset < end) {
     if (!wanted()) return { hash: '', bytes: null };
-    const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK, Math.max(4096, size - offset + 1)));
+    const length = Math.min(CHUNK, Math.max(4096, size - offset + 1), end - offset);
+    const buffer = Buffer.allocUnsafeSlow(length);
     const got = await preadAsync(fd, buffer, 0, buffer.length, offset);
     if (got < 0) return got;
     if (got === 0) break;
@@ -433,7 +442,7 @@ export async function readVersion(
   const keep = mergeable(where.path, where.osTree, witness.size);
   // A large one is given up as soon as its bytes are gone: who looks at the path waits for this.
   const still = () => wanted() && stillShows(fd, witness);
-  const content = await readContent(fd, witness.size, keep, limit, still);
+  const content = await readContent(fd, witness.size, keep, { limit, wanted: still });
   if (typeof content === 'number') {
     // The base may have vanished: what cannot be read is unknown, and the guest's change goes on.
     context.log.warn(`${where.path}: its base cannot be read: ${errnoName(content)}`);

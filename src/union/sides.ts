@@ -324,7 +324,7 @@ export function openBase(branches: Branches, basePath: string): number {
 export interface Reading {
   /** The mount has ended: ESHUTDOWN. */
   isOver?: () => boolean;
-  /** Of a file that changes meanwhile what was read of it will do. */
+  /** Of a file that changes meanwhile what was read of it will do, as far as it went when it was found. */
   asRead?: boolean;
 }
 
@@ -347,7 +347,10 @@ export async function fillContent(
   if (fd < 0) throw new FsError(moved ? E.EAGAIN : -fd, 'a side cannot be opened');
   const witness = witnessOf(found.copied?.stat ?? found.stat);
   try {
-    const content = await readContent(fd, sizeOf(found), keep, Number.POSITIVE_INFINITY, () => !isOver());
+    const size = sizeOf(found);
+    const limit = Number.POSITIVE_INFINITY;
+    const end = asRead ? size : limit;
+    const content = await readContent(fd, size, keep, { limit, end, wanted: () => !isOver() });
     if (isOver()) throw new FsError(E.ESHUTDOWN, 'the mount has ended');
     if (content === -E.EISDIR) throw new FsError(E.EAGAIN, 'a side is changing');
     if (typeof content === 'number') throw new FsError(-content, 'a side cannot be read');
