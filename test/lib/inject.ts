@@ -98,17 +98,21 @@ export function holdUp(tids: readonly number[], call: string, seconds: number): 
   return attach(tids, ['-e', `trace=${call}`, '-e', delay, '-o', '/dev/null']);
 }
 
-/** Waits until one of the threads is held up: it stays in its tracer's hands for longer than any call that is let through. */
-export function untilHeld(pid: number, tids: readonly number[]): Promise<boolean> {
-  const stops = (tid: number) => {
-    const stat = unlessGone(() => fs.readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1'), '');
-    return stat.slice(stat.lastIndexOf(')') + 2)[0] === 't';
-  };
-  let seen = 0;
-  return waitUntil(() => {
-    seen = tids.some(stops) ? seen + 1 : 0;
-    return seen === 10;
-  });
+/** Calls that can be held up, by their numbers. */
+const heldUp = { copy_file_range: '326', fallocate: '285', ftruncate: '77' } as const;
+export type HeldCall = keyof typeof heldUp;
+
+/** Waits until one of the threads is in that call and in its tracer's hands. */
+export function untilHeld(pid: number, tids: readonly number[], call: HeldCall): Promise<boolean> {
+  const told = (tid: number, file: string) =>
+    unlessGone(() => fs.readFileSync(`/proc/${pid}/task/${tid}/${file}`, 'latin1'), '');
+  return waitUntil(() =>
+    tids.some((tid) => {
+      if (told(tid, 'syscall').split(' ')[0] !== heldUp[call]) return false;
+      const stat = told(tid, 'stat');
+      return stat.slice(stat.lastIndexOf(')') + 2)[0] === 't';
+    }),
+  );
 }
 
 /** Writes the calls of those kinds to a file, a line each. */

@@ -3,13 +3,13 @@
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-import { holdUp, type ThreadGroup, threadsOf, untilHeld } from '../lib/inject.ts';
+import { type HeldCall, holdUp, type ThreadGroup, threadsOf, untilHeld } from '../lib/inject.ts';
 import { daemonOf, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
 
 /** Calls that are jobs and change a file, and the threads that make them. */
-const changes: readonly [call: string, group: ThreadGroup, change: string][] = [
+const changes: readonly [call: HeldCall, group: ThreadGroup, change: string][] = [
   ['copy_file_range', 'pool', 'os.copy_file_range(source, to, 4096, 0, 0)'],
   ['fallocate', 'pool', 'ctypes.CDLL(None).fallocate(to, 3, ctypes.c_long(0), ctypes.c_long(4096))'],
   ['ftruncate', 'main', 'os.ftruncate(to, 1)'],
@@ -35,7 +35,7 @@ source = os.open('from', os.O_RDONLY); to = os.open('${call}', os.O_RDWR); ${cha
             stdio: ['ignore', 'inherit', 'inherit'],
           });
           const gone = () => victim.exitCode !== null || victim.signalCode !== null;
-          expect(await untilHeld(daemon, threads[group])).toBe(true);
+          expect(await untilHeld(daemon, threads[group], call)).toBe(true);
           victim.kill('SIGKILL');
           // As long as the job is held up it is to be waited for; should it be gone already, this is after its end.
           const early = await waitUntil(gone, 500);
