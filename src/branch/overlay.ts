@@ -9,7 +9,7 @@ import { mknodat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { newOriginStore, type OriginStore } from './origin-store.ts';
-import { isLetter, readOwnAttribute, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
+import { isLetter, readingOwn, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
 import { remoteType } from './remote.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
@@ -105,7 +105,7 @@ export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): nu
 
 /** Sets opaque on a directory ('' as name: the descriptor's own). */
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
-  const announces = isLetter(dirFd, name, overlay.opaque, 'x', true);
+  const announces = readingOwn(dirFd, name, overlay.opaque, () => isLetter(dirFd, name, overlay.opaque, 'x'));
   const kept = announces ? setOwnAttribute(dirFd, name, overlay.marks.announced, Buffer.from('y')) : 0;
   return kept < 0 ? kept : setOwnAttribute(dirFd, name, overlay.opaque, Buffer.from('y'));
 }
@@ -115,7 +115,7 @@ export function setOpaque(overlay: Overlay, dirFd: number, name: string): number
  * such directory: what was copied up has been renamed or linked to there. Overlayfs's own mark for the same.
  */
 export function isImpure(overlay: Overlay, dirFd: number): boolean {
-  return isLetter(dirFd, '', overlay.impure, 'y', true);
+  return isLetter(dirFd, '', overlay.impure, 'y');
 }
 
 /**
@@ -126,10 +126,15 @@ export function isImpure(overlay: Overlay, dirFd: number): boolean {
 export function noteWhiteouts(overlay: Overlay, dirFd: number): number {
   const value = getxattr(dirFd, '', overlay.copied);
   const noted = typeof value === 'number' ? setOwnAttribute(dirFd, '', overlay.copied, Buffer.alloc(0)) : 0;
-  if (noted < 0 || !overlay.whiteoutFiles || announcesFiles(overlay.marks, dirFd)) return noted;
-  return isOpaque(overlay.marks, dirFd, '')
-    ? setOwnAttribute(dirFd, '', overlay.marks.announced, Buffer.from('y'))
-    : setOwnAttribute(dirFd, '', overlay.opaque, Buffer.from('x'));
+  if (noted < 0 || !overlay.whiteoutFiles) return noted;
+  const mark = readingOwn(dirFd, '', overlay.opaque, () => missingMark(overlay, dirFd));
+  return mark === null ? 0 : setOwnAttribute(dirFd, '', mark.attr, Buffer.from(mark.letter));
+}
+
+/** What is to announce whiteouts that are files in a directory; null: it does. */
+function missingMark({ marks, opaque }: Overlay, dirFd: number): { attr: string; letter: 'x' | 'y' } | null {
+  if (announcesFiles(marks, dirFd)) return null;
+  return isOpaque(marks, dirFd, '') ? { attr: marks.announced, letter: 'y' } : { attr: opaque, letter: 'x' };
 }
 
 export function setImpure(overlay: Overlay, dirFd: number): number {
@@ -138,7 +143,7 @@ export function setImpure(overlay: Overlay, dirFd: number): number {
 
 /** Where the base has a renamed directory: overlayfs's redirect; null where it has none. */
 export function redirectOf(overlay: Overlay, dirFd: number, name: string): string | null {
-  const value = readOwnAttribute(dirFd, name, overlay.redirect);
+  const value = getxattr(dirFd, name, overlay.redirect);
   return typeof value === 'number' || value.length === 0 ? null : value.toString('latin1');
 }
 

@@ -10,38 +10,39 @@ const scratch = newStat();
 
 /** 0 or a negative errno. */
 export function setOwnAttribute(dirFd: number, name: string, attr: string, value: Buffer): number {
-  return permitting(dirFd, name, 0o200, () => setxattr(dirFd, name, attr, value, 0));
+  return writing(dirFd, name, () => setxattr(dirFd, name, attr, value, 0));
 }
 
 /** 0 or a negative errno; ENODATA: it had none. */
 export function removeOwnAttribute(dirFd: number, name: string, attr: string): number {
-  return permitting(dirFd, name, 0o200, () => removexattr(dirFd, name, attr));
+  return writing(dirFd, name, () => removexattr(dirFd, name, attr));
 }
 
-/** The value, or a negative errno; ENODATA: it has none. Never of the base, for this may change its mode meanwhile. */
-export function readOwnAttribute(dirFd: number, name: string, attr: string): Buffer | number {
+/**
+ * Does what reads an object's attributes, `attr` among them, where need be with the owner's right to read added meanwhile.
+ * That moves its ctime, and who changes its mode at the same time loses that change: for the serving thread alone, which
+ * carries out such changes, and never for the base.
+ */
+export function readingOwn<T>(dirFd: number, name: string, attr: string, work: () => T): T {
+  return getxattr(dirFd, name, attr) === -E.EACCES ? lending(dirFd, name, 0o400, work) : work();
+}
+
+/** Whether an attribute is this one letter, as overlayfs writes its marks: nothing else counts. */
+export function isLetter(dirFd: number, name: string, attr: string, letter: 'x' | 'y'): boolean {
   const value = getxattr(dirFd, name, attr);
-  return value === -E.EACCES ? permitting(dirFd, name, 0o400, () => getxattr(dirFd, name, attr)) : value;
-}
-
-/** Whether an attribute is this one letter, as overlayfs writes its marks: nothing else counts. `own`: it is the overlay's. */
-export function isLetter(
-  dirFd: number,
-  name: string,
-  attr: string,
-  letter: 'x' | 'y',
-  own: boolean,
-): boolean {
-  const value = own ? readOwnAttribute(dirFd, name, attr) : getxattr(dirFd, name, attr);
   return typeof value !== 'number' && value.length === 1 && value[0] === letter.charCodeAt(0);
 }
 
-/** Does it, where need be with this right of the owner's added meanwhile. */
-function permitting<T>(dirFd: number, name: string, right: number, work: () => T | number): T | number {
+function writing(dirFd: number, name: string, work: () => number): number {
   const error = work();
-  if (error !== -E.EACCES || statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch) < 0) return error;
+  return error === -E.EACCES ? lending(dirFd, name, 0o200, work) : error;
+}
+
+/** Does it with this right of the owner's added meanwhile, where that can be. */
+function lending<T>(dirFd: number, name: string, right: number, work: () => T): T {
+  if (statx(dirFd, name, AT_SYMLINK_NOFOLLOW, scratch) < 0) return work();
   const mode = scratch.mode & 0o7777;
-  if (fchmodat(dirFd, name, mode | right) < 0) return error;
+  if (fchmodat(dirFd, name, mode | right) < 0) return work();
   const result = work();
   fchmodat(dirFd, name, mode);
   return result;

@@ -21,8 +21,6 @@ export interface Marks {
   readonly announced: string;
   /** Files named .wh.NAME are whiteouts of NAME. */
   readonly named: boolean;
-  /** The branch is an overlay: what is marked may be made readable to read its marks. */
-  readonly own: boolean;
 }
 
 const OF_FUSE_OVERLAYFS = 'user.fuseoverlayfs.opaque';
@@ -34,7 +32,6 @@ export function marksOfBase(form: WhiteoutForm): Marks {
     whiteout: ['trusted.overlay.whiteout', 'user.overlay.whiteout'],
     announced: 'trusted.overlay.whiteouts',
     named: form === 'oci',
-    own: false,
   };
 }
 
@@ -45,7 +42,6 @@ export function marksOfOverlay(prefix: 'trusted.' | 'user.'): Marks {
     whiteout: [`${prefix}overlay.whiteout`],
     announced: `${prefix}overlay.whiteouts`,
     named: false,
-    own: true,
   };
 }
 
@@ -96,7 +92,7 @@ export function hidesBeneath(marks: Marks, dirFd: number, name: string): boolean
 }
 
 function hasMark(marks: Marks, dirFd: number, name: string, letter: 'x' | 'y'): boolean {
-  return marks.opaque.some((attr) => isLetter(dirFd, name, attr, letter, marks.own));
+  return marks.opaque.some((attr) => isLetter(dirFd, name, attr, letter));
 }
 
 /** For listings, which know a name and its d_type alone: whether an entry stands for none. */

@@ -106,11 +106,14 @@ function copiedIno(
   merged: number | undefined,
 ): number | undefined {
   if (type !== DT_DIR) return numberIn(readOrigins(union, dirFd, name)) || undefined;
-  const redirect = redirectOf(union.overlay, dirFd, name);
+  const dir = union.table.child(parent, name)?.dir;
+  const known = dir?.hasOverlay && dir.ctimeSec !== -1 ? dir : null;
+  const redirect = known === null ? redirectOf(union.overlay, dirFd, name) : known.redirect;
   if (redirect !== null) {
     const parts = redirectedParts(union, parent, redirect);
     const part = typeof parts === 'number' ? undefined : parts[0];
     return part && baseIno(union, part.layer, part.ino, parent, name);
   }
-  return merged === undefined || isOpaque(union.overlay.marks, dirFd, name) ? undefined : merged;
+  if (merged === undefined) return undefined;
+  return (known === null ? isOpaque(union.overlay.marks, dirFd, name) : known.ownOpaque) ? undefined : merged;
 }

@@ -5,6 +5,7 @@ import { type BaseLayer, statAt } from '../branch/base.ts';
 import { descend, type LayerDir, readably } from '../branch/descent.ts';
 import { branchIno, NUMBERS } from '../branch/numbers.ts';
 import { redirectOf } from '../branch/overlay.ts';
+import { readingOwn } from '../branch/own-attribute.ts';
 import { isNamedAway, isOpaque, isWhiteout } from '../branch/whiteouts.ts';
 import { E } from '../lib/errno.ts';
 import { joinPath } from '../lib/names.ts';
@@ -293,12 +294,9 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
     if (!same) {
       const fd = overlayDirFd(union, parent);
       if (fd < 0) return fd;
-      // To read what its owner may not read moves its ctime. So that is done once, and nobody changes it thereafter.
-      const isShut = !moved && dir.ctimeSec !== -1 && (found.stat.mode & 0o400) === 0;
-      if (!isShut) {
-        dir.ownOpaque = isOpaque(union.overlay.marks, fd, name);
-        dir.redirect = redirectOf(union.overlay, fd, name);
-      }
+      const known = !moved && dir.ctimeSec !== -1;
+      const read = readMarks(union, dir, fd, name, known);
+      if (read < 0) return read;
       dir.ctimeSec = found.stat.ctimeSec;
       dir.ctimeNsec = found.stat.ctimeNsec;
       dir.overlayIno = found.stat.ino;
@@ -318,6 +316,23 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   dir.hasOverlay = inOverlay;
   dir.elsewhere = redirect !== null || parent.dir.elsewhere;
   return refreshParts(union, node, parent, name, redirect);
+}
+
+/** Opaque and redirect of the overlay's directory that was found. `known`: they have been read at this place before. */
+function readMarks(union: Union, dir: DirState, dirFd: number, name: string, known: boolean): number {
+  const { overlay, config, found } = union;
+  const read = () => {
+    dir.ownOpaque = isOpaque(overlay.marks, dirFd, name);
+    dir.redirect = redirectOf(overlay, dirFd, name);
+  };
+  if ((found.stat.mode & 0o400) !== 0 || config.readOnly) {
+    read();
+    return 0;
+  }
+  // To read what its owner may not read moves its ctime. So that is done once, and nobody changes it thereafter.
+  if (known) return 0;
+  readingOwn(dirFd, name, overlay.redirect, read);
+  return statAt(dirFd, name, found.stat);
 }
 
 /** 0, or a negative errno: what cannot be read is not shown as if it were not there. */

@@ -1,11 +1,11 @@
 // Mounts without the machine's privileges: as an ordinary user through fusermount3, and as root of a user namespace.
 // What can work there does, what cannot is said, and origins that no attribute can hold are kept beside the overlay.
 import { describe, expect } from 'vitest';
-import { type Layers, withLayers } from '../lib/kasane.ts';
+import { kasane, type Layers, withLayers } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
-import { giveToUser, type Standing, usersNeed, withUsersMount } from '../lib/users.ts';
+import { giveToUser, type Standing, USER, type UsersMount, usersNeed, withUsersMount } from '../lib/users.ts';
 
 const node = process.execPath;
 
@@ -143,6 +143,37 @@ mountTest(
           expect(await mount.sh('cd "$1"; chmod 700 d2 r3; ls d2 r3')).toBe('d2:\nown\n\nr3:\nf\n');
         });
       });
+    }),
+  usersNeed,
+);
+
+mountTest(
+  'who only asks changes nothing of a directory in the overlay that its owner may not list',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay, dir } = layers;
+      await sh('cd "$1"; mkdir d r; echo hidden > d/old; echo base > r/f', [base]);
+      await giveToUser(layers);
+      const look = () => sh('stat -c "%n %a %z" d r2', [], { cwd: overlay });
+      let before = '';
+      await withUsersMount(layers, 'user', async (mount) => {
+        await mount.sh(
+          'cd "$1"; rm -r d; mkdir d; mv r r2; chmod 300 d r2; echo own > d/own; echo guest > r2/f',
+        );
+        before = await look();
+        for (const verb of ['status', 'diff', 'reconcile'])
+          expect((await mount.as(`${node} "$2" ${verb} "$1"`)).code).toBeLessThan(2);
+        await mount.sh('ls "$1"');
+        expect(await look()).toBe(before);
+      });
+      const env = { HOME: `${dir}/home`, KASANE_RUNTIME_DIR: '', XDG_RUNTIME_DIR: `${dir}/run` };
+      for (const verb of ['diff', 'check'])
+        expect((await kasane([verb, overlay], { uid: USER, gid: USER, env })).code).toBeLessThan(2);
+      const readOnly = async (mount: UsersMount) => {
+        await mount.sh('ls "$1"; cat "$1/d/own"; stat "$1/r2"');
+      };
+      await withUsersMount(layers, 'user', readOnly, ['-o', 'ro']);
+      expect(await look()).toBe(before);
     }),
   usersNeed,
 );
