@@ -9,7 +9,7 @@ import { E, errnoName } from '../lib/errno.ts';
 import { escapeName } from '../lib/names.ts';
 import { isDirectory, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
-import { mkdirat, renameat2 } from '../sys/names.ts';
+import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
@@ -21,7 +21,7 @@ import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
 import { nameRemoved } from './hard-links.ts';
 import { find, instantiate } from './lookup.ts';
-import { IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
+import { IN_BASE, IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError } from './overlay-dir.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -132,8 +132,6 @@ function move(
     callerPid,
   });
   if (error < 0) {
-    // It may have come halfway.
-    union.covered.delete(from.parent);
     if (target !== null && target.dir === null) union.table.letGoKept(target);
     return error;
   }
@@ -269,7 +267,8 @@ function moveAlong(
       ...(source.dir === null ? { leaf: true } : {}),
     });
   if (recorded) notes.push({ kind: 'removed', path: fromPath, time, leaf: true });
-  const step = { fromFd, fromName: from.name, toFd, toName: to.name, leaves, left };
+  const free = target.state === NONE || target.state === IN_BASE;
+  const step = { fromFd, fromName: from.name, fromPath, toFd, toName: to.name, leaves, free };
   const error = publish(union, 'rename', notes, () =>
     withIds(union, from, to, false, () =>
       source.dir
@@ -282,7 +281,7 @@ function moveAlong(
     settleDirectory(union, source, toFd, to);
     union.host.renamed();
   }
-  if (leaves) noteLeft(union, step, fromPath);
+  if (leaves) noteLeft(union, from.parent, step, left);
   return 0;
 }
 
@@ -299,12 +298,13 @@ function withIds(union: Union, from: Side, to: Side, swap: boolean, move: () => 
 interface Step {
   fromFd: number;
   fromName: string;
+  fromPath: string;
   toFd: number;
   toName: string;
-  /** A whiteout stays behind, */
+  /** A whiteout stays behind. */
   leaves: boolean;
-  /** with this origin. */
-  left: Origin | null;
+  /** The overlay has nothing at the new name. */
+  free: boolean;
 }
 
 /** One rename; it leaves a whiteout in the same step where the base has the name. */
@@ -318,20 +318,25 @@ function moveLeaving(union: Union, step: Step): number {
   return error === -E.EPERM || error === -E.EINVAL ? moveBefore(union, step) : error;
 }
 
-/** The whiteout that follows is made before: once the object has moved, want of room for it would come too late. */
-function moveBefore(union: Union, { fromFd, fromName, toFd, toName, left }: Step): number {
-  const { workFd, overlay } = union;
+/**
+ * The whiteout that follows is made before: once the object has moved, want of room for it would come too late. Should it
+ * not come to its place even so, the object goes back. What it has replaced would not: then the rename is done without.
+ */
+function moveBefore(union: Union, { fromFd, fromName, toFd, toName, free }: Step): number {
+  const { workFd } = union;
   const temp = union.tempName();
-  const made = makeWhiteout(union, temp, left);
+  const made = makeWhiteout(union, temp, null);
   if (made < 0) return made;
-  const error = renameat2(fromFd, fromName, toFd, toName, 0);
-  if (error < 0) unlinkReleasing(overlay.origins, workFd, temp, 0);
-  return error < 0 ? error : renameat2(workFd, temp, fromFd, fromName, RENAME_NOREPLACE);
+  const moved = renameat2(fromFd, fromName, toFd, toName, 0);
+  const put = moved < 0 ? moved : renameat2(workFd, temp, fromFd, fromName, RENAME_NOREPLACE);
+  if (put < 0) unlinkat(workFd, temp, 0);
+  if (moved < 0 || put === 0) return put;
+  return free && renameat2(toFd, toName, fromFd, fromName, RENAME_NOREPLACE) === 0 ? put : 0;
 }
 
 /** A directory comes to a free name, or changes places with a whiteout or an empty directory. */
 function moveDirectory(union: Union, step: Step, state: number): number {
-  const { fromFd, fromName, toFd, toName, leaves } = step;
+  const { fromFd, fromName, fromPath, toFd, toName, leaves } = step;
   if (state !== WHITEOUT) {
     const moved = moveLeaving(union, step);
     if (moved !== -E.ENOTEMPTY && moved !== -E.EEXIST) return moved;
@@ -342,7 +347,12 @@ function moveDirectory(union: Union, step: Step, state: number): number {
   if (swapped < 0) return swapped;
   failPoint('rename-swapped');
   // The whiteout that lay there is the one that is to be left.
-  return leaves ? 0 : unlinkReleasing(union.overlay.origins, fromFd, fromName, 0);
+  const gone = leaves ? 0 : unlinkReleasing(union.overlay.origins, fromFd, fromName, 0);
+  if (gone < 0)
+    union.host.log.warn(
+      `${escapeName(fromPath)}: a whiteout is left that hides nothing (${errnoName(gone)})`,
+    );
+  return 0;
 }
 
 /** A directory that holds whiteouts alone gives way to an opaque one that holds nothing: guests see no difference. */
@@ -362,11 +372,25 @@ function bareDirectory(union: Union, dirFd: number, name: string): number {
 
 /**
  * The whiteout at a name that was left gets its origin. The rename is done by then, and what follows it does not undo it:
- * without an origin the whiteout hides what it hides.
+ * without an origin the whiteout hides what it hides, and without a whiteout what the base has is in view again.
  */
-function noteLeft(union: Union, { fromFd, fromName, left }: Step, path: string): void {
-  const error = left === null ? 0 : writeOrigins(union, fromFd, fromName, [left]);
-  if (error < 0) union.host.log.warn(`${escapeName(path)}: its whiteout has no origin (${errnoName(error)})`);
+function noteLeft(
+  union: Union,
+  parent: Node,
+  { fromFd, fromName, fromPath }: Step,
+  left: Origin | null,
+): void {
+  const error =
+    left === null
+      ? statx(fromFd, fromName, AT_SYMLINK_NOFOLLOW, union.stat)
+      : writeOrigins(union, fromFd, fromName, [left]);
+  if (error >= 0) return;
+  if (error === -E.ENOENT) union.covered.delete(parent);
+  const lacks =
+    error === -E.ENOENT
+      ? 'no whiteout could be left, so that what the base has is in view again'
+      : `its whiteout has no origin (${errnoName(error)})`;
+  union.host.log.warn(`${escapeName(fromPath)}: ${lacks}`);
 }
 
 /** RENAME_EXCHANGE: both are in the overlay, and each gets the origin of the place where it comes to lie. */

@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { makeBase, workload } from '../differential/differential.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { withLayersOnOverlayfs } from '../lib/layers.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
@@ -150,26 +151,10 @@ mountTest(
   needs,
 );
 
-/** Everything in a directory that lies on an overlayfs of its own, as in a container; its upper one on a tmpfs, if told. */
-function inOverlayfs(body: (layers: Layers) => Promise<void>, tmpfs = ''): Promise<void> {
-  return withLayers(async (outer) => {
-    const { base, overlay, dir, mnt } = outer;
-    if (tmpfs !== '') await runOk('mount', ['-t', 'tmpfs', '-o', tmpfs, 'none', overlay]);
-    const [below, upper, work] = [`${dir}/below`, `${overlay}/upper`, `${overlay}/work`];
-    for (const name of [below, upper, work]) fs.mkdirSync(name);
-    const options = `lowerdir=${below},upperdir=${upper},workdir=${work}`;
-    const container = `${dir}/container`;
-    fs.mkdirSync(container);
-    await runOk('mount', ['-t', 'overlay', '-o', options, 'none', container]);
-    fs.mkdirSync(`${container}/overlay`);
-    await body({ base, overlay: `${container}/overlay`, dir: container, mnt });
-  });
-}
-
 mountTest(
   'an overlay that lies on overlayfs has whiteouts that are files, and shows what a plain tree shows',
   () =>
-    inOverlayfs(async (layers) => {
+    withLayersOnOverlayfs(async (layers) => {
       await makeBase(layers);
       const spec = { ...layers, options: ['-o', 'suid,dev'] };
       const plain = `${layers.dir}/plain`;
@@ -202,7 +187,7 @@ mountTest(
 mountTest(
   'where there is no room for the whiteout that a rename leaves, both files stay what they were',
   () =>
-    inOverlayfs(async (layers) => {
+    withLayersOnOverlayfs(async (layers) => {
       await sh('cd "$1"; echo base > a; mkdir d; echo base > d/f', [layers.base]);
       await withMount(layers, async (mount) => {
         await mount.sh('echo edited > a; echo own > own; touch d/g');

@@ -80,16 +80,21 @@ export function failFirst(
   return attach(tids, ['-e', `trace=${call}`, '-e', fail, '-o', '/dev/null']);
 }
 
-/** The N-th call of that kind fails, in each thread. */
-export function failAt(tids: readonly number[], call: string, n: number, error: string): Promise<Tracer> {
-  return attach(tids, [
-    '-e',
-    `trace=${call}`,
-    '-e',
-    `inject=${call}:error=${error}:when=${n}`,
-    '-o',
-    '/dev/null',
-  ]);
+/** The N-th call of that kind fails, in each thread. `stop` says whether there was one; what was called is in a file. */
+export async function failAt(
+  tids: readonly number[],
+  [call, n]: readonly [call: string, nth: number],
+  error: string,
+  file: string,
+): Promise<{ stop: () => Promise<boolean> }> {
+  const fail = `inject=${call}:error=${error}:when=${n}`;
+  const tracer = await attach(tids, ['-e', `trace=${call}`, '-e', fail, '-o', file]);
+  return {
+    stop: async () => {
+      await tracer.stop();
+      return fs.readFileSync(file, 'latin1').includes('(INJECTED)');
+    },
+  };
 }
 
 /** Holds up each call of that kind for so many seconds. */

@@ -1,5 +1,7 @@
-// Bases of three layers, which lie in base/a, base/b and base/c, topmost first; and the kernel's overlayfs over the same.
-import { type Layers, type Mount, withMount } from './kasane.ts';
+// Bases of three layers, which lie in base/a, base/b and base/c, topmost first; the kernel's overlayfs over the same; and
+// an overlay that lies on such a one.
+import * as fs from 'node:fs';
+import { type Layers, type Mount, withLayers, withMount } from './kasane.ts';
 import { takeDown } from './mounts.ts';
 import { runOk, sh } from './run.ts';
 
@@ -36,4 +38,21 @@ export function withUnion<T>(
   more: readonly string[] = [],
 ): Promise<T> {
   return withMount({ ...layers, base: layersOf(layers), options: ['-o', 'suid,dev', ...more] }, body);
+}
+
+/**
+ * An overlay on an overlayfs of its own, as in a container: whiteouts are files there. `tmpfs`: options of one that the
+ * upper directory lies on.
+ */
+export function withLayersOnOverlayfs(body: (layers: Layers) => Promise<void>, tmpfs = ''): Promise<void> {
+  return withLayers(async ({ base, overlay, dir, mnt }) => {
+    if (tmpfs !== '') await runOk('mount', ['-t', 'tmpfs', '-o', tmpfs, 'none', overlay]);
+    const container = `${dir}/container`;
+    const [below, upper, work] = [`${dir}/below`, `${overlay}/upper`, `${overlay}/work`];
+    for (const name of [below, upper, work, container]) fs.mkdirSync(name);
+    const options = `lowerdir=${below},upperdir=${upper},workdir=${work}`;
+    await runOk('mount', ['-t', 'overlay', '-o', options, 'none', container]);
+    fs.mkdirSync(`${container}/overlay`);
+    await body({ base, overlay: `${container}/overlay`, dir: container, mnt });
+  });
 }
