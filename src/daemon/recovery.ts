@@ -1,10 +1,11 @@
 // What the last daemon left undone, finished or taken back before anybody is served: an index that was lost is
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
-import { openDirectoryBeneath } from '../branch/base.ts';
+import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-store.ts';
 import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { baseName, parentPath } from '../lib/names.ts';
+import { newStat } from '../lib/stat.ts';
 import { RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
@@ -16,7 +17,7 @@ import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { OpenBranches } from './branches.ts';
 import { retakeAncestor } from './retake.ts';
-import { applyRuling, hasHappened, isRuling } from './ruling.ts';
+import { applyRuling, hasHappened, isRuling, leftAside, type Ruling } from './ruling.ts';
 
 /** Whether what the journal announced has come true. */
 export function happened(overlay: Overlay, { kind, path, origin, from, ino }: JournalRecord): boolean {
@@ -99,7 +100,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
     }
   }
   if (!recovered.clean) await tidyOriginRecords(branches, log);
-  const finished = await finishIntents(store, branches);
+  const finished = await finishIntents(store, branches, log);
   if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
   await store.flush();
   return notes;
@@ -148,24 +149,35 @@ async function tidyOriginRecords({ overlay, linksFd, displacedFd }: OpenBranches
 /**
  * Of a ruling that puts a directory aside for something else, or the other way round, a crash came between: the one that
  * is left comes to the name. What was ruled is as if it had never been then, or is done.
+ * 0 or a negative errno: nothing lies there, or something else at the name.
  */
-function returnDisplaced({ overlay, displacedFd }: OpenBranches, path: string, id: number): void {
+function returnDisplaced({ overlay, displacedFd }: OpenBranches, path: string, id: number): number {
   const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
-  if (dirFd < 0) return;
-  renameat2(displacedFd, String(id), dirFd, baseName(path), RENAME_NOREPLACE);
+  if (dirFd < 0) return dirFd;
+  const error = renameat2(displacedFd, String(id), dirFd, baseName(path), RENAME_NOREPLACE);
   close(dirFd);
+  return error;
+}
+
+/** What a resolution that has not happened has put aside; of an undo it is where it was before, and can come back yet. */
+function staysDisplaced({ displacedFd }: OpenBranches, { ruling, displaced = 0 }: Ruling): boolean {
+  return ruling === 'resolution' && displaced > 0 && statAt(displacedFd, String(displaced), newStat()) === 0;
 }
 
 /** A merge whose file came to its name is a merge; one whose file did not has never been. */
-async function finishIntents(store: Store, branches: OpenBranches): Promise<number> {
+async function finishIntents(store: Store, branches: OpenBranches, log: Log): Promise<number> {
   let finished = 0;
   for (const { path, data } of await store.intents.all()) {
     if (isRuling(data)) {
-      if (data.displaced) returnDisplaced(branches, path, data.displaced);
+      const { displaced = 0 } = data;
+      const back = displaced > 0 ? returnDisplaced(branches, path, displaced) : 0;
       if (await hasHappened(branches, path, data)) {
         applyRuling(store, path, data);
         finished += 1;
-      } else store.intents.drop(path);
+      } else {
+        if (back < 0 && staysDisplaced(branches, data)) log.warn(leftAside(store, path, displaced, back));
+        store.intents.drop(path);
+      }
       continue;
     }
     const intent = data as Intent;

@@ -110,6 +110,7 @@ export async function enact(
     const aside = step === steps[0] ? 0 : (ruling.displaced ?? 0);
     const back = aside === 0 ? 0 : await context.commit(fromDisplaced(context, path, aside));
     if (back >= 0) store.intents.drop(path);
+    else context.log.warn(leftAside(store, path, aside, back));
     if (result === -E.EAGAIN && step === steps[0]) return AGAIN;
     throw refused(path, result);
   }
@@ -119,6 +120,12 @@ export async function enact(
   await store.flush();
   failPoint('ruling-durable');
   return seq;
+}
+
+/** Nothing else may tell of it: the conflict may be about something else by now, or closed. */
+export function leftAside({ stateDir }: Store, path: string, id: number, error: number): string {
+  const why = `could not be put back (${errnoName(error)})`;
+  return `${escapeName(path)}: the directory that made way ${why}: it lies in ${stateDir}/displaced/${id}`;
 }
 
 function refused(path: string, result: number): FsError {

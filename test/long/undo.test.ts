@@ -93,6 +93,8 @@ describe('a daemon that dies between two steps', () => {
       await mount.sh('rm -r d; mkdir d; echo precious > d/own');
       fs.rmSync(`${base}/d`, { recursive: true });
       fs.writeFileSync(`${base}/d`, 'a file now\n');
+      // Else the daemon may die at that point in a look of its own accord.
+      await ripen(`${base}/d`);
       await say(1, 'reconcile', mnt);
       await work(mnt);
     } finally {
@@ -115,6 +117,21 @@ describe('a daemon that dies between two steps', () => {
           expect(await mount.read('d')).toBe('mine\n');
         });
         expect(await say(0, 'check', layers.overlay)).toMatch(/: no damage, 0 warnings\n$/);
+      }),
+  );
+
+  mountTest(
+    'of such a resolution, where the name is taken by then: it is said where the directory lies',
+    () =>
+      withLayers(async (layers) => {
+        await dying(layers, 'commit-after-rename', () => give(3, layers));
+        fs.writeFileSync(`${layers.overlay}/d`, 'another\n');
+        await withMount(layers, async (mount) => {
+          expect(await mount.read('d')).toBe('another\n');
+          const [, where = ''] =
+            /warn .* d: the directory that made way .* lies in (.*)$/m.exec(mount.log()) ?? [];
+          expect(fs.readFileSync(`${where}/own`, 'latin1')).toBe('precious\n');
+        });
       }),
   );
 
