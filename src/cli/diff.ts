@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { EXIT } from '../control/exit-codes.ts';
 import { type Json, pathJson, sideJson } from '../control/json.ts';
 import { type Context, ending, example, JSON_OPTION } from './context.ts';
+import { shown } from './paths.ts';
 import { withTarget } from './targets.ts';
 import { sideDiff } from './unified.ts';
 
@@ -21,7 +22,7 @@ export function addDiff(program: Command, context: Context): void {
             const known = item.ancestor.type !== 'unknown';
             const own = known ? await sideDiff(item, 'ancestor', 'overlay') : Buffer.alloc(0);
             const base = await sideDiff(item, 'overlay', 'base');
-            if (own.length > 0 || base.length > 0) differ = true;
+            if (own.length > 0 || base.length > 0 || item.changing) differ = true;
             if (opts.json) {
               all.push({
                 ...pathJson(item.path),
@@ -30,9 +31,11 @@ export function addDiff(program: Command, context: Context): void {
                 base: sideJson(item.base),
                 ancestorToOverlay: own.toString('utf8'),
                 overlayToBase: base.toString('utf8'),
+                changing: item.changing,
               });
               return;
             }
+            if (item.changing) context.io.out(`# ${shown(item.path)}\n# it keeps changing\n`);
             await context.io.outBytes(own);
             // Where the base is still what it was, the way to it is the way back, and says nothing new.
             const moved = known && (await sideDiff(item, 'ancestor', 'base')).length > 0;

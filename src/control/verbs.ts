@@ -160,6 +160,8 @@ export interface DiffItem {
   ancestor: DiffSide;
   overlay: DiffSide;
   base: DiffSide;
+  /** It came and went each time it was looked at: all sides are unknown. */
+  changing: boolean;
 }
 
 export interface DiffReport {

@@ -54,13 +54,13 @@ export async function diff(
 
 const TRIES = 4;
 
-/** null: it differs neither from its ancestor nor does its base; or it does not stay long enough to be read. */
+/** null: it differs neither from its ancestor nor does its base. */
 async function itemAt(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     const item = await unlessMoving(() => itemNow(assess, path, basePath));
     if (item !== AGAIN) return item;
   }
-  return null;
+  return { path, ancestor: unknown, overlay: unknown, base: unknown, changing: true };
 }
 
 async function itemNow(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
@@ -75,7 +75,7 @@ async function itemNow(assess: AssessContext, path: string, basePath: string): P
   const ancestor = await ancestorOf(assess, view, overlay, base);
   const changed = ancestor.type !== 'unknown' && differ(ancestor, overlay);
   const moved = base.type !== 'unknown' && differ(ancestor.type === 'unknown' ? overlay : ancestor, base);
-  return changed || moved ? { path, ancestor, overlay, base } : null;
+  return changed || moved ? { path, ancestor, overlay, base, changing: false } : null;
 }
 
 async function sideOf(found: Found | null, open: () => number): Promise<DiffSide> {

@@ -296,7 +296,7 @@ describe('a mount whose daemon answers', () => {
         overlay: side('a\nB\n', 0o600),
         base: side('a\nb\nc', 0o644),
       };
-      await emit({ path: 'etc/x', ...sides });
+      await emit({ path: 'etc/x', ...sides, changing: false });
       return { looked: 1 };
     };
     const { code, out } = await kasane('diff', 'overlay/etc/x');
@@ -313,6 +313,19 @@ describe('a mount whose daemon answers', () => {
     );
     stub.verbs.diff = async () => ({ looked: 1 });
     expect(await kasane('diff', 'overlay/etc/x')).toEqual({ code: 0, out: '', err: '' });
+  });
+
+  test('diff names what comes and goes each time it is looked at, and takes it for a difference', async () => {
+    const unknown = { ...fileSide(0), type: 'unknown' as const, content: null };
+    const sides = { ancestor: unknown, overlay: unknown, base: unknown };
+    stub.verbs.diff = async (_request, emit) => {
+      await emit({ path: 'etc/x', ...sides, changing: true });
+      return { looked: 1 };
+    };
+    const told = await kasane('diff', 'overlay/etc/x');
+    expect(told).toEqual({ code: 1, out: '# etc/x\n# it keeps changing\n', err: '' });
+    const { code, out } = await kasane('diff', '--json', 'overlay/etc/x');
+    expect([code, JSON.parse(out)]).toMatchObject([1, [{ changing: true, overlay: { type: 'unknown' } }]]);
   });
 
   test('log tells the story, and check ends with 4 at damage', async () => {
