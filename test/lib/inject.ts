@@ -97,6 +97,17 @@ export async function failAt(
   };
 }
 
+/** All calls of that kind fail that are made beneath a directory itself. */
+export function failBeneath(
+  tids: readonly number[],
+  call: string,
+  directory: string,
+  error: string,
+): Promise<Tracer> {
+  const fail = `inject=${call}:error=${error}`;
+  return attach(tids, ['-e', `trace=${call}`, '-P', directory, '-e', fail, '-o', '/dev/null']);
+}
+
 /** Holds up each call of that kind for so many seconds. */
 export function holdUp(tids: readonly number[], call: string, seconds: number): Promise<Tracer> {
   const delay = `inject=${call}:delay_enter=${seconds * 1_000_000}`;
