@@ -89,7 +89,8 @@ mountTest(
           expect(given.filter((ino) => ino === before.a || ino === before.b)).not.toEqual([]);
           shown = await numbers(mount);
           expect(shown).toMatchObject(before);
-          await mount.sh('cd d; [ "$(stat -c %i * | sort)" = "$(ls -1i | cut -d" " -f1 | sort)" ]');
+          // ls lines numbers up, and those that stand for others are longer.
+          await mount.sh('cd d; [ "$(stat -c %i * | sort)" = "$(ls -1i | sed "s/^ *//; s/ .*//" | sort)" ]');
         });
         const expectSame = () =>
           withMount(layers, async (mount) => expect(await numbers(mount)).toEqual(shown));
