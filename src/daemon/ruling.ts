@@ -13,7 +13,7 @@ import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
 import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { failPoint } from '../union/fail-point.ts';
-import { unlessMoving } from '../union/look-object.ts';
+import { untilStill } from '../union/look-object.ts';
 import { keepNumbers } from '../union/numbering.ts';
 import { type Branches, fillContent, openOverlayFile, readBase, readOverlay } from '../union/sides.ts';
 import { contentSignature } from '../union/signature.ts';
@@ -147,8 +147,6 @@ function refused(path: string, result: number): FsError {
   }
 }
 
-const TRIES = 4;
-
 /** Sees a path with its contents and rules, again while a side moves under the ruling. */
 export async function ruleOn<T>(
   context: MountContext,
@@ -157,14 +155,12 @@ export async function ruleOn<T>(
 ): Promise<T> {
   const assess = assessContext(context);
   const basePath = basePathOf(assess.branches.overlay, path);
-  for (let attempt = 0; attempt < TRIES; attempt++) {
-    const done = await unlessMoving(async () => {
-      const view = await viewOf(assess, path, basePath);
-      await loadContents(assess, view);
-      return rule(view);
-    });
-    if (done !== AGAIN) return done;
-  }
+  const done = await untilStill(async () => {
+    const view = await viewOf(assess, path, basePath);
+    await loadContents(assess, view);
+    return rule(view);
+  });
+  if (done !== AGAIN) return done;
   if (kindInUnion(context, parentPath(path)) !== 'dir') {
     throw new FsError(E.ENOENT, `${escapeName(path)}: its directory has gone`);
   }

@@ -4,7 +4,7 @@ import { isRegular, isSymlink } from '../lib/stat.ts';
 import { looksBinary, MAX_TEXT } from '../merge/policy.ts';
 import { type AssessContext, type View, viewOf } from '../union/assess.ts';
 import { AGAIN } from '../union/carrying.ts';
-import { unlessMoving } from '../union/look-object.ts';
+import { untilStill } from '../union/look-object.ts';
 import {
   type Found,
   fillContent,
@@ -52,14 +52,10 @@ export async function diff(
   return { looked };
 }
 
-const TRIES = 4;
-
 /** null: it differs neither from its ancestor nor does its base. */
 async function itemAt(assess: AssessContext, path: string, basePath: string): Promise<DiffItem | null> {
-  for (let attempt = 0; attempt < TRIES; attempt++) {
-    const item = await unlessMoving(() => itemNow(assess, path, basePath));
-    if (item !== AGAIN) return item;
-  }
+  const item = await untilStill(() => itemNow(assess, path, basePath));
+  if (item !== AGAIN) return item;
   return { path, ancestor: unknown, overlay: unknown, base: unknown, changing: true };
 }
 

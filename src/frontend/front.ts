@@ -111,7 +111,6 @@ function parkUntilDone(front: Front, locked: readonly number[]): number {
   if (locked.length > 0 && work.result === undefined) front.union.kernel.lock(locked, work);
   const token = park(front, work);
   onResult(work, (result) => {
-    front.changing.delete(token);
     if (result >= 0) {
       server.rerun(token);
       return;
@@ -126,10 +125,7 @@ function parkUntilDone(front: Front, locked: readonly number[]): number {
 export function parkForResult(front: Front, payload: (result: number) => Buffer | undefined): number {
   const work = front.union.waiting as PendingWork;
   const token = park(front, work);
-  onResult(work, (result) => {
-    front.changing.delete(token);
-    front.server.answer(token, result, result < 0 ? undefined : payload(result));
-  });
+  onResult(work, (result) => front.server.answer(token, result, result < 0 ? undefined : payload(result)));
   return PARK;
 }
 
@@ -140,9 +136,12 @@ const changes: readonly string[] = ['allocate', 'copy-range', 'truncate'] satisf
  * Told by the work's kind, and not by whose it is: who has to wait for another's work waits for what makes a node busy,
  * and these jobs never do.
  */
-function park(front: Front, { kind, result }: PendingWork): Parked {
+function park(front: Front, work: PendingWork): Parked {
   const token = front.server.park();
-  if (result === undefined && changes.includes(kind)) front.changing.add(token);
+  if (work.result === undefined && changes.includes(work.kind)) {
+    front.changing.add(token);
+    onResult(work, () => front.changing.delete(token));
+  }
   return token;
 }
 

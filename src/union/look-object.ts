@@ -29,11 +29,8 @@ export async function lookAtObject(
   options: LookOptions,
   beneath: Beneath | null,
 ): Promise<Outcome> {
-  for (let attempt = 0; attempt < TRIES; attempt++) {
-    const done = await unlessMoving(() => lookOnce(context, place, options, beneath));
-    if (done !== AGAIN) return done;
-  }
-  return keepsChanging(context, place.path);
+  const done = await untilStill(() => lookOnce(context, place, options, beneath));
+  return done === AGAIN ? keepsChanging(context, place.path) : done;
 }
 
 async function lookOnce(
@@ -180,4 +177,13 @@ export async function unlessMoving<T>(work: () => Promise<T>): Promise<T | typeo
     if (error instanceof FsError && error.errno === E.EAGAIN) return AGAIN;
     throw error;
   }
+}
+
+/** Does it anew as long as a side moves meanwhile; AGAIN: that is given up. */
+export async function untilStill<T>(work: () => Promise<T | typeof AGAIN>): Promise<T | typeof AGAIN> {
+  for (let attempt = 0; attempt < TRIES; attempt++) {
+    const done = await unlessMoving(work);
+    if (done !== AGAIN) return done;
+  }
+  return AGAIN;
 }
