@@ -3,20 +3,12 @@
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { ripen } from '../lib/base-update.ts';
-import { kasane, type Layers, startMount, withLayers, withMount } from '../lib/kasane.ts';
+import { type Layers, say, startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
 
 const guestText = text({ 10: 'guest' });
 const baseText = text({ 10: 'base' });
-
-async function say(code: number, ...args: string[]): Promise<string> {
-  const result = await kasane(args);
-  if (result.code !== code) {
-    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
-  }
-  return result.stdout;
-}
 
 const kinds = async (path: string): Promise<string[]> =>
   JSON.parse(await say(0, 'log', '--json', path)).map((one: { kind: string }) => one.kind);

@@ -2,17 +2,9 @@
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { ripen } from '../lib/base-update.ts';
-import { caughtUp, kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, say, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
-
-async function say(code: number, ...args: string[]): Promise<string> {
-  const result = await kasane(args);
-  if (result.code !== code) {
-    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
-  }
-  return result.stdout;
-}
 
 const json = async (code: number, ...args: string[]) => JSON.parse(await say(code, ...args, '--json'));
 

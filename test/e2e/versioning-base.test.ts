@@ -6,7 +6,7 @@ import { imageNeeds, makeLoopImage } from '../lib/images.ts';
 import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
-import { BaseWatch, type Guest, guestOf, text, withGuest, writeFiles } from '../lib/versioning.ts';
+import { BaseWatch, baseState, type Guest, guestOf, text, withGuest, writeFiles } from '../lib/versioning.ts';
 
 const base3 = { 3: 'BASE 3' };
 const guest15 = { 15: 'guest' };
@@ -16,12 +16,6 @@ const release = (version: string) => `ID=demo\nVERSION_ID="${version}"\n`;
 /** Mounts, does, and takes down again. */
 function session<T>(layers: Layers, body: (guest: Guest) => Promise<T>): Promise<T> {
   return withMount(layers, (mount) => body(guestOf(mount, new BaseWatch(layers.base), layers.dir)));
-}
-
-async function baseState(guest: Guest): Promise<string> {
-  const { stdout } = await guest.kasane(['status', '--json', guest.mnt]);
-  const report = JSON.parse(stdout) as { base: string } | { base: string }[];
-  return (Array.isArray(report) ? (report[0] as { base: string }) : report).base;
 }
 
 const accept = (guest: Guest) => guest.kasane(['reconcile', guest.mnt, '--accept-base']);

@@ -17,6 +17,15 @@ export function kasane(args: readonly string[], options: RunOptions = {}): Promi
   return run(process.execPath, [mainFile, ...args], options);
 }
 
+/** What it says, where it ends with that code. */
+export async function say(code: number, ...args: string[]): Promise<string> {
+  const result = await kasane(args);
+  if (result.code !== code) {
+    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
+  }
+  return result.stdout;
+}
+
 export interface MountSpec {
   base: string | readonly string[];
   overlay: string;

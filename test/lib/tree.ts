@@ -2,6 +2,7 @@
 // the same. Names are latin1 strings, as inside Kasane.
 import { createHash } from 'node:crypto';
 import * as path from 'node:path';
+import { parentPath } from '../../src/lib/names.ts';
 import { hasCommand } from './needs.ts';
 import { runOk } from './run.ts';
 
@@ -93,8 +94,7 @@ export function wrongLinks(
 ): string[] {
   const counts = new Map(directories.map(({ path: name }) => [name, 2]));
   for (const { path: name } of directories) {
-    const above = name.slice(0, Math.max(0, name.lastIndexOf('/')));
-    if (name !== '') counts.set(above, (counts.get(above) ?? 0) + 1);
+    if (name !== '') counts.set(parentPath(name), (counts.get(parentPath(name)) ?? 0) + 1);
   }
   return directories
     .filter(({ path: name, nlink }) => nlink !== counts.get(name) && !(nlink === 1 && mayBeOne(name)))

@@ -222,3 +222,10 @@ export async function throughGate(
   const passing = gate.pass(between);
   await Promise.all([tool, passing]);
 }
+
+/** Whether the guest's base is accepted, as `status` has it. */
+export async function baseState(guest: Guest): Promise<string> {
+  const { stdout } = await guest.kasane(['status', '--json', guest.mnt]);
+  const report = JSON.parse(stdout) as { base: string } | { base: string }[];
+  return (Array.isArray(report) ? (report[0] as { base: string }) : report).base;
+}

@@ -4,18 +4,10 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { describe, expect } from 'vitest';
 import { ripen } from '../lib/base-update.ts';
-import { kasane, type Layers, startMount, withLayers, withMount } from '../lib/kasane.ts';
+import { type Layers, say, startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, waitUntil } from '../lib/run.ts';
 import { text, updateFile, withGuest, writeFiles } from '../lib/versioning.ts';
-
-async function say(code: number, ...args: string[]): Promise<string> {
-  const result = await kasane(args);
-  if (result.code !== code) {
-    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
-  }
-  return result.stdout;
-}
 
 for (const order of ['a b', 'b a']) {
   mountTest(

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
-import { withLayers, withMount } from '../lib/kasane.ts';
+import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
 
@@ -25,6 +25,24 @@ mountTest('a file of 260 MiB that the guest has not changed follows the base, wi
   }),
 );
 
+/** `script` writes to the file, and makes another one once it is well under way. */
+async function whileWritten(
+  { dir }: Layers,
+  script: string,
+  file: string,
+  body: () => Promise<unknown>,
+): Promise<void> {
+  const began = `${dir}/began`;
+  const writes = spawn(process.execPath, ['-e', script, file, began]);
+  try {
+    expect(await waitUntil(() => fs.existsSync(began))).toBe(true);
+    await body();
+  } finally {
+    writes.kill('SIGKILL');
+    await new Promise((resolve) => writes.on('exit', resolve));
+  }
+}
+
 // Here and there, without a pause, until it is ended.
 const writer = `
   const fs = require('node:fs');
@@ -38,14 +56,7 @@ mountTest('a file that is written to in the base all the while it is copied foll
   withLayers(async (layers) => {
     fs.writeFileSync(`${layers.base}/big`, Buffer.alloc(8 << 20));
     await withMount(layers, async (mount) => {
-      const writes = spawn(process.execPath, ['-e', writer, `${layers.base}/big`, `${layers.dir}/began`]);
-      try {
-        expect(await waitUntil(() => fs.existsSync(`${layers.dir}/began`))).toBe(true);
-        await mount.sh('true >> big');
-      } finally {
-        writes.kill('SIGKILL');
-        await new Promise((resolve) => writes.on('exit', resolve));
-      }
+      await whileWritten(layers, writer, `${layers.base}/big`, () => mount.sh('true >> big'));
       expect(await mount.kasane(['reconcile', mount.dir], { timeout: 120_000 })).toMatchObject({ code: 0 });
       expect(await mount.sh('cmp big "$1"/big && echo same', [layers.base])).toBe('same\n');
     });
@@ -66,17 +77,12 @@ mountTest('diff tells of all else, too, while a large file is being written', ()
     fs.writeFileSync(`${layers.base}/text`, 'base\n');
     await withMount(layers, async (mount) => {
       await mount.sh('truncate -s 16M log; echo guest >> text');
-      const writes = spawn(process.execPath, ['-e', appender, `${mount.dir}/log`, `${layers.dir}/began`]);
-      try {
-        expect(await waitUntil(() => fs.existsSync(`${layers.dir}/began`))).toBe(true);
+      await whileWritten(layers, appender, `${mount.dir}/log`, async () => {
         const { code, stdout, stderr } = await mount.kasane(['diff', mount.dir], { timeout: 60_000 });
         expect([code, stderr]).toEqual([1, '']);
         expect(stdout).toContain('\n+guest\n');
         expect(stdout).toContain('log');
-      } finally {
-        writes.kill('SIGKILL');
-        await new Promise((resolve) => writes.on('exit', resolve));
-      }
+      });
     });
   }),
 );
