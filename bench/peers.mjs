@@ -4,6 +4,7 @@
 // file systems for use: what they take is the best that is possible by way of the device.
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { keepsAwake } from '../dist/daemon/cpu-latency.js';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const mainFile = path.join(root, 'dist', 'main.js');
@@ -41,6 +42,8 @@ const fuseOverlayfs = {
 /** As the spin of Kasane (src/fuse/spin.ts), in microseconds. */
 const SPIN = 30;
 
+const awake = keepsAwake({ cpuLatency: 'auto', transport: 'direct' });
+
 const floor = (spin) => ({
   family: 'floor',
   rounds: Infinity,
@@ -60,7 +63,7 @@ const floor = (spin) => ({
     ],
     ...['chown', 'git-status', 'git-checkout', 'compile', 'npm'],
   ],
-  mount: (at, bench) => [...bench.floor(), String(spin), at.base, at.mnt],
+  mount: (at, bench) => [...bench.floor(), String(spin), spin > 0 && awake ? '1' : '0', at.base, at.mnt],
 });
 
 /** Branches as unionfs-fuse and mergerfs take them. */
@@ -93,6 +96,13 @@ export const peers = {
     rows: ['lstat', 'open', 'create', 'read'],
     about: 'Kasane once more: what differs from it is noise',
     mount: notify,
+  },
+  'kasane-sleepy': {
+    ...ofKasane,
+    rounds: 2,
+    rows: ['walk-cold', 'open', 'create', 'create-write', 'untar', 'chmod', 'git-status', 'git-checkout'],
+    about: 'Kasane with --cpu-latency off: idle processors may sleep',
+    mount: kasane('--cpu-latency', 'off', ...asRoot),
   },
   'kasane-export': {
     ...ofKasane,
@@ -164,7 +174,7 @@ export const peers = {
   },
   'floor-waiting': {
     ...floor(0),
-    about: 'the same without a spin: it waits for each request',
+    about: 'the same without a spin, and processors may sleep: it waits for each request',
   },
   mercurial: {
     family: 'other',

@@ -85,6 +85,13 @@ const setters: Record<string, Setter> = {
     }
     options.transport = value;
   },
+  'cpu-latency': (options, word) => {
+    const value = needed(word);
+    if (value !== 'auto' && value !== 'low' && value !== 'off') {
+      throw usage(`cpu-latency=${shown(value)}: auto, low or off`);
+    }
+    options.cpuLatency = value;
+  },
   volatile: flag((options, on) => {
     options.volatile = on;
   }),

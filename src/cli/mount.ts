@@ -35,6 +35,10 @@ const flags: readonly (readonly [string, string])[] = [
     '--transport <which>',
     'direct, or fuse-native: by libfuse 2, slower, with fewer features (default: direct)',
   ],
+  [
+    '--cpu-latency <how>',
+    'low: idle processors poll while requests are many; off; auto: low in small virtual machines',
+  ],
   ['--policy <file>', 'rules of merging (not there yet)'],
   ['--log <file>', 'log there instead of to syslog'],
   ['--foreground', 'stay, and log to stderr'],

@@ -33,6 +33,8 @@ export interface MountOptions {
   /** Largest file that is copied up, in bytes; null: no limit. */
   copyUpLimit: number | null;
   transport: 'direct' | 'fuse-native';
+  /** low: processors are kept awake while requests follow each other closely; auto: where that pays. */
+  cpuLatency: 'auto' | 'low' | 'off';
   policy: string | null;
   /** Log file; null: syslog, or stderr in the foreground. */
   log: string | null;
@@ -66,6 +68,7 @@ export function defaultMountOptions(): MountOptions {
     whiteouts: 'overlayfs',
     copyUpLimit: null,
     transport: 'direct',
+    cpuLatency: 'auto',
     policy: null,
     log: null,
     foreground: false,

@@ -19,8 +19,8 @@ export interface MountContext {
   log: Log;
   /** One sentence each, for status. */
   notes: string[];
-  /** Process that serves and since when (milliseconds); null: the overlay is not mounted. */
-  mounted: { pid: number; started: number } | null;
+  /** Process that serves, since when (milliseconds), and whether it keeps processors awake; null: not mounted. */
+  mounted: { pid: number; started: number; keepsAwake: boolean } | null;
   /** Why the base is not accepted, or null. */
   readonly doubt: string | null;
   /** Thrown by what would decide or write; absent: nothing stands against it. */

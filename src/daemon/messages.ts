@@ -52,6 +52,8 @@ export interface ServingStart {
 export interface WorkerStart extends ServingStart {
   deviceFd: number;
   wakeFd: number;
+  /** Of sys/cpu-latency.ts, or -1. */
+  latencyFd: number;
 }
 
 export interface WorkerCounts {

@@ -31,6 +31,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
   front.server = createServer({
     deviceFd: start.deviceFd,
     wakeFd: start.wakeFd,
+    latencyFd: start.latencyFd,
     eventsFd: () => ears.fd,
     handlers: handlersOf(front),
     log: host.log,

@@ -313,7 +313,7 @@ class Session {
       reconciler: this.#reconciler,
       log: this.#log,
       notes: this.notes,
-      mounted: { pid: process.pid, started: Date.now() },
+      mounted: { pid: process.pid, started: Date.now(), keepsAwake: this.#transport.keepsAwake },
       get doubt() {
         return base.doubt;
       },

@@ -7,10 +7,13 @@ import { type DeviceOptions, openMount, unmount } from '../fuse/device.ts';
 import { withMinor } from '../fuse/device-number.ts';
 import { loadAddon } from '../fuse/native/addon.ts';
 import { NativeServer } from '../fuse/native/server.ts';
+import { errnoName } from '../lib/errno.ts';
 import type { LogConfig } from '../lib/log.ts';
 import { makeLog } from '../lib/log.ts';
+import { CPU_LATENCY, openCpuLatency } from '../sys/cpu-latency.ts';
 import { eventfd } from '../sys/poll.ts';
 import { type Announcer, prepareAnnouncer } from './announcer.ts';
+import { keepsAwake } from './cpu-latency.ts';
 import type { ServingStart } from './messages.ts';
 import { type Notifier, prepareNotifier } from './notifier.ts';
 import { serveHere } from './serve-here.ts';
@@ -29,6 +32,8 @@ export interface Transport {
   unmount(lazy: boolean): Promise<number>;
   /** A sentence each: what is otherwise than a user expects. */
   notes: readonly string[];
+  /** While requests are many: daemon/cpu-latency.ts. */
+  keepsAwake: boolean;
 }
 
 /**
@@ -48,14 +53,22 @@ export function openTransport(
   if (thread === null) return openNative(device, logConfig, options.debug);
   const deviceFd = minor === null ? openMount(device) : withMinor(minor, () => openMount(device));
   const wakeFd = eventfd();
+  const latencyFd = keepsAwake(options) ? openCpuLatency() : -1;
   const log = makeLog(logConfig);
   return {
-    serve: (start) => serveOnWorker(thread, { ...start, deviceFd, wakeFd }, log),
+    serve: (start) => serveOnWorker(thread, { ...start, deviceFd, wakeFd, latencyFd }, log),
     prepareNotifier: () => prepareNotifier(deviceFd, wakeFd, log),
     prepareAnnouncer: () => prepareAnnouncer(mountPoint, wakeFd, log),
     unmount: async (lazy) => unmount(mountPoint, lazy),
-    notes: [],
+    notes: latencyNotes(options, latencyFd),
+    keepsAwake: latencyFd >= 0,
   };
+}
+
+/** Where nobody has asked for it, it is nobody's loss. */
+function latencyNotes({ cpuLatency }: MountOptions, fd: number): string[] {
+  if (cpuLatency !== 'low' || fd >= 0) return [];
+  return [`processors are not kept awake: ${CPU_LATENCY} cannot be opened (${errnoName(fd)})`];
 }
 
 function openNative(device: DeviceOptions, logConfig: LogConfig, debug: boolean): Transport {
@@ -71,6 +84,7 @@ function openNative(device: DeviceOptions, logConfig: LogConfig, debug: boolean)
     prepareNotifier: () => null,
     prepareAnnouncer: () => null,
     unmount: (lazy) => server.unmount(lazy),
+    keepsAwake: false,
     notes: [
       'transport fuse-native: who asks is not known, so what is made belongs to the owner of the mount; ' +
         'times have milliseconds and none before 1970 (native-notes/fuse-native.md)',

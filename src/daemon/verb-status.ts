@@ -119,7 +119,7 @@ function report(
     copying: context.copies?.all.map((one) => ({ ...one })) ?? [],
     counts,
     bytes: { overlay: survey.bytes, ...sizes },
-    options: mounted === null ? {} : optionsByName(options, coherence),
+    options: mounted === null ? {} : optionsByName(options, coherence, mounted.keepsAwake),
     overlayfsOptions: overlayfsOptions(branches.overlay.xattrPrefix === 'user.', survey),
     notes,
   };
@@ -153,7 +153,11 @@ const watchName = (wish: MountOptions['watch']) =>
   wish.by === 'auto' && wish.at !== null ? `auto=${wish.at}` : wish.by;
 
 /** By their names on the command line. Paths are inner names. */
-function optionsByName(options: MountOptions, coherence: Coherence): Record<string, string> {
+function optionsByName(
+  options: MountOptions,
+  coherence: Coherence,
+  keepsAwake: boolean,
+): Record<string, string> {
   const { copyUpLimit, policy, log, allowOther } = options;
   return {
     coherence: coherenceName(coherence),
@@ -166,6 +170,7 @@ function optionsByName(options: MountOptions, coherence: Coherence): Record<stri
     whiteouts: options.whiteouts,
     ...(copyUpLimit === null ? {} : { 'copy-up-limit': String(copyUpLimit) }),
     transport: options.transport,
+    'cpu-latency': keepsAwake ? 'low' : 'off',
     ...(policy === null ? {} : { policy }),
     ...(log === null ? {} : { log }),
     ro: onOff(options.readOnly),

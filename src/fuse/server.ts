@@ -8,6 +8,7 @@ import type { Log } from '../lib/log.ts';
 import { isPassing, PAUSE_MS, pause } from '../lib/passing.ts';
 import { read, write } from '../sys/file.ts';
 import { eventfdClear, poll3 } from '../sys/poll.ts';
+import { Awake } from './awake.ts';
 import { readers, sizeOf, writers } from './codec.ts';
 import { Complaints, MAX_ERRNO } from './complaints.ts';
 import { Counters, type OpcodeCounters } from './counters.ts';
@@ -47,6 +48,8 @@ export interface ServerOptions {
   wishes: InitWishes;
   /** How long to try the device again before waiting for it; 0: not at all. See spin.ts. */
   spinMicroseconds?: number;
+  /** Of sys/cpu-latency.ts, to keep processors awake by: see awake.ts. The server does not close it. */
+  latencyFd?: number;
   /** INIT has been answered: file system calls on the mount no longer wait for us. */
   onInit?(negotiated: Negotiated): void;
   /** The eventfd has been signalled; it is cleared already. */
@@ -108,6 +111,7 @@ class Server implements FuseServer {
   readonly #counters: Counters;
   readonly #complaints: Complaints;
   readonly #spin: Spin;
+  readonly #awake: Awake;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly #view = viewOf(this.#buffer);
   readonly #r: FuseRequest;
@@ -132,6 +136,7 @@ class Server implements FuseServer {
     this.#counters = new Counters(options.buckets);
     this.#complaints = new Complaints(options.log);
     this.#spin = new Spin(options.spinMicroseconds);
+    this.#awake = new Awake(options.latencyFd ?? -1);
     const handlers: (Handler | undefined)[] = [];
     for (const [name, handler] of Object.entries(options.handlers)) {
       handlers[opcodes[name as keyof Handlers].code] = handler;
@@ -158,6 +163,7 @@ class Server implements FuseServer {
       return this.#loop();
     } finally {
       for (const request of this.#parked) this.#close(request);
+      this.#awake.rest();
       this.#options.onDestroy();
     }
   }
@@ -279,7 +285,8 @@ class Server implements FuseServer {
   #listen(timeout: 0 | -1): void {
     const { deviceFd, wakeFd, eventsFd, idle, onPause } = this.#options;
     if (onPause) this.#call('what may be late', onPause);
-    const limit = timeout !== 0 && idle?.isDue() ? this.#untilIdle() : timeout;
+    const { patience } = this.#awake;
+    const limit = timeout === 0 ? 0 : patience < 0 && idle?.isDue() ? this.#untilIdle() : patience;
     const ready = poll3(deviceFd, wakeFd, eventsFd?.() ?? -1, limit);
     this.#listened = performance.now();
     if (ready < 0) {
@@ -291,7 +298,8 @@ class Server implements FuseServer {
       eventfdClear(wakeFd);
       this.#call('a message from another thread', () => this.#options.onWake());
     }
-    if (ready === 0 && limit > 0) this.#call('idle', () => idle?.run());
+    if (ready === 0 && patience > 0 && limit > 0) this.#awake.rest();
+    else if (ready === 0 && limit > 0) this.#call('idle', () => idle?.run());
     if ((ready & EVENTS) !== 0) this.#call('events', () => this.#options.onEvents?.());
     if ((ready & (WAKE | EVENTS)) !== 0) this.#done();
   }
@@ -311,6 +319,7 @@ class Server implements FuseServer {
   }
 
   #serve(length: number): void {
+    this.#awake.came(this.#started - this.#served);
     this.#served = this.#started;
     this.#load(this.#buffer, this.#view, length);
     const { opcode } = this.#r;

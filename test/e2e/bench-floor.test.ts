@@ -41,10 +41,13 @@ mountTest(
       const before = await readTree(base);
       await sh(change, [plain]);
       const after = await readTree(plain);
-      // With Kasane's spin, and waiting for each request.
-      for (const spin of ['30', '0']) {
+      // As Kasane waits, and waiting for each request.
+      for (const [spin, awake] of [
+        ['30', '1'],
+        ['0', '0'],
+      ] as const) {
         const mnt = `${dir}/mnt${spin}`;
-        await sh('mkdir "$4"; "$1" "$2" "$3" "$4"', [program, spin, base, mnt]);
+        await sh('mkdir "$5"; "$1" "$2" "$3" "$4" "$5"', [program, spin, awake, base, mnt]);
         try {
           expect(diffTrees(before, await readTree(mnt), { ino: true })).toEqual([]);
           await sh(change, [mnt]);

@@ -44,6 +44,7 @@ describe('mount options', () => {
       whiteouts: 'overlayfs',
       copyUpLimit: null,
       transport: 'direct',
+      cpuLatency: 'auto',
       policy: null,
       log: null,
       foreground: false,
@@ -72,6 +73,7 @@ describe('mount options', () => {
     ['volatile', { volatile: true }],
     ['metacopy=off,redirect_dir=off', { metacopy: false, redirectDir: false }],
     ['copy-up-limit=2G', { copyUpLimit: 2 * 1024 ** 3 }],
+    ['cpu-latency=off', { cpuLatency: 'off' }],
     ['copy_up_limit=17', { copyUpLimit: 17 }],
     ['log=l/x,debug,foreground', { log: '/cwd/l/x', debug: true, foreground: true }],
     ['suid,dev,ro,noexec,noatime', { suid: true, dev: true, readOnly: true, exec: false, atime: false }],
@@ -97,6 +99,7 @@ describe('mount options', () => {
     ['ro=1', 'ro: takes no value'],
     ['state', 'state: needs a value'],
     ['transport=carrier', 'transport=carrier: direct or fuse-native'],
+    ['cpu_latency=high', 'cpu-latency=high: auto, low or off'],
     ['copy-up-limit=1X', 'copy-up-limit=1X: a number of bytes, or with K, M, G, T'],
     ['fr\x1bob', '-o fr\\x1bob: unknown option: see kasane mount --help'],
   ])('-o %j is refused', (list, message) => {
