@@ -301,6 +301,8 @@ function finish(
   origin: Origin | undefined,
 ): number {
   node.busy = null;
+  // Who waited may be gone, and the kernel may have forgotten the node: it has to last until it shows the copy.
+  union.table.hold(node);
   // Moved, removed or replaced meanwhile: the request is run again and finds what is there now.
   const wanted =
     node.layer >= 0 &&
@@ -309,7 +311,7 @@ function finish(
     !hasHardLink(union, node.layer, base);
   const error = result < 0 ? result : wanted ? publishFile(union, node, place, job, base, origin) : 0;
   if (error < 0 || !wanted) unlinkat(union.workFd, job.temp, 0);
-  union.table.release(node);
+  union.table.letGo(node);
   return error;
 }
 

@@ -1,8 +1,9 @@
 // Who is killed while a job changes a file for it is gone only once that is over: what others write to the file after
-// its end is not written over by what is left of it.
+// its end is not written over by what is left of it. Who waits for a copy-up is gone at once, and may be forgotten.
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { startAgent } from '../lib/agent.ts';
 import { type HeldCall, holdUp, type ThreadGroup, threadsOf, untilHeld } from '../lib/inject.ts';
 import { daemonOf, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
@@ -52,4 +53,36 @@ source = os.open('from', os.O_RDONLY); to = os.open('${call}', os.O_RDWR); ${cha
         );
     }),
   { commands: ['strace', 'python3'] },
+);
+
+const O_PATH = 0o10000000;
+
+mountTest(
+  'of who is killed while it waits the kernel forgets the file: the copy is found under each of its names all the same',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay } = layers;
+      fs.writeFileSync(`${base}/one`, Buffer.alloc(1 << 20, 'b'));
+      fs.linkSync(`${base}/one`, `${base}/two`);
+      await withMount(layers, async (mount) => {
+        const victim = startAgent();
+        // Both names are one file by this, for as long as the victim lives.
+        for (const name of ['one', 'two']) await victim.call('openSync', `${mount.dir}/${name}`, O_PATH);
+        const held = await holdUp((await threadsOf(mount.pid)).pool, 'fsync', 100);
+        const opened = victim.call('openSync', `${mount.dir}/one`, 'r+').catch((error: Error) => error);
+        expect(await waitUntil(() => fs.readdirSync(`${overlay}/.kasane/work`).length > 0)).toBe(true);
+        process.kill(victim.pid, 'SIGKILL');
+        await opened;
+        fs.writeFileSync('/proc/sys/vm/drop_caches', '2');
+        await mount.sh('test ! -e none');
+        await held.stop();
+        expect(await waitUntil(() => fs.existsSync(`${overlay}/one`))).toBe(true);
+        const [one, two] = (await mount.sh('stat -c %i:%s one two')).trim().split('\n');
+        expect(two).toBe(one);
+        await mount.sh('printf new | dd of=two conv=notrunc status=none');
+        expect(await mount.sh('head -c 5 one')).toBe('newbb');
+        await victim.stop();
+      });
+    }),
+  { commands: ['strace'] },
 );
