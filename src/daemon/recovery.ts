@@ -130,17 +130,29 @@ async function rebuild(store: Store, branches: OpenBranches, log: Log): Promise<
   return count;
 }
 
+/** Where objects of the overlay lie. */
+type Kept = Pick<OpenBranches, 'overlay' | 'linksFd' | 'displacedFd'>;
+
+/** All that lies in the overlay, and what has no name there: copies that only names of the base lead to, and what was put aside. */
+async function* walkAll(
+  { overlay, linksFd, displacedFd }: Kept,
+  unread?: (path: string) => void,
+): AsyncGenerator<OverlayEntry> {
+  for (const rootFd of [overlay.rootFd, linksFd, displacedFd]) {
+    yield* walkOverlay({ ...overlay, rootFd }, '', '', unread);
+  }
+}
+
 /** Records of origins that a crash left without their objects. Those of what lay in work/ have gone with it. */
-async function tidyOriginRecords({ overlay, linksFd, displacedFd }: OpenBranches, log: Log): Promise<void> {
+async function tidyOriginRecords({ overlay, linksFd, displacedFd }: Kept, log: Log): Promise<void> {
   if (overlay.origins.used[0] === 0) return;
   const living = new Set<string>();
   let whole = true;
-  for (const rootFd of [overlay.rootFd, linksFd, displacedFd]) {
-    const entries = walkOverlay({ ...overlay, rootFd }, '', '', () => {
-      whole = false;
-    });
-    for await (const { stat } of entries) living.add(recordName(stat));
-  }
+  const unread = () => {
+    whole = false;
+  };
+  for await (const { stat } of walkAll({ overlay, linksFd, displacedFd }, unread))
+    living.add(recordName(stat));
   if (!whole) return;
   const removed = tidyRecords(overlay.origins, living);
   if (removed > 0) log.info(`${removed} origins were without their objects`);
@@ -221,9 +233,9 @@ function recordIntent(store: Store, path: string, intent: Intent, origins: reado
 }
 
 /** Hashes of all contents that origins in the overlay name: they are the truth, whatever the index knows. */
-export async function neededAncestors(store: Store, overlay: Overlay): Promise<Set<string>> {
+export async function neededAncestors(store: Store, branches: Kept): Promise<Set<string>> {
   const needed = new Set<string>();
-  for await (const entry of walkOverlay(overlay)) {
+  for await (const entry of walkAll(branches)) {
     for (const origin of entry.origins) {
       needed.add(origin.content);
       if (origin.pin !== null) needed.add(origin.pin.content);
