@@ -69,7 +69,7 @@ export class Host implements UnionHost {
     return work;
   };
 
-  look: UnionHost['look'] = (path, basePath) => {
+  look: UnionHost['look'] = (path) => {
     const known = this.#looks.get(path);
     if (known) return known;
     const work = this.#begin(`look at ${path}`, () => {
@@ -77,12 +77,12 @@ export class Host implements UnionHost {
       return 0;
     });
     this.#looks.set(path, work);
-    this.send({ kind: 'look', id: work.id, path, basePath });
+    this.send({ kind: 'look', id: work.id, path });
     return work;
   };
 
-  noticed: UnionHost['noticed'] = (path, basePath) => {
-    if (!this.#looks.has(path)) this.send({ kind: 'noticed', path, basePath });
+  noticed: UnionHost['noticed'] = (path) => {
+    if (!this.#looks.has(path)) this.send({ kind: 'noticed', path });
   };
 
   remember: UnionHost['remember'] = (path, fingerprint, fd, witness) => {

@@ -145,8 +145,8 @@ export type FromWorker =
   /** `negotiated`: null where libfuse has done so. */
   | { kind: 'serving'; negotiated: Negotiated | null }
   | { kind: 'job'; id: number; args: JobArgs }
-  | { kind: 'look'; id: number; path: string; basePath: string }
-  | { kind: 'noticed'; path: string; basePath: string }
+  | { kind: 'look'; id: number; path: string }
+  | { kind: 'noticed'; path: string }
   | { kind: 'keep'; kept: Kept }
   | { kind: 'remember'; path: string; fingerprint: string; fd: number; witness: Witness }
   | { kind: 'control'; id: number; request: ControlRequest }

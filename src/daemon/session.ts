@@ -26,7 +26,6 @@ import { Copies } from '../union/copies.ts';
 import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
-import { basePathOf } from '../union/walk-overlay.ts';
 import type { Witness } from '../union/witness.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import { BaseExchange } from './base-exchange.ts';
@@ -289,8 +288,8 @@ class Session {
     const { origins } = overlay;
     const jobs = { ancestors, origins, log: this.#log, privileged, copies: this.#copies };
     return new WorkerLink(this.#transport.serve(start), jobs, {
-      look: (path, basePath) => this.#look(path, basePath),
-      noticed: (path, basePath) => this.#noticed(path, basePath),
+      look: (path) => this.#look(path),
+      noticed: (path) => this.#noticed(path),
       remember: (path, fingerprint, fd, witness) =>
         // Before any look at the path, which would find no ancestor.
         void this.#reconciler.exclusively(path, () => this.#remember(path, fingerprint, { fd, witness })),
@@ -367,7 +366,7 @@ class Session {
     this.#closeServer = () => server.close();
     writeRegistration(newRegistration({ mountPoint, bases, overlay, state: this.#branches.stateDir }));
     for (const path of this.#store.recovered.unfinished) {
-      this.#noticed(path, basePathOf(this.#branches.overlay, path));
+      this.#noticed(path);
     }
   }
 
@@ -415,7 +414,7 @@ class Session {
     let timer = setTimeout(() => void sweep(), afterMs);
     const sweep = async () => {
       try {
-        const needed = await neededAncestors(this.#store, this.#branches.overlay);
+        const needed = await neededAncestors(this.#store, this.#branches);
         const { removed, bytes } = await this.#store.gc(needed);
         if (removed > 0) this.#log.info(`${removed} ancestors (${bytes} bytes) were needed no more`);
       } catch (error) {
@@ -443,16 +442,16 @@ class Session {
     removeRegistration(this.#options.mountPoint);
   }
 
-  async #look(path: string, basePath: string): Promise<void> {
+  async #look(path: string): Promise<void> {
     // First what the guest has done: an older note is not to cover the record of this look, nor to follow it.
     await this.#folding.fold();
-    await this.#reconciler.look(path, basePath);
+    await this.#reconciler.look(path);
   }
 
-  #noticed(path: string, basePath: string): void {
+  #noticed(path: string): void {
     if (this.#looking.has(path)) return;
     this.#looking.add(path);
-    this.#look(path, basePath)
+    this.#look(path)
       .catch((error: unknown) => this.#log.error(`${escapeName(path)}: ${messageOf(error)}`))
       .finally(() => this.#looking.delete(path));
   }

@@ -150,7 +150,7 @@ class Run {
     const options: LookOptions = dryRun
       ? { dryRun, accepted: acceptBase, unpinned: path, asked: true }
       : { dryRun, asked: true };
-    const outcome = await this.#context.reconciler.look(place.path, place.basePath, options);
+    const outcome = await this.#context.reconciler.look(place.path, options);
     const happened = this.#happened.get(place.path);
     return outcome.outcome === 'current' && happened !== undefined
       ? { ...outcome, outcome: happened }

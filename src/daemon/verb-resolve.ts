@@ -10,7 +10,6 @@ import type { View } from '../union/assess.ts';
 import { AGAIN, base64 } from '../union/carrying.ts';
 import { keepSides, numberSides } from '../union/keeping.ts';
 import { isStill } from '../union/signature.ts';
-import { basePathOf } from '../union/walk-overlay.ts';
 import type { ConflictRecord } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
 import { expectPath, kindInUnion } from './objects.ts';
@@ -85,17 +84,16 @@ async function resolveOne(context: MountContext, record: ConflictRecord, wanted:
   expectDecidable(context);
   const { path, id } = record;
   const { reconciler } = context;
-  const basePath = basePathOf(context.branches.overlay, path);
   const decideNow = () =>
     ruleOn(context, path, (view) => decide(context, openConflict(context, { id }), view, wanted));
   try {
     const rev = await reconciler.exclusively(path, decideNow);
-    await reconciler.look(path, basePath);
+    await reconciler.look(path);
     return { id, rev, path, already: false };
   } catch (error) {
     // Whoever asks next is to see what has moved.
     const moved = error instanceof FsError && (error.errno === E.ESTALE || error.errno === E.EALREADY);
-    if (moved) await reconciler.look(path, basePath);
+    if (moved) await reconciler.look(path);
     throw error;
   }
 }

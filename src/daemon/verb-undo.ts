@@ -14,7 +14,6 @@ import { numbered, numberLeft } from '../union/numbering.ts';
 import { originFor, pinOf } from '../union/origin-list.ts';
 import { openOverlayFile } from '../union/sides.ts';
 import { builtSignature, contentSignature, isStill } from '../union/signature.ts';
-import { basePathOf } from '../union/walk-overlay.ts';
 import { decodeOrigins, type Origin, pathHash } from '../versions/origin.ts';
 import type { StoredEvent, VersionRef } from '../versions/types.ts';
 import type { MountContext } from './context.ts';
@@ -48,7 +47,7 @@ export async function undo(context: MountContext, request: UndoRequest): Promise
     await expectLast(context, seq, path);
     return ruleOn(context, path, (view) => takeBack(context, event, view, request.force));
   });
-  await reconciler.look(path, basePathOf(context.branches.overlay, path));
+  await reconciler.look(path);
   return { seq, kind, path, ...done, already: false };
 }
 

@@ -23,8 +23,8 @@ export interface ServingEnd {
 
 /** What its messages lead to. */
 export interface LinkEvents {
-  look(path: string, basePath: string): Promise<void>;
-  noticed(path: string, basePath: string): void;
+  look(path: string): Promise<void>;
+  noticed(path: string): void;
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   renamed(): void;
   baseMoved(layer: number): void;
@@ -164,10 +164,10 @@ export class WorkerLink {
         );
         return;
       case 'look':
-        this.#track(this.#look(message.id, message.path, message.basePath));
+        this.#track(this.#look(message.id, message.path));
         return;
       case 'noticed':
-        this.#events.noticed(message.path, message.basePath);
+        this.#events.noticed(message.path);
         return;
       case 'remember':
         this.#events.remember(message.path, message.fingerprint, message.fd, message.witness);
@@ -228,12 +228,12 @@ export class WorkerLink {
     void settled.then(() => this.#underWay.delete(settled));
   }
 
-  async #look(id: number, path: string, basePath: string): Promise<void> {
+  async #look(id: number, path: string): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const limit = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, LOOK_LIMIT_MS);
     });
-    await Promise.race([this.#events.look(path, basePath), limit]);
+    await Promise.race([this.#events.look(path), limit]);
     clearTimeout(timer);
     this.send({ kind: 'look-done', id });
   }

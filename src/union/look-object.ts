@@ -9,7 +9,6 @@ import { isCurrent, type View, viewOf } from './assess.ts';
 import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } from './carry-out.ts';
 import { AGAIN, base64, closeConflict, failed, type Outcome, outcome, stepOf } from './carrying.ts';
 import { judge, planned } from './judging.ts';
-import type { Place } from './left-dirs.ts';
 import { doubtIfGone, keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
 import { pinIfPutBack } from './undone.ts';
 import { basePathOf } from './walk-overlay.ts';
@@ -25,21 +24,22 @@ export interface Beneath {
 /** `beneath`: of a directory that the base has removed, else null. */
 export async function lookAtObject(
   context: LookContext,
-  place: Place,
+  path: string,
   options: LookOptions,
   beneath: Beneath | null,
 ): Promise<Outcome> {
-  const done = await untilStill(() => lookOnce(context, place, options, beneath));
-  return done === AGAIN ? keepsChanging(context, place.path) : done;
+  const done = await untilStill(() => lookOnce(context, path, options, beneath));
+  return done === AGAIN ? keepsChanging(context, path) : done;
 }
 
 async function lookOnce(
   context: LookContext,
-  { path, basePath }: Place,
+  path: string,
   options: LookOptions,
   beneath: Beneath | null,
 ): Promise<Outcome | typeof AGAIN> {
-  const view = await viewOf(context, path, basePath);
+  // As it is by now: a directory above may have been renamed since somebody asked for the look.
+  const view = await viewOf(context, path, basePathOf(context.branches.overlay, path));
   if (view.overlay.state !== 'object') return noteAbsent(context, view, options);
   await doubtIfGone(context, view);
   if (!options.dryRun && (await pinIfPutBack(context, view))) return AGAIN;

@@ -12,6 +12,7 @@ import { lookAtSet, membersBeneath } from './look-set.ts';
 import { type LookContext, type LookOptions, RETRY_FAILED_MS, tell } from './looking.ts';
 import { MergeThread } from './merge-thread.ts';
 import { Settling } from './settling.ts';
+import { basePathOf } from './walk-overlay.ts';
 
 export interface ReconcilerParts
   extends AcceptanceParts,
@@ -47,11 +48,12 @@ export class Reconciler {
   }
 
   /** Looks at a path, with its set; the outcome of the path itself. Never rejects: failures are outcomes. */
-  look(path: string, basePath: string, options: LookOptions = { dryRun: false }): Promise<Outcome> {
-    const place = { path, basePath };
-    if (!isLeft(this.#looks.branches, place)) return this.#lookAlone(place, options, null);
+  look(path: string, options: LookOptions = { dryRun: false }): Promise<Outcome> {
+    const { branches } = this.#looks;
+    const place = { path, basePath: basePathOf(branches.overlay, path) };
+    if (!isLeft(branches, place)) return this.#lookAlone(path, options, null);
     return this.#queue.preparing(
-      this.#lookInto(place, options).then((beneath) => this.#lookAlone(place, options, beneath)),
+      this.#lookInto(place, options).then((beneath) => this.#lookAlone(path, options, beneath)),
     );
   }
 
@@ -63,7 +65,7 @@ export class Reconciler {
     if (followers === null) return stays;
     let waitMs = 0;
     for (const entry of followers) {
-      const done = await this.look(entry.path, entry.basePath, options);
+      const done = await this.look(entry.path, options);
       if (done.outcome === 'pending') waitMs = Math.max(waitMs, done.retryMs ?? RETRY_FAILED_MS);
       else if (done.outcome !== 'dropped') return stays;
     }
@@ -71,8 +73,7 @@ export class Reconciler {
   }
 
   /** `beneath`: of a directory that the base has removed, else null. */
-  #lookAlone(place: Place, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
-    const { path } = place;
+  #lookAlone(path: string, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
     const looks = this.#looks;
     return this.exclusively(path, async () => {
       if (looks.isOver()) return mountHasEnded();
@@ -82,7 +83,7 @@ export class Reconciler {
         if (set !== null && members.length > 1) {
           return await lookAtSet(looks, path, set.kind, members, options);
         }
-        return await lookAtObject(looks, place, options, beneath);
+        return await lookAtObject(looks, path, options, beneath);
       } catch (error) {
         if (error instanceof FsError && error.errno === E.ESHUTDOWN) return mountHasEnded();
         const detail = messageOf(error);

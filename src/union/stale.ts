@@ -128,7 +128,7 @@ function wanting(union: Union, node: Node, parent: Node, name: string): string |
 /** LOOKUP and GETATTR: a stale object is looked at in the background. */
 export function noticeIfStale(union: Union, node: Node, parent: Node, name: string): void {
   const path = wanting(union, node, parent, name);
-  if (path !== null) union.host.noticed(path, originPathAt(parent, name) ?? path);
+  if (path !== null) union.host.noticed(path);
 }
 
 /**
@@ -150,7 +150,7 @@ export function isSettled(union: Union, node: Node, parent: Node, name: string):
 export function awaitIfStale(union: Union, node: Node, parent: Node, name: string): number {
   const path = wanting(union, node, parent, name);
   if (path === null) return 0;
-  return waitFor(union, union.host.look(path, originPathAt(parent, name) ?? path));
+  return waitFor(union, union.host.look(path));
 }
 
 /** Takes note of what came of a look; null: nothing is known any more. */

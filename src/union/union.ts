@@ -51,9 +51,9 @@ export interface UnionHost {
   /** Starts work on another thread; `finished` runs here when it is done, before waiting requests go on. */
   startJob(args: JobArgs, finished: (result: JobResult) => number): PendingWork;
   /** Has a stale object looked at; whoever opens it waits for the result, with a limit kept by the host. */
-  look(path: string, basePath: string): PendingWork;
+  look(path: string): PendingWork;
   /** A stale object was met: have it looked at. Nobody waits. */
-  noticed(path: string, basePath: string): void;
+  noticed(path: string): void;
   /** What a whiteout hides: have its content hashed in the background. The descriptor is given away. */
   remember(path: string, fingerprint: string, fd: number, witness: Witness): void;
   /** Bytes that a later merge may want, and their hash: to be put away. They are copied. */

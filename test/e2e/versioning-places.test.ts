@@ -4,6 +4,8 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { decodeOrigins, encodeOrigins } from '../../src/versions/origin.ts';
 import { startAgent } from '../lib/agent.ts';
+import { exchangeCommand } from '../lib/calls.ts';
+import { holdUp, threadsOf, untilHeld } from '../lib/inject.ts';
 import { startMount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
@@ -205,4 +207,26 @@ mountTest('a read-only mount shows what is there and writes nothing, however sta
       expect(await again.read('merged')).toBe(both);
     });
   }),
+);
+
+mountTest(
+  'a look that was asked for before directories change places is about what lies there afterwards',
+  () =>
+    withGuest({ files: { 'd1/f': text(), 'd2/f': text(), junk: 'junk\n' } }, async (guest) => {
+      await guest.mount.write('d1/f', text({ 15: 'one' }));
+      await guest.mount.write('d2/f', text({ 15: 'two' }));
+      await guest.update('d1/f', text(base3));
+      // The main thread is kept from the look, for it removes a journal first that it has folded.
+      const { main } = await threadsOf(guest.mount.pid);
+      const held = await holdUp(main, 'unlink', 100);
+      await guest.mount.sh('rm junk; stat d1/f');
+      expect(await untilHeld(guest.mount.pid, main, 'unlink')).toBe(true);
+      await guest.mount.sh(exchangeCommand(guest.at('d1'), guest.at('d2')));
+      await held.stop();
+      expect(await guest.read('d2/f')).toBe(text({ ...base3, 15: 'one' }));
+      expect(await guest.read('d1/f')).toBe(text({ 15: 'two' }));
+      expect(await guest.conflictList()).toEqual([]);
+      expect(await guest.events('')).not.toContain('conflict');
+    }),
+  { commands: ['strace'] },
 );

@@ -115,7 +115,7 @@ export function holdUp(tids: readonly number[], call: string, seconds: number): 
 }
 
 /** Calls that can be held up, by their numbers. */
-const heldUp = { copy_file_range: '326', fallocate: '285', ftruncate: '77' } as const;
+const heldUp = { copy_file_range: '326', fallocate: '285', ftruncate: '77', unlink: '87' } as const;
 export type HeldCall = keyof typeof heldUp;
 
 /** Waits until one of the threads is in that call and in its tracer's hands. */
