@@ -313,7 +313,7 @@ export interface ReconcileReport {
 /** Something `check` found wrong. */
 export interface CheckItem {
   severity: 'damage' | 'warning';
-  /** Stable short name, e.g. index-record, origin-unreadable, ancestor-hash, orphan-work. */
+  /** Stable short name, e.g. index-record, origin-unreadable, ancestor-hash, orphan-work, orphan-displaced. */
   code: string;
   /** '' where it concerns the whole overlay. */
   path: string;

@@ -1,5 +1,4 @@
 // `check`: the overlay compared with its index, and what the store finds in itself. Changes nothing.
-import * as fs from 'node:fs';
 import { notThereYet } from '../control/protocol.ts';
 import type { CheckItem, CheckReport, CheckRequest, Emit } from '../control/verbs.ts';
 import { isRegular } from '../lib/stat.ts';
@@ -7,8 +6,8 @@ import { mergeable } from '../merge/policy.ts';
 import { originFor } from '../union/origin-list.ts';
 import { readOverlay } from '../union/sides.ts';
 import { basePathOf, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
+import { namesIn } from '../versions/files.ts';
 import type { Origin } from '../versions/origin.ts';
-import { bytesOf } from './branches.ts';
 import type { MountContext } from './context.ts';
 import { fingerprintAt, hasContent } from './survey.ts';
 
@@ -41,6 +40,7 @@ export async function check(
   }
   await findStrays(context, doubtful);
   await checkRecords(context, doubtful, tell);
+  await checkDisplaced(context, tell);
   if (context.mounted === null) await checkWork(context, tell);
   return report;
 }
@@ -109,12 +109,18 @@ async function checkRecords(context: MountContext, doubtful: readonly string[], 
   }
 }
 
+/** What was put aside lies under the number of the conflict that tells of it, open or closed. */
+async function checkDisplaced(context: MountContext, tell: Tell): Promise<void> {
+  const { conflicts } = context.store;
+  for (const name of namesIn(`${context.branches.stateDir}/displaced`)) {
+    if (/^[1-9][0-9]*$/.test(name) && conflicts.get(Number(name)) !== null) continue;
+    const message = `displaced/${name} lies aside, and no conflict tells of it: what the guest had in it is there alone`;
+    await tell({ severity: 'warning', code: 'orphan-displaced', path: '', message });
+  }
+}
+
 async function checkWork(context: MountContext, tell: Tell): Promise<void> {
-  const { stateDir } = context.branches;
-  const names = fs.existsSync(bytesOf(`${stateDir}/work`))
-    ? fs.readdirSync(bytesOf(`${stateDir}/work`), { encoding: 'latin1' })
-    : [];
-  for (const name of names) {
+  for (const name of namesIn(`${context.branches.stateDir}/work`)) {
     const message = `work/${name} was left behind: the next mount removes it`;
     await tell({ severity: 'warning', code: 'orphan-work', path: '', message });
   }

@@ -118,6 +118,20 @@ describe('an overlay that is not mounted', () => {
     }),
   );
 
+  mountTest('tells what was put aside, where no conflict tells of it any more', () =>
+    withPast(async ({ overlay }) => {
+      const [{ id }] = await json(1, 'conflicts', overlay);
+      for (const name of [id, 'empty-m-1', 4711]) fs.mkdirSync(`${overlay}/.kasane/displaced/${name}`);
+      const { findings } = await json(0, 'check', overlay);
+      const aside = { severity: 'warning', code: 'orphan-displaced' };
+      const about = (name: string) => ({ ...aside, message: expect.stringContaining(`displaced/${name} `) });
+      expect(findings).toHaveLength(2);
+      expect(findings).toEqual(
+        expect.arrayContaining(['4711', 'empty-m-1'].map((name) => expect.objectContaining(about(name)))),
+      );
+    }),
+  );
+
   mountTest('tells what was left in work/, and looks at what Kasane has never seen', () =>
     withPast(async ({ overlay, dir }) => {
       fs.writeFileSync(`${overlay}/.kasane/work/left`, '');
