@@ -9,7 +9,14 @@ import { mknodat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { getxattr, removexattr, setxattr } from '../sys/xattr.ts';
 import { newOriginStore, type OriginStore } from './origin-store.ts';
-import { isLetter, readingOwn, removeOwnAttribute, setOwnAttribute } from './own-attribute.ts';
+import {
+  isLetter,
+  readingOwn,
+  readOwnAttribute,
+  removeOwnAttribute,
+  saysLetter,
+  setOwnAttribute,
+} from './own-attribute.ts';
 import { remoteType } from './remote.ts';
 import { announcesFiles, isOpaque, type Marks, marksOfOverlay } from './whiteouts.ts';
 
@@ -105,7 +112,7 @@ export function placeWhiteout(overlay: Overlay, dirFd: number, name: string): nu
 
 /** Sets opaque on a directory ('' as name: the descriptor's own). */
 export function setOpaque(overlay: Overlay, dirFd: number, name: string): number {
-  const announces = readingOwn(dirFd, name, overlay.opaque, () => isLetter(dirFd, name, overlay.opaque, 'x'));
+  const announces = saysLetter(readOwnAttribute(dirFd, name, overlay.opaque), 'x');
   const kept = announces ? setOwnAttribute(dirFd, name, overlay.marks.announced, Buffer.from('y')) : 0;
   return kept < 0 ? kept : setOwnAttribute(dirFd, name, overlay.opaque, Buffer.from('y'));
 }

@@ -27,9 +27,20 @@ export function readingOwn<T>(dirFd: number, name: string, attr: string, work: (
   return getxattr(dirFd, name, attr) === -E.EACCES ? lending(dirFd, name, 0o400, work) : work();
 }
 
-/** Whether an attribute is this one letter, as overlayfs writes its marks: nothing else counts. */
+/** An attribute, as `readingOwn` reads it. */
+export function readOwnAttribute(dirFd: number, name: string, attr: string): Buffer | number {
+  const read = () => getxattr(dirFd, name, attr);
+  const value = read();
+  return value === -E.EACCES ? lending(dirFd, name, 0o400, read) : value;
+}
+
+/** Whether an attribute is this one letter. */
 export function isLetter(dirFd: number, name: string, attr: string, letter: 'x' | 'y'): boolean {
-  const value = getxattr(dirFd, name, attr);
+  return saysLetter(getxattr(dirFd, name, attr), letter);
+}
+
+/** Whether a value is this one letter, as overlayfs writes its marks: nothing else counts. */
+export function saysLetter(value: Buffer | number, letter: 'x' | 'y'): boolean {
   return typeof value !== 'number' && value.length === 1 && value[0] === letter.charCodeAt(0);
 }
 

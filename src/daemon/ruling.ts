@@ -10,7 +10,7 @@ import { close, openat } from '../sys/file.ts';
 import { unlinkat } from '../sys/names.ts';
 import { loadContents, type View, viewOf } from '../union/assess.ts';
 import { type Blueprint, build, discard, syncNames } from '../union/build.ts';
-import { AGAIN, base64, type CarryContext } from '../union/carrying.ts';
+import { AGAIN, base64, type CarryContext, stepAt } from '../union/carrying.ts';
 import type { CommitRequest } from '../union/commit.ts';
 import { failPoint } from '../union/fail-point.ts';
 import { untilStill } from '../union/look-object.ts';
@@ -79,17 +79,7 @@ export async function hasHappened(branches: Branches, path: string, ruling: Ruli
 
 /** A directory comes back from displaced/ID to where nothing is. */
 export function fromDisplaced({ displacedFd }: CarryContext, path: string, id: number): CommitRequest {
-  return {
-    path,
-    overlay: null,
-    base: null,
-    action: 'replace',
-    temp: String(id),
-    origins: '',
-    noWriter: false,
-    displacedFd,
-    target: '',
-  };
+  return stepAt(path, 'replace', { temp: String(id), displacedFd });
 }
 
 /** Commits and records; the event's number, or AGAIN when a side has moved meanwhile. Throws FsError. */

@@ -73,18 +73,30 @@ export function stepOf(
   more: Partial<CommitRequest> = {},
 ): CommitRequest {
   const { object } = view.overlay;
-  return {
-    path: view.path,
+  return stepAt(view.path, action, {
     overlay: object === null ? null : signatureOf(object.stat),
     base: view.base.fingerprint,
-    action,
+    noWriter: action !== 'origins',
+    ...more,
+  });
+}
+
+/** A step where the overlay has nothing, whatever the base has. */
+export function stepAt(
+  path: string,
+  action: CommitRequest['action'],
+  more: Partial<CommitRequest>,
+): CommitRequest {
+  const none = {
+    overlay: null,
+    base: null,
     temp: '',
     origins: '',
-    noWriter: action !== 'origins',
+    noWriter: false,
     displacedFd: -1,
     target: '',
-    ...more,
   };
+  return { path, action, ...none, ...more };
 }
 
 /** As it stands in records and steps. */

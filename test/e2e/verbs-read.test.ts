@@ -4,6 +4,7 @@ import { describe, expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
 import { ripen } from '../lib/base-update.ts';
+import { say } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk } from '../lib/run.ts';
 import { type Guest, text, withGuest } from '../lib/versioning.ts';
@@ -12,18 +13,9 @@ const FILE = 'etc/a.conf';
 const withFile = (body: (guest: Guest) => Promise<void>) =>
   withGuest({ files: { [FILE]: text(), 'etc/other': 'other\n' } }, body);
 
-async function say(guest: Guest, code: number, ...args: string[]): Promise<string> {
-  const result = await guest.kasane(args);
-  if (result.code !== code) {
-    throw new Error(`kasane ${args.join(' ')} ended with ${result.code}: ${result.stdout}${result.stderr}`);
-  }
-  return result.stdout;
-}
+const json = async (code: number, ...args: string[]) => JSON.parse(await say(code, ...args, '--json'));
 
-const json = async (guest: Guest, code: number, ...args: string[]) =>
-  JSON.parse(await say(guest, code, ...args, '--json'));
-
-const counts = async (guest: Guest) => (await json(guest, 0, 'status', guest.mnt)).counts;
+const counts = async (guest: Guest) => (await json(0, 'status', guest.mnt)).counts;
 
 describe('status', () => {
   mountTest('counts what there is', () =>
@@ -32,7 +24,7 @@ describe('status', () => {
         files: { a: text(), b: text(), c: 'c\n', 'd/1': '1\n', 'd/2': '2\n', 'd/e/3': '3\n', 'd/e/4': '4\n' },
       },
       async (guest) => {
-        const status = await json(guest, 0, 'status', guest.mnt);
+        const status = await json(0, 'status', guest.mnt);
         expect(status).toMatchObject({
           mountPoint: guest.mnt,
           bases: [guest.base],
@@ -70,9 +62,9 @@ describe('status', () => {
         await guest.update('b', text({ 3: 'base' }));
         await guest.mount.sh('sleep 1.2');
         expect((await counts(guest)).stale).toBe(2);
-        await say(guest, 1, 'reconcile', guest.mnt);
+        await say(1, 'reconcile', guest.mnt);
         expect(await counts(guest)).toMatchObject({ stale: 1, conflicts: 1 });
-        const { epoch, bytes } = await json(guest, 0, 'status', guest.mnt);
+        const { epoch, bytes } = await json(0, 'status', guest.mnt);
         expect(epoch).toBeGreaterThan(1);
         expect(bytes.overlay).toBeGreaterThan(0);
         expect(await guest.mount.sh('cat .kasane/status')).toContain('conflicts 1\n');
@@ -96,7 +88,7 @@ describe('status', () => {
 describe('show', () => {
   mountTest('every side of a path without a conflict', () =>
     withFile(async (guest) => {
-      const side = (name: string, code = 0) => say(guest, code, 'show', '--side', name, guest.at(FILE));
+      const side = (name: string, code = 0) => say(code, 'show', '--side', name, guest.at(FILE));
       expect(await side('base')).toBe(text());
       await side('overlay', 2);
       await side('ancestor', 2);
@@ -104,9 +96,9 @@ describe('show', () => {
       await guest.mount.write(FILE, text({ 10: 'guest' }));
       expect(await side('overlay')).toBe(text({ 10: 'guest' }));
       expect(await side('ancestor')).toBe(text());
-      await say(guest, 2, 'show', '--side', 'base', guest.at('none'));
-      await say(guest, 4, 'show', '--version', '99', guest.at(FILE));
-      const shown = await json(guest, 0, 'show', '--side', 'overlay', guest.at(FILE));
+      await say(2, 'show', '--side', 'base', guest.at('none'));
+      await say(4, 'show', '--version', '99', guest.at(FILE));
+      const shown = await json(0, 'show', '--side', 'overlay', guest.at(FILE));
       expect(shown).toMatchObject({
         path: FILE,
         type: 'file',
@@ -125,10 +117,10 @@ describe('show', () => {
         fs.rmdirSync(`${guest.base}/link`);
         fs.symlinkSync('target', `${guest.base}/link`);
       });
-      expect(await say(guest, 0, 'show', '--side', 'base', guest.at('link'))).toBe('target');
+      expect(await say(0, 'show', '--side', 'base', guest.at('link'))).toBe('target');
       await guest.mount.write('big', large('b'));
       await guest.changeBase(() => fs.writeFileSync(`${guest.base}/big`, large('c')));
-      await say(guest, 1, 'reconcile', guest.mnt);
+      await say(1, 'reconcile', guest.mnt);
       await guest.changeBase(() => fs.writeFileSync(`${guest.base}/big`, 'small'));
       for (const [side, fill] of [
         ['overlay', 'b'],
@@ -137,7 +129,7 @@ describe('show', () => {
         const { out } = await guest.kasane(['show', '--side', side, guest.mnt, '1']);
         expect(out.equals(large(fill)), side).toBe(true);
       }
-      await say(guest, 4, 'show', '--side', 'base', guest.mnt, '2');
+      await say(4, 'show', '--side', 'base', guest.mnt, '2');
     }),
   );
 });
@@ -147,13 +139,13 @@ describe('diff and log', () => {
     withGuest(
       { files: { a: text(), b: 'b\n', 'd/x': 'x\n', follows: 'f\n', bin: 'a\0a' } },
       async (guest) => {
-        expect(await say(guest, 0, 'diff', guest.mnt)).toBe('');
+        expect(await say(0, 'diff', guest.mnt)).toBe('');
         await guest.mount.write('a', text({ 10: 'guest' }));
         await guest.mount.sh(
           'rm b; rm -r d; mkdir d; ln -s there new; chmod 600 follows; printf "b\\0" > bin',
         );
         await guest.update('a', text({ 10: 'base' }));
-        const items: { path: string }[] = await json(guest, 1, 'diff', guest.mnt);
+        const items: { path: string }[] = await json(1, 'diff', guest.mnt);
         const found = new Map(
           items.map((one) => [one.path, one as never as Record<string, Record<string, unknown>>]),
         );
@@ -166,13 +158,13 @@ describe('diff and log', () => {
           base: { type: 'absent' },
         });
         expect(found.get('follows')).toMatchObject({ ancestor: { mode: '0644' }, overlay: { mode: '0600' } });
-        const own = await say(guest, 1, 'diff', guest.at('a'));
+        const own = await say(1, 'diff', guest.at('a'));
         expect(own).toContain('--- ancestor/a\n+++ overlay/a\n');
         expect(own).toContain('-line 10\n+guest\n');
         expect(own).toContain('--- overlay/a\n+++ base/a\n');
         expect(own).toContain('-guest\n+base\n');
-        expect(await say(guest, 1, 'diff', guest.at('bin'))).toContain('binary content differs');
-        await say(guest, 2, 'diff', guest.at('none'));
+        expect(await say(1, 'diff', guest.at('bin'))).toContain('binary content differs');
+        await say(2, 'diff', guest.at('none'));
       },
     ),
   );
@@ -183,21 +175,21 @@ describe('diff and log', () => {
       await guest.mount.write(FILE, text({ 15: 'guest' }));
       await guest.update(FILE, text({ 3: 'base' }));
       await guest.read(FILE);
-      const log = await json(guest, 0, 'log', guest.at(FILE));
+      const log = await json(0, 'log', guest.at(FILE));
       expect(log).toMatchObject([
         { kind: 'copy-up', path: FILE, undoable: false },
         { kind: 'merged', path: FILE, undoable: true },
       ]);
       await guest.mount.sh('rm etc/other');
-      expect((await json(guest, 0, 'log', guest.mnt)).map((one: { kind: string }) => one.kind)).toEqual([
+      expect((await json(0, 'log', guest.mnt)).map((one: { kind: string }) => one.kind)).toEqual([
         'copy-up',
         'merged',
         'whiteout',
       ]);
-      const kept = await say(guest, 0, 'show', '--version', String(log[1].version), guest.at(FILE));
+      const kept = await say(0, 'show', '--version', String(log[1].version), guest.at(FILE));
       expect(kept).toBe(text({ 15: 'guest' }));
       await guest.mount.sh('rm "$1"', [FILE]);
-      expect((await json(guest, 0, 'log', guest.at(FILE))).at(-2)).toMatchObject({
+      expect((await json(0, 'log', guest.at(FILE))).at(-2)).toMatchObject({
         kind: 'merged',
         undoable: false,
       });
@@ -236,9 +228,9 @@ describe('conflicts and check', () => {
       await guest.mount.write(FILE, text({ 10: 'guest' }));
       await guest.update(FILE, text({ 10: 'base' }));
       await guest.read(FILE);
-      expect(await say(guest, 1, 'conflicts', guest.mnt)).toBe(`1\ttext\t${FILE}\n`);
-      expect(await say(guest, 0, 'conflicts', guest.at('etc/other'))).toBe('');
-      expect(await json(guest, 1, 'conflicts', guest.mnt)).toMatchObject([
+      expect(await say(1, 'conflicts', guest.mnt)).toBe(`1\ttext\t${FILE}\n`);
+      expect(await say(0, 'conflicts', guest.at('etc/other'))).toBe('');
+      expect(await json(1, 'conflicts', guest.mnt)).toMatchObject([
         { id: 1, rev: 1, kind: 'text', path: FILE },
       ]);
       const info = await guest.mount.sh('cat .kasane/conflict/1/info');
@@ -246,20 +238,20 @@ describe('conflicts and check', () => {
       expect(info).toContain(`overlay_size ${text({ 10: 'guest' }).length}\n`);
       // Who removes the file has decided, and is told so at once.
       await guest.mount.sh(`rm ${FILE}`);
-      expect(await say(guest, 0, 'conflicts', guest.mnt)).toBe('');
+      expect(await say(0, 'conflicts', guest.mnt)).toBe('');
     }),
   );
 
   mountTest('check is content with a mount, and finds an origin that was damaged', () =>
     withFile(async (guest) => {
       await guest.mount.write(FILE, text({ 10: 'guest' }));
-      const report = await json(guest, 0, 'check', guest.mnt);
+      const report = await json(0, 'check', guest.mnt);
       expect(report).toMatchObject({ damage: 0, warnings: 0, findings: [], origins: 1 });
       expect(report.objects).toBeGreaterThan(1);
       await runOk('setfattr', ['-n', 'trusted.kasane.origin', '-v', 'rubbish', `${guest.overlay}/${FILE}`]);
-      const damaged = await json(guest, 4, 'check', guest.mnt);
+      const damaged = await json(4, 'check', guest.mnt);
       expect(damaged.findings).toMatchObject([{ severity: 'damage', code: 'origin-unreadable', path: FILE }]);
-      await say(guest, 4, 'check', '--repair', guest.mnt);
+      await say(4, 'check', '--repair', guest.mnt);
     }),
   );
 });
