@@ -217,3 +217,4 @@ export const SYS_MOUNT_SETATTR = 442;
 export const SYS_FCHMODAT2 = 452;
 export const SYS_SETXATTRAT = 463;
 export const SYS_GETXATTRAT = 464;
+export const SYS_LISTXATTRAT = 465;

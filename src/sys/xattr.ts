@@ -2,7 +2,7 @@
 // that take a directory's descriptor; else a name is reached as /proc/self/fd/N/name. '' as name is the
 // object of the descriptor: for an O_PATH one, which the f* calls refuse, by following /proc/self/fd/N.
 import { E } from '../lib/errno.ts';
-import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT, SYS_SETXATTRAT } from './constants.ts';
+import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT, SYS_LISTXATTRAT, SYS_SETXATTRAT } from './constants.ts';
 import { addressOf, native, pinned, systemCall } from './ffi.ts';
 import {
   NAME_A,
@@ -20,6 +20,7 @@ const cLget = native('lgetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t',
 const cFget = native('fgetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t']);
 const cGetxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
 const cSetxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'uintptr_t', 'size_t']);
+const cListxattrat = systemCall(['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t']);
 const cSet = native('setxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
 const cLset = native('lsetxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
 const cFset = native('fsetxattr', 'int', ['int', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
@@ -165,6 +166,11 @@ export function listxattr(dirFd: number, name: string): Buffer | number {
 }
 
 function listInto(dirFd: number, name: string, room: number): number {
+  if (name !== '' && hasXattrat) {
+    return (
+      putA(name) || cListxattrat(SYS_LISTXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, value.address, room)
+    );
+  }
   if (name !== '') {
     const path = pathTo(dirFd, name);
     return path < 0 ? path : cLlist(path, value.address, room);
