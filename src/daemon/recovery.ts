@@ -11,13 +11,16 @@ import { close } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import type { Intent } from '../union/carrying.ts';
 import { keepNumbers } from '../union/numbering.ts';
+import { originFor } from '../union/origin-list.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
+import type { PathRecord } from '../versions/types.ts';
 import type { OpenBranches } from './branches.ts';
 import { retakeAncestor } from './retake.ts';
 import { applyRuling, hasHappened, isRuling, leftAside, type Ruling } from './ruling.ts';
+import { fingerprintAt } from './survey.ts';
 
 /** Whether what the journal announced has come true. */
 export function happened(overlay: Overlay, { kind, path, origin, from, ino }: JournalRecord): boolean {
@@ -99,7 +102,10 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
       if (entry !== null) await retakeAncestor(store, branches, entry, log);
     }
   }
-  if (!recovered.clean) await tidyOriginRecords(branches, log);
+  if (!recovered.clean) {
+    await tidyOriginRecords(branches, log);
+    await renewRecords(store, branches);
+  }
   const finished = await finishIntents(store, branches, log);
   if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
   await store.flush();
@@ -128,6 +134,21 @@ async function rebuild(store: Store, branches: OpenBranches, log: Log): Promise<
   }
   for (const path of wrong) store.paths.delete(path);
   return count;
+}
+
+/** The origin of what is up to date again is written at once, the record up to a second later: a crash came between. */
+async function renewRecords(store: Store, branches: OpenBranches): Promise<void> {
+  const renewed: PathRecord[] = [];
+  for await (const record of store.paths.under('')) {
+    if (record.state !== 'P' && record.state !== 'K') continue;
+    const entry = entryAt(branches.overlay, record.path);
+    const origin = entry === null ? null : originFor(entry.origins, entry.basePath);
+    if (entry === null || origin === null || origin.torn || origin.pin !== null) continue;
+    const { fingerprint } = origin;
+    if (fingerprintAt(branches, entry.basePath) !== fingerprint) continue;
+    renewed.push({ ...record, state: 'C', detail: '', baseSeen: fingerprint });
+  }
+  for (const record of renewed) store.paths.put(record);
 }
 
 /** Where objects of the overlay lie. */

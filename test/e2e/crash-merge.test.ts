@@ -248,3 +248,27 @@ mountTest(
       await expectSound(layers.overlay, layers.base);
     }),
 );
+
+mountTest('a death after a look that found nothing to be done leaves no record of what it was before', () =>
+  withLayers(async (layers) => {
+    const { base, mnt } = layers;
+    for (const name of ['f', 'other']) fs.writeFileSync(`${base}/${name}`, texts.base);
+    const kept = async () => {
+      const { stdout } = await kasane(['status', '--json', mnt]);
+      return (JSON.parse(stdout) as { counts: { kept: number } }).counts.kept;
+    };
+    await withMount(layers, async (mount) => {
+      await mount.sh(edit);
+      fs.rmSync(`${base}/f`);
+      await mount.kasane(['reconcile', mnt]);
+      expect(await kept()).toBe(1);
+    });
+    fs.writeFileSync(`${base}/f`, texts.base);
+    // The origin has been written by then, and the record has not.
+    await crashAt(layers, 'message-committed', 'cat f');
+    await withMount(layers, async (mount) => {
+      expect(await kept()).toBe(0);
+      expect(await mount.read('f')).toBe(texts.guest);
+    });
+  }),
+);
