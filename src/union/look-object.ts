@@ -4,7 +4,6 @@ import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { isDirectory } from '../lib/stat.ts';
 import { writes } from '../merge/decide.ts';
-import { pathHash } from '../versions/origin.ts';
 import { isCurrent, type View, viewOf } from './assess.ts';
 import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } from './carry-out.ts';
 import { AGAIN, base64, closeConflict, failed, type Outcome, outcome, stepOf } from './carrying.ts';
@@ -137,10 +136,10 @@ async function decideAndDo(
 async function otherNames(context: LookContext, view: View): Promise<View[]> {
   const { object, origin, origins } = view.overlay;
   if (object === null || origin === null || origins.length < 2 || object.stat.nlink < 2) return [];
-  const hashes = new Set(origins.map((one) => one.path));
   const names = new Set(await context.otherNames(view.path));
-  for await (const { path } of context.store.paths.under('')) {
-    if (hashes.has(pathHash(path))) names.add(path);
+  for (const { path: hash } of origins) {
+    const path = await context.store.paths.ofHash(hash);
+    if (path !== null) names.add(path);
   }
   names.delete(view.path);
   const found: View[] = [];

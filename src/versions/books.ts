@@ -1,6 +1,6 @@
 // The small collections of the index: paths, inode numbers, hashes of contents, kept versions, and intents.
 import { type Fingerprint, hashFingerprint } from '../lib/fingerprint.ts';
-import type { Origin } from './origin.ts';
+import { type Origin, pathHash } from './origin.ts';
 import type { RecordStore } from './record-store.ts';
 import { checks, keys, prefixes, rangeOf, rangesOfTree } from './records.ts';
 import type { PathRecord, VersionRef } from './types.ts';
@@ -10,6 +10,9 @@ export class PathIndex {
   /** Grows with each change of any record. */
   changes = 0;
   readonly #records: RecordStore;
+  /** Paths by their pathHash; null: nobody has asked. */
+  #byHash: Map<string, string> | null = null;
+  #hashed: Promise<void> | null = null;
 
   constructor(records: RecordStore) {
     this.#records = records;
@@ -21,11 +24,13 @@ export class PathIndex {
 
   put(record: PathRecord): void {
     this.changes += 1;
+    this.#byHash?.set(pathHash(record.path), record.path);
     this.#records.write(keys.path(record.path), record);
   }
 
   delete(path: string): void {
     this.changes += 1;
+    this.#byHash?.delete(pathHash(path));
     this.#records.delete(keys.path(path));
   }
 
@@ -33,6 +38,26 @@ export class PathIndex {
   async *under(path: string): AsyncGenerator<PathRecord> {
     for (const range of rangesOfTree(prefixes.path, path, '')) {
       for await (const [, record] of this.#records.scan<PathRecord>(range, checks.path)) yield record;
+    }
+  }
+
+  /** Which path with a record has this pathHash, if any: many ask at a time, so from the first on all are known. */
+  async ofHash(hash: string): Promise<string | null> {
+    this.#hashed ??= this.#hashAll();
+    await this.#hashed;
+    return this.#byHash?.get(hash) ?? null;
+  }
+
+  /** What is put or deleted meanwhile is seen to by who does it; what the scan tells late of one that went is nothing. */
+  async #hashAll(): Promise<void> {
+    const byHash = new Map<string, string>();
+    this.#byHash = byHash;
+    try {
+      for await (const { path } of this.under('')) byHash.set(pathHash(path), path);
+    } catch (error) {
+      this.#byHash = null;
+      this.#hashed = null;
+      throw error;
     }
   }
 }

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { hashFingerprint } from '../../src/lib/fingerprint.ts';
 import { racilyClean } from '../../src/versions/books.ts';
 import { JournalWriter } from '../../src/versions/journal.ts';
+import { pathHash } from '../../src/versions/origin.ts';
 import { openStore } from '../../src/versions/store.ts';
 import type { StoredEvent } from '../../src/versions/types.ts';
 import {
@@ -114,6 +115,25 @@ describe('the store', () => {
         expect(found.map(({ path, state }) => path + state)).toEqual(['aC', 'bC', 'cC', 'dX', 'gC']);
       }),
     ));
+
+  test('finds a path by its hash, what is in memory and what came or went since the first question', () =>
+    withState(async (state) => {
+      await withStore(state, async (store) => {
+        store.paths.put(samplePath('etc/flushed'));
+        await store.flush();
+        store.paths.put(samplePath('etc/fresh'));
+        const found = (...paths: string[]) =>
+          Promise.all(paths.map((one) => store.paths.ofHash(pathHash(one))));
+        expect(await found('etc/flushed', 'etc/fresh', 'etc/none')).toEqual([
+          'etc/flushed',
+          'etc/fresh',
+          null,
+        ]);
+        store.paths.put(samplePath('etc/none'));
+        store.paths.delete('etc/flushed');
+        expect(await found('etc/flushed', 'etc/fresh', 'etc/none')).toEqual([null, 'etc/fresh', 'etc/none']);
+      });
+    }));
 
   test('has events in order, by number, by path and beneath it, and marks what was undone', () =>
     withState(async (state) => {
