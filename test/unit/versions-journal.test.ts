@@ -59,7 +59,6 @@ describe('the journal', () => {
         origin: { ...sampleOrigin('a'), torn: true, pin: { fingerprint: hash, content: '' } },
         fingerprint: sampleFingerprint(1),
         from: 'back\\slash\x7f\xff',
-        to: 'new place',
         content: hash,
         leaf: true,
         ino: 2 ** 53 - 1,
