@@ -2,7 +2,7 @@
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-store.ts';
-import { type Overlay, placeWhiteout } from '../branch/overlay.ts';
+import type { Overlay } from '../branch/overlay.ts';
 import type { Log } from '../lib/log.ts';
 import { baseName, parentPath } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
@@ -23,11 +23,11 @@ import { applyRuling, hasHappened, isRuling, leftAside, type Ruling } from './ru
 import { fingerprintAt } from './survey.ts';
 
 /** Whether what the journal announced has come true. */
-export function happened(overlay: Overlay, { kind, path, origin, from, to, ino }: JournalRecord): boolean {
+export function happened(overlay: Overlay, { kind, path, origin, from, ino }: JournalRecord): boolean {
   const entry = entryAt(overlay, path);
   switch (kind) {
     case 'whiteout':
-      return entry?.kind === 'whiteout' || isLacking(overlay, path, to);
+      return entry?.kind === 'whiteout';
     case 'copy-up':
     case 'taken':
       // The walk does not read the origins of directories; before one came there lay something else.
@@ -64,31 +64,10 @@ function isTaken(origins: readonly Origin[], origin: Origin | undefined): boolea
   return origins.some((one) => one.path === origin?.path);
 }
 
-/** Whether an object has been renamed, and the whiteout that was to follow it has not come. */
-function isLacking(overlay: Overlay, path: string, to: string | undefined): boolean {
-  return to !== undefined && entryAt(overlay, path) === null && entryAt(overlay, to) !== null;
-}
-
-/** Without it what the base has would be in view again where the object was. Its name is not to be torn, so it is made in work/. */
-function leaveWhiteout({ overlay, workFd }: OpenBranches, path: string): void {
-  const temp = 'left';
-  const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
-  if (dirFd < 0) return;
-  const made = placeWhiteout(overlay, workFd, temp);
-  const put = made < 0 ? made : renameat2(workFd, temp, dirFd, baseName(path), RENAME_NOREPLACE);
-  if (made === 0 && put < 0) unlinkat(workFd, temp, 0);
-  close(dirFd);
-}
-
-/** A whiteout that a rename leaves may come in a second step, and gets its origin in another, which its note has in full. */
-function completeWhiteouts(branches: OpenBranches, records: readonly JournalRecord[]): void {
-  const { overlay } = branches;
-  for (const record of records) {
-    const { kind, path, origin, to } = record;
-    if (kind !== 'whiteout') continue;
-    const isLast = records.findLast((one) => one.path === path) === record;
-    if (isLast && isLacking(overlay, path, to)) leaveWhiteout(branches, path);
-    if (origin === undefined) continue;
+/** A whiteout that a rename left behind gets its origin in a second step, which its note has in full. */
+function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]): void {
+  for (const { kind, path, origin } of records) {
+    if (kind !== 'whiteout' || origin === undefined) continue;
     const entry = entryAt(overlay, path);
     if (entry?.kind !== 'whiteout' || entry.origins.length > 0) continue;
     const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(path));
@@ -105,7 +84,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   const { recovered } = store;
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
-  completeWhiteouts(branches, recovered.lastRecords);
+  completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
   if (created || indexMissing || uncleanBoot || torn || formatDamaged) {
