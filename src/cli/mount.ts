@@ -37,7 +37,7 @@ const flags: readonly (readonly [string, string])[] = [
   ],
   [
     '--cpu-latency <how>',
-    'low: idle processors poll while requests are many; off; auto: low in small virtual machines',
+    'low: idle processors poll while requests are many; off; auto: low in virtual machines of up to eight processors',
   ],
   ['--policy <file>', 'rules of merging (not there yet)'],
   ['--log <file>', 'log there instead of to syslog'],

@@ -4,11 +4,14 @@ import type { MountOptions } from '../control/mount-options.ts';
 import { readIfThere } from '../versions/files.ts';
 
 const DRIVER = '/sys/devices/system/cpu/cpuidle/current_driver';
-/** All that are idle poll, not the one alone that the client runs on: beyond so many that is out of proportion. */
+/** All of the machine that are idle poll, not the one alone that the client runs on: beyond so many that is out of proportion. */
 const MOST_PROCESSORS = 8;
 
 export interface Processors {
+  /** Of the machine. */
   count: number;
+  /** Of these, how many we may run on. */
+  ours: number;
   /** Name of the driver that puts idle ones to sleep; '': there is none, and nothing that could be asked. */
   driver: string;
 }
@@ -19,12 +22,16 @@ export interface Processors {
  */
 export function keepsAwake(
   { cpuLatency, transport }: Pick<MountOptions, 'cpuLatency' | 'transport'>,
-  { count, driver }: Processors = processors(),
+  { count, ours, driver }: Processors = processors(),
 ): boolean {
   if (cpuLatency !== 'auto' || transport !== 'direct') return cpuLatency === 'low' && transport === 'direct';
-  return driver === 'haltpoll' && count > 1 && count <= MOST_PROCESSORS;
+  return driver === 'haltpoll' && ours > 1 && count <= MOST_PROCESSORS;
 }
 
 function processors(): Processors {
-  return { count: os.availableParallelism(), driver: readIfThere(DRIVER)?.toString('latin1').trim() ?? '' };
+  return {
+    count: os.cpus().length,
+    ours: os.availableParallelism(),
+    driver: readIfThere(DRIVER)?.toString('latin1').trim() ?? '',
+  };
 }

@@ -253,15 +253,23 @@ function recordIntent(store: Store, path: string, intent: Intent, origins: reado
   });
 }
 
-/** Hashes of all contents that origins in the overlay name: they are the truth, whatever the index knows. */
-export async function neededAncestors(store: Store, branches: Kept): Promise<Set<string>> {
+/**
+ * Hashes of all contents that origins in the overlay name: they are the truth, whatever the index knows. null: not all of
+ * them could be read, so nobody knows.
+ */
+export async function neededAncestors(store: Store, branches: Kept): Promise<Set<string> | null> {
   const needed = new Set<string>();
-  for await (const entry of walkAll(branches)) {
+  let whole = true;
+  const unread = () => {
+    whole = false;
+  };
+  for await (const entry of walkAll(branches, unread)) {
+    if (entry.originDamaged) unread();
     for (const origin of entry.origins) {
       needed.add(origin.content);
       if (origin.pin !== null) needed.add(origin.pin.content);
       if (origin.xattrs !== '') needed.add(store.ancestors.findByPrefix(origin.xattrs) ?? '');
     }
   }
-  return needed;
+  return whole ? needed : null;
 }

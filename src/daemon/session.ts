@@ -56,6 +56,7 @@ import { openTransport, type Transport } from './transport.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
+const NOTHING = { removed: 0, bytes: 0 };
 const NODE_BLOCK = 1_000_000;
 /** A verdict that holds for nothing. */
 const unseen: Verdict = {
@@ -415,7 +416,8 @@ class Session {
     const sweep = async () => {
       try {
         const needed = await neededAncestors(this.#store, this.#branches);
-        const { removed, bytes } = await this.#store.gc(needed);
+        const { removed, bytes } = needed === null ? NOTHING : await this.#store.gc(needed);
+        if (needed === null) this.#log.warn('ancestors are kept, needed or not: not all origins can be read');
         if (removed > 0) this.#log.info(`${removed} ancestors (${bytes} bytes) were needed no more`);
       } catch (error) {
         this.#log.error(`dropping ancestors: ${messageOf(error)}`);

@@ -49,33 +49,36 @@ mountTest('the command line names base, overlay and mount point, and status name
   }),
 );
 
-mountTest('while requests follow each other closely processors stay awake, and a kill lets them go', () =>
-  withLayers(async (layers) => {
-    const options = ['--coherence', 'check', '--cpu-latency', 'low'];
-    await withMount({ ...layers, options }, async (mount) => {
-      const status = JSON.parse((await kasane(['status', '--json', mount.dir])).stdout);
-      const device = '/dev/cpu_dma_latency';
-      if (!fs.existsSync(device)) {
-        expect(status.options).toMatchObject({ 'cpu-latency': 'off' });
-        expect(status.notes).toContainEqual(expect.stringContaining(`${device} cannot be opened (ENOENT)`));
-        return;
-      }
-      expect(status.options).toMatchObject({ 'cpu-latency': 'low' });
-      // Microseconds: the least of what anybody asks for.
-      const asked = () => {
-        const fd = fs.openSync(device, 'r');
-        const bytes = Buffer.alloc(4);
-        fs.readSync(fd, bytes);
-        fs.closeSync(fd);
-        return bytes.readInt32LE();
-      };
-      const busy = sh('while [ -e "$1" ]; do :; done 2>/dev/null', [`${mount.dir}/.`]);
-      expect(await waitUntil(() => asked() === 0)).toBe(true);
-      await mount.kill();
-      await busy;
-      expect(await waitUntil(() => asked() > 0)).toBe(true);
-    });
-  }),
+mountTest(
+  'while requests follow each other closely processors stay awake, and a kill lets them go',
+  (context) =>
+    withLayers(async (layers) => {
+      const options = ['--coherence', 'check', '--cpu-latency', 'low'];
+      await withMount({ ...layers, options }, async (mount) => {
+        const status = JSON.parse((await kasane(['status', '--json', mount.dir])).stdout);
+        const device = '/dev/cpu_dma_latency';
+        if ((await run('bash', ['-c', '[ -e "$1" ] && : 3> "$1"', 'bash', device])).code !== 0) {
+          expect(status.options).toMatchObject({ 'cpu-latency': 'off' });
+          expect(status.notes).toContainEqual(expect.stringContaining(`${device} cannot be opened (`));
+          return;
+        }
+        expect(status.options).toMatchObject({ 'cpu-latency': 'low' });
+        // Microseconds: the least of what anybody asks for.
+        const asked = () => {
+          const fd = fs.openSync(device, 'r');
+          const bytes = Buffer.alloc(4);
+          fs.readSync(fd, bytes);
+          fs.closeSync(fd);
+          return bytes.readInt32LE();
+        };
+        if (!(await waitUntil(() => asked() > 0))) context.skip('something else keeps processors awake');
+        const busy = sh('while [ -e "$1" ]; do :; done 2>/dev/null', [`${mount.dir}/.`]);
+        expect(await waitUntil(() => asked() === 0)).toBe(true);
+        await mount.kill();
+        await busy;
+        expect(await waitUntil(() => asked() > 0)).toBe(true);
+      });
+    }),
 );
 
 describe('it ends', () => {

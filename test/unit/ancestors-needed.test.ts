@@ -11,7 +11,7 @@ import { openStore } from '../../src/versions/store.ts';
 import { hash, keepLog, sampleOrigin } from '../lib/store.ts';
 import { withTemp } from '../lib/temp.ts';
 
-test('those of what was put aside, and of copies that only names of the base lead to, are needed, too', () =>
+test('those of what was put aside, and of copies that only names of the base lead to, are needed, too; where an origin cannot be read, all may be', () =>
   withTemp('disk', async (dir) => {
     const overlay = openOverlay(dir, 'user.');
     const stateDir = `${dir}/.kasane`;
@@ -26,7 +26,10 @@ test('those of what was put aside, and of copies that only names of the base lea
     const open = (name: string) => openat(AT_FDCWD, `${stateDir}/${name}`, O_RDONLY | O_DIRECTORY);
     const [linksFd, displacedFd] = [open('links'), open('displaced')];
     const needed = await neededAncestors(store, { overlay, linksFd, displacedFd });
-    expect([...needed].filter((one) => one !== '').sort()).toEqual([hash(100), hash(101), hash(102)]);
+    expect([...(needed ?? [])].filter((one) => one !== '').sort()).toEqual([hash(100), hash(101), hash(102)]);
+    // One that cannot be read may name any.
+    expect(writeOriginBytes(overlay.origins, AT_FDCWD, `${dir}/f`, Buffer.from('damaged'))).toBe(0);
+    expect(await neededAncestors(store, { overlay, linksFd, displacedFd })).toBeNull();
     for (const fd of [linksFd, displacedFd, overlay.rootFd]) close(fd);
     await store.close();
   }));
