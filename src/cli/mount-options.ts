@@ -39,6 +39,19 @@ const bare =
     set(options);
   };
 
+/** One of several words. */
+const oneOf =
+  <T extends string>(choices: readonly T[], set: (options: MountOptions, choice: T) => void): Setter =>
+  (options, word) => {
+    const value = needed(word);
+    const choice = choices.find((one) => one === value);
+    if (choice === undefined) {
+      const all = `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`;
+      throw usage(`${word.name}=${shown(value)}: ${all}`);
+    }
+    set(options, choice);
+  };
+
 const path =
   (set: (options: MountOptions, path: string) => void): Setter =>
   (options, word) =>
@@ -78,20 +91,12 @@ const setters: Record<string, Setter> = {
     else if (word.value === 'nfs4') options.export = 'nfs4';
     else throw usage(`export=${shown(word.value)}: nfs4 or nothing`);
   },
-  transport: (options, word) => {
-    const value = needed(word);
-    if (value !== 'direct' && value !== 'fuse-native') {
-      throw usage(`transport=${shown(value)}: direct or fuse-native`);
-    }
-    options.transport = value;
-  },
-  'cpu-latency': (options, word) => {
-    const value = needed(word);
-    if (value !== 'auto' && value !== 'low' && value !== 'off') {
-      throw usage(`cpu-latency=${shown(value)}: auto, low or off`);
-    }
-    options.cpuLatency = value;
-  },
+  transport: oneOf(['direct', 'fuse-native'], (options, choice) => {
+    options.transport = choice;
+  }),
+  'cpu-latency': oneOf(['auto', 'low', 'off'], (options, choice) => {
+    options.cpuLatency = choice;
+  }),
   volatile: flag((options, on) => {
     options.volatile = on;
   }),
@@ -101,11 +106,9 @@ const setters: Record<string, Setter> = {
   'redirect-dir': flag((options, on) => {
     options.redirectDir = on;
   }),
-  whiteouts: (options, word) => {
-    const value = needed(word);
-    if (value !== 'overlayfs' && value !== 'oci') throw usage(`whiteouts=${shown(value)}: overlayfs or oci`);
-    options.whiteouts = value;
-  },
+  whiteouts: oneOf(['overlayfs', 'oci'], (options, choice) => {
+    options.whiteouts = choice;
+  }),
   foreground: flag((options, on) => {
     options.foreground = on;
   }),

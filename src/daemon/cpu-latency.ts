@@ -24,7 +24,8 @@ export function keepsAwake(
   { cpuLatency, transport }: Pick<MountOptions, 'cpuLatency' | 'transport'>,
   { count, ours, driver }: Processors = processors(),
 ): boolean {
-  if (cpuLatency !== 'auto' || transport !== 'direct') return cpuLatency === 'low' && transport === 'direct';
+  if (transport !== 'direct') return false;
+  if (cpuLatency !== 'auto') return cpuLatency === 'low';
   return driver === 'haltpoll' && ours > 1 && count <= MOST_PROCESSORS;
 }
 

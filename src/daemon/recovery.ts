@@ -154,28 +154,31 @@ async function renewRecords(store: Store, branches: OpenBranches): Promise<void>
 /** Where objects of the overlay lie. */
 type Kept = Pick<OpenBranches, 'overlay' | 'linksFd' | 'displacedFd'>;
 
-/** All that lies in the overlay, and what has no name there: copies that only names of the base lead to, and what was put aside. */
-async function* walkAll(
+/**
+ * For all that lies in the overlay, and what has no name there: copies that only names of the base lead to, and what was
+ * put aside. Whether all of it could be read.
+ */
+async function forAll(
   { overlay, linksFd, displacedFd }: Kept,
-  unread?: (path: string) => void,
-): AsyncGenerator<OverlayEntry> {
+  take: (entry: OverlayEntry) => void,
+): Promise<boolean> {
+  let whole = true;
   for (const rootFd of [overlay.rootFd, linksFd, displacedFd]) {
-    yield* walkOverlay({ ...overlay, rootFd }, '', '', unread);
+    const entries = walkOverlay({ ...overlay, rootFd }, '', '', () => {
+      whole = false;
+    });
+    for await (const entry of entries) take(entry);
   }
+  return whole;
 }
 
 /** Records of origins that a crash left without their objects. Those of what lay in work/ have gone with it. */
-async function tidyOriginRecords({ overlay, linksFd, displacedFd }: Kept, log: Log): Promise<void> {
-  if (overlay.origins.used[0] === 0) return;
+async function tidyOriginRecords(kept: Kept, log: Log): Promise<void> {
+  const { origins } = kept.overlay;
+  if (origins.used[0] === 0) return;
   const living = new Set<string>();
-  let whole = true;
-  const unread = () => {
-    whole = false;
-  };
-  for await (const { stat } of walkAll({ overlay, linksFd, displacedFd }, unread))
-    living.add(recordName(stat));
-  if (!whole) return;
-  const removed = tidyRecords(overlay.origins, living);
+  if (!(await forAll(kept, ({ stat }) => living.add(recordName(stat))))) return;
+  const removed = tidyRecords(origins, living);
   if (removed > 0) log.info(`${removed} origins were without their objects`);
 }
 
@@ -259,17 +262,14 @@ function recordIntent(store: Store, path: string, intent: Intent, origins: reado
  */
 export async function neededAncestors(store: Store, branches: Kept): Promise<Set<string> | null> {
   const needed = new Set<string>();
-  let whole = true;
-  const unread = () => {
-    whole = false;
-  };
-  for await (const entry of walkAll(branches, unread)) {
-    if (entry.originDamaged) unread();
-    for (const origin of entry.origins) {
+  let damaged = false;
+  const whole = await forAll(branches, ({ origins, originDamaged }) => {
+    damaged ||= originDamaged;
+    for (const origin of origins) {
       needed.add(origin.content);
       if (origin.pin !== null) needed.add(origin.pin.content);
       if (origin.xattrs !== '') needed.add(store.ancestors.findByPrefix(origin.xattrs) ?? '');
     }
-  }
-  return whole ? needed : null;
+  });
+  return whole && !damaged ? needed : null;
 }

@@ -56,7 +56,6 @@ import { openTransport, type Transport } from './transport.ts';
 import { createVerbs } from './verbs.ts';
 import { WorkerLink } from './worker-link.ts';
 
-const NOTHING = { removed: 0, bytes: 0 };
 const NODE_BLOCK = 1_000_000;
 /** A verdict that holds for nothing. */
 const unseen: Verdict = {
@@ -410,15 +409,22 @@ class Session {
       );
   }
 
+  async #dropAncestors(): Promise<void> {
+    const needed = await neededAncestors(this.#store, this.#branches);
+    if (needed === null) {
+      this.#log.warn('ancestors are kept, needed or not: not all origins can be read');
+      return;
+    }
+    const { removed, bytes } = await this.#store.gc(needed);
+    if (removed > 0) this.#log.info(`${removed} ancestors (${bytes} bytes) were needed no more`);
+  }
+
   /** Ancestors that nothing needs any more go, now and then. */
   #sweepLater(afterMs: number): { stop(): void } {
     let timer = setTimeout(() => void sweep(), afterMs);
     const sweep = async () => {
       try {
-        const needed = await neededAncestors(this.#store, this.#branches);
-        const { removed, bytes } = needed === null ? NOTHING : await this.#store.gc(needed);
-        if (needed === null) this.#log.warn('ancestors are kept, needed or not: not all origins can be read');
-        if (removed > 0) this.#log.info(`${removed} ancestors (${bytes} bytes) were needed no more`);
+        await this.#dropAncestors();
       } catch (error) {
         this.#log.error(`dropping ancestors: ${messageOf(error)}`);
       }

@@ -298,8 +298,10 @@ class Server implements FuseServer {
       eventfdClear(wakeFd);
       this.#call('a message from another thread', () => this.#options.onWake());
     }
-    if (ready === 0 && patience > 0 && limit > 0) this.#awake.rest();
-    else if (ready === 0 && limit > 0) this.#call('idle', () => idle?.run());
+    if (ready === 0 && limit > 0) {
+      if (patience > 0) this.#awake.rest();
+      else this.#call('idle', () => idle?.run());
+    }
     if ((ready & EVENTS) !== 0) this.#call('events', () => this.#options.onEvents?.());
     if ((ready & (WAKE | EVENTS)) !== 0) this.#done();
   }
