@@ -6,8 +6,8 @@ import { sleep } from './stage.mjs';
 
 const DIRS = 10;
 const ROUNDS = 4;
-/** What goes on behind, such as records on their way to an index, is not the next row's. */
-const SETTLE_MS = 500;
+/** What goes on behind, such as the records of a second on their way to an index, is not the next row's. */
+const SETTLE_MS = 1500;
 
 const filesOf = ({ quick }) => (quick ? 20 : 100);
 

@@ -110,6 +110,7 @@ function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLi
 /** Nothing is to be answered. To wake another thread after each request would cost as much as the request. */
 function pause(serving: Serving, voice: NotifierLink): void {
   serving.seenLog?.flush();
+  serving.union.table.endLingering();
   if (voice.isSilent) doLate(serving);
   else if (serving.union.kernel.hasLate || serving.host.hasCollected) voice.remindLater();
   voice.send();

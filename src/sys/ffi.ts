@@ -181,6 +181,12 @@ export function addressOf(bytes: Uint8Array): number {
   return lastAddress;
 }
 
+/** Of the byte at an offset. The first one's is handed on as it is: a sum would be a new object of the heap. */
+export function addressAt(bytes: Uint8Array, offset: number): number {
+  const address = addressOf(bytes);
+  return offset === 0 ? address : address + offset;
+}
+
 /** Memory for arguments and results that lives as long as the thread, with its address. */
 export interface Pinned {
   readonly bytes: Buffer;

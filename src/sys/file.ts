@@ -10,7 +10,7 @@ import {
   SYS_GETDENTS64,
   SYS_OPENAT2,
 } from './constants.ts';
-import { addressOf, inside, native, nativeAsync, nativeOnce, pinned, systemCall } from './ffi.ts';
+import { addressAt, addressOf, inside, native, nativeAsync, nativeOnce, pinned, systemCall } from './ffi.ts';
 import { NAME_A, PROC_PATH, putA, putProcFd } from './scratch.ts';
 
 const cOpenat = native('openat', 'int', ['int', 'uintptr_t', 'int', 'uint']);
@@ -96,7 +96,7 @@ export function reopen(fd: number, flags: number): number {
 
 export function pread(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  return cPread(fd, addressOf(buf) + bufOffset, len, pos);
+  return cPread(fd, addressAt(buf, bufOffset), len, pos);
 }
 
 /** One struct iovec. */
@@ -131,7 +131,7 @@ export function preadCached(
   dev: number,
 ): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  const address = addressOf(buf) + bufOffset;
+  const address = addressAt(buf, bufOffset);
   if (inMemory.has(dev)) return cPread(fd, address, len, pos);
   setVector(address, len);
   const got = cPreadv2(fd, vector.address, 1, pos, RWF_NOWAIT);
@@ -144,24 +144,24 @@ export function preadCached(
 
 export function pwrite(fd: number, buf: Uint8Array, bufOffset: number, len: number, pos: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  return cPwrite(fd, addressOf(buf) + bufOffset, len, pos);
+  return cPwrite(fd, addressAt(buf, bufOffset), len, pos);
 }
 
 /** Writes at the end, wherever that is by now. */
 export function append(fd: number, buf: Uint8Array, bufOffset: number, len: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  setVector(addressOf(buf) + bufOffset, len);
+  setVector(addressAt(buf, bufOffset), len);
   return cPwritev2(fd, vector.address, 1, 0, RWF_APPEND);
 }
 
 export function read(fd: number, buf: Uint8Array, bufOffset: number, len: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  return cRead(fd, addressOf(buf) + bufOffset, len);
+  return cRead(fd, addressAt(buf, bufOffset), len);
 }
 
 export function write(fd: number, buf: Uint8Array, bufOffset: number, len: number): number {
   if (!inside(buf, bufOffset, len)) return -E.EFAULT;
-  return cWrite(fd, addressOf(buf) + bufOffset, len);
+  return cWrite(fd, addressAt(buf, bufOffset), len);
 }
 
 export function fsync(fd: number): number {
@@ -388,7 +388,7 @@ export function preadAsync(
   pos: number,
 ): Promise<number> {
   if (!inside(buf, bufOffset, len)) return Promise.resolve(-E.EFAULT);
-  return aPread([buf], fd, addressOf(buf) + bufOffset, len, pos);
+  return aPread([buf], fd, addressAt(buf, bufOffset), len, pos);
 }
 
 export function pwriteAsync(
@@ -399,5 +399,5 @@ export function pwriteAsync(
   pos: number,
 ): Promise<number> {
   if (!inside(buf, bufOffset, len)) return Promise.resolve(-E.EFAULT);
-  return aPwrite([buf], fd, addressOf(buf) + bufOffset, len, pos);
+  return aPwrite([buf], fd, addressAt(buf, bufOffset), len, pos);
 }

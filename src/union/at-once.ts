@@ -21,9 +21,9 @@ export function contentAtOnce(fd: number, size: number, dev: number): Buffer | n
 
 /**
  * The version with its content, whose bytes become an ancestor where policy would merge them; its descriptor is
- * closed then. As it was, where the content cannot be had at once.
+ * closed then. As it was, where the content cannot be had at once. `merges`: what policy says, where that is known.
  */
-export function learnAtOnce(union: Union, path: string, version: Version): Version {
+export function learnAtOnce(union: Union, path: string, version: Version, merges?: true): Version {
   const { origin, fd, witness } = version;
   if (fd < 0 || witness === null) return version;
   const bytes = contentAtOnce(fd, witness.size, witness.dev);
@@ -33,7 +33,7 @@ export function learnAtOnce(union: Union, path: string, version: Version): Versi
   close(fd);
   const content = hash128(bytes);
   rememberContent(union, origin.fingerprint, content);
-  if (mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
+  if (merges ?? mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
   if (xattrs !== null) keepXattrs(union, xattrs);
   origin.content = content;
   return withoutFd(origin);

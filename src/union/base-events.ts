@@ -19,7 +19,7 @@ import {
 import { partFd } from './dir-fds.ts';
 import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { find, forgetPlace, instantiate } from './lookup.ts';
+import { find, forgetFound, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, placesOf, ROOT_ID, WHITEOUT } from './node.ts';
 import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
@@ -33,6 +33,7 @@ const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 /** One event. `name` is '' where it is about the watched object itself. */
 export function onBaseEvent(union: Union, watch: number, mask: number, name: string): void {
   failPoint('base-event');
+  forgetFound(union);
   if ((mask & IN_Q_OVERFLOW) !== 0) {
     union.changes.lose();
     expireAll(union);
@@ -42,6 +43,7 @@ export function onBaseEvent(union: Union, watch: number, mask: number, name: str
   if ((mask & IN_IGNORED) !== 0) union.watches.gone(watch);
   const several = (mask & COMES) !== 0 && (mask & GOES) !== 0;
   for (const node of nodes) {
+    if (node.dir !== null) node.dir.flat = false;
     if (several) noteSeveral(union, node, mask, name);
     else noteChange(union, node, mask, name);
     // Nothing has changed by that: who wrote before has been noticed.

@@ -380,7 +380,7 @@ function showOverlay(
   // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.others) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
-  if (known?.origin) noteOrigin(node, union.stat, known.origin);
+  if (known?.origin) noteOrigin(union, node, union.stat, known.origin);
   if (known) learn(node).metacopy = known.copy;
   // The same bytes as before: pages and size stay right.
   if (!known?.copy) union.kernel.changedLate(node);

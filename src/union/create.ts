@@ -42,7 +42,7 @@ import { overlayDirFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
 import { objectIno, overlayIno } from './identity.ts';
 import { locate, statNode } from './locate.ts';
-import { fillEntry, instantiate } from './lookup.ts';
+import { fillEntry, instantiate, keepFound } from './lookup.ts';
 import {
   type Found,
   type Handle,
@@ -215,6 +215,7 @@ function make(
       );
   if (error < 0) return error;
   const shown = showNew(union, parent, name, dirFd, origin);
+  if (shown === 0) keepFound(union, parent, name);
   union.entry.keepName = direct && shown === 0 && keepsNames(union, parent);
   return shown;
 }
@@ -239,7 +240,7 @@ function showNew(
   if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
-  if (made !== undefined) noteMade(node, found.stat, made);
+  if (made !== undefined) noteMade(union, node, found.stat, made);
   return fillEntry(union, node, found.stat);
 }
 

@@ -31,9 +31,12 @@ export function mergedLinks(union: Union, node: Node, stat: Stat): number {
   if (union.overlay.isRemote || union.layers[part.layer]?.isRemote) return 1;
   // There its control directory is listed, too.
   if (node.id === ROOT_ID && union.table.identity !== null) return 1;
+  if (dir.watched && dir.flat) return stat.nlink;
   const fd = partFd(union, node, part);
   if (fd < 0 || fstat(fd, baseStat) < 0 || baseStat.nlink < 2) return 1;
-  const covered = baseStat.nlink === 2 && node.id !== ROOT_ID ? 0 : coveredIn(union, node, stat, fd);
+  const isFlat = baseStat.nlink === 2 && node.id !== ROOT_ID;
+  dir.flat = dir.watched && isFlat;
+  const covered = isFlat ? 0 : coveredIn(union, node, stat, fd);
   return covered < 0 ? 1 : Math.max(1, stat.nlink + baseStat.nlink - 2 - covered);
 }
 

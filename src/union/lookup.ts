@@ -54,6 +54,8 @@ import { keepsAttributes, keepsNames } from './validity.ts';
 
 /** How often the base's own path is looked at, in milliseconds: another tree may have been put there. */
 const BASE_CHECK_MS = 10;
+/** For so long what was found of a name serves the request that follows, in milliseconds. */
+const AGAIN_MS = 1;
 
 /**
  * Asks both branches for `name` in a directory; fills union.found and returns 0, or a negative errno of
@@ -64,10 +66,14 @@ export function find(union: Union, parent: Node, name: string): number {
   const dir = parent.dir;
   found.state = NONE;
   found.inBase = false;
+  found.parent = null;
+  found.goodFor = -1;
+  found.origins = null;
   if (dir === null) return -E.ENOTDIR;
   if (name.length > 255) return -E.ENAMETOOLONG;
   if (parent.id === ROOT_ID && name === CONTROL_NAME) return 0;
-  if (dir.parts.length > 0) checkBasePaths(union);
+  found.lookedAt = performance.now();
+  if (dir.parts.length > 0) checkBasePaths(union, found.lookedAt);
   if (dir.hasOverlay) {
     const error = findInOverlay(union, parent, name, found);
     if (error < 0) return error;
@@ -95,7 +101,33 @@ export function find(union: Union, parent: Node, name: string): number {
     found.state = IN_BASE;
     copyStat(found.baseStat, found.stat);
   }
-  return union.hardLinks.size > 0 ? followToOverlay(union, parent, name, found) : 0;
+  const error = union.hardLinks.size > 0 ? followToOverlay(union, parent, name, found) : 0;
+  if (error < 0) return error;
+  found.parent = parent;
+  found.name = name;
+  return 0;
+}
+
+/**
+ * As find, for a request that comes right after another about the same name (the kernel looks a name up before anything
+ * comes to it, or goes): what was found for that one serves, where changes of the base are heard of and none was.
+ */
+export function findAgain(union: Union, parent: Node, name: string): number {
+  const { found } = union;
+  const same = found.parent === parent && found.name === name && found.goodFor === parent.dir?.version;
+  return same && performance.now() - found.lookedAt < AGAIN_MS ? 0 : find(union, parent, name);
+}
+
+/** union.found tells how the name is, after all that has been done: it may serve `findAgain`. */
+export function keepFound(union: Union, parent: Node, name: string): void {
+  const { found, kernel } = union;
+  if (found.parent !== parent || found.name !== name || parent.dir === null) return;
+  if (kernel.keeps && keepsNames(union, parent)) found.goodFor = parent.dir.version;
+}
+
+/** Something may have changed, here or in the base, by other ways than requests. */
+export function forgetFound({ found }: Union): void {
+  found.goodFor = -1;
 }
 
 /** The base's object may have been copied up under another of its names. */
@@ -117,8 +149,7 @@ function findInOverlay(union: Union, parent: Node, name: string, found: Found): 
   return 0;
 }
 
-function checkBasePaths(union: Union): void {
-  const now = performance.now();
+function checkBasePaths(union: Union, now: number): void {
   if (now - union.baseChecked < BASE_CHECK_MS) return;
   union.baseChecked = now;
   for (const layer of union.layers) union.host.baseMoved(layer.index);
@@ -129,17 +160,27 @@ function checkBasePaths(union: Union): void {
  * -ENOENT where there is nothing. A stale object is noticed, and answered as it is now.
  */
 export function lookup(union: Union, parent: Node, name: string): number {
-  const error = find(union, parent, name);
+  const error = findAbsentAgain(union, parent, name);
   if (error < 0) return error;
   const state = union.found.state;
   if (state === NONE || state === WHITEOUT) {
     forgetPlace(union, parent, name);
+    keepFound(union, parent, name);
     return -E.ENOENT;
   }
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
   noticeIfStale(union, node, parent, name);
-  return union.kernel.keeps ? fillKept(union, node, parent, name) : fillEntry(union, node, union.found.stat);
+  if (!union.kernel.keeps) return fillEntry(union, node, union.found.stat);
+  const filled = fillKept(union, node, parent, name);
+  keepFound(union, parent, name);
+  return filled;
+}
+
+/** As findAgain, for what has just gone. What is there has attributes, which the guest may have changed without us. */
+function findAbsentAgain(union: Union, parent: Node, name: string): number {
+  const { state } = union.found;
+  return state === NONE || state === WHITEOUT ? findAgain(union, parent, name) : find(union, parent, name);
 }
 
 /**

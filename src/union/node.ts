@@ -44,6 +44,8 @@ export interface DirState {
   parts: DirPart[];
   /** Every part is watched. */
   watched: boolean;
+  /** While it is watched: the base's directory holds no directories. */
+  flat: boolean;
   /** The state of the base's directories at which nothing was left of what they had removed; -1: not looked yet. */
   lookedInto: number;
   /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
@@ -84,11 +86,13 @@ export interface Noted {
   dirPath: string;
 }
 
-/** The origins of an overlay object, valid while its ctime is the one given. */
+/** The origins of an overlay object, valid while its ctime is the one given, or none has been written since. */
 export interface OriginCache {
   ctimeSec: number;
   ctimeNsec: number;
-  list: Origin[];
+  /** The union's count of origins that had been written. */
+  written: number;
+  list: readonly Origin[];
   /** st_ino that the object shows because it was copied up; 0: its own. */
   ino: number;
 }
@@ -277,6 +281,15 @@ export interface Found {
   inBase: boolean;
   part: number;
   baseStat: Stat;
+  /** What it is about; null: a look failed. */
+  parent: Node | null;
+  name: string;
+  /** performance.now() of the look. */
+  lookedAt: number;
+  /** The directory's version for which it may be used once more (lookup.ts, `findAgain`); -1: for none. */
+  goodFor: number;
+  /** Origins of what lies in the overlay, where they are known already. */
+  origins: readonly Origin[] | null;
 }
 
 /**

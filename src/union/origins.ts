@@ -12,7 +12,7 @@ import { numberIn } from './origin-list.ts';
 import type { Union } from './union.ts';
 import { encodeXattrs, hashXattrs, type XattrSet } from './xattr-set.ts';
 
-const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, list: [], ino: 0 };
+const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, written: 0, list: [], ino: 0 };
 
 /** Origins read from an object by descriptor and name; an unreadable attribute is none, and `check` names it. */
 export function readOrigins(union: Union, dirFd: number, name: string): Origin[] {
@@ -25,31 +25,42 @@ export function readOrigins(union: Union, dirFd: number, name: string): Origin[]
 export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   if (node.layer >= 0) return NONE;
   const known = node.learned?.origins;
-  if (known && known.ctimeSec === stat.ctimeSec && known.ctimeNsec === stat.ctimeNsec) return known;
+  if (known) {
+    const { ctimeSec, ctimeNsec, written } = known;
+    // A file that is written to moves its ctime, and not its origins: those only we change.
+    if (written === union.originsWritten || (ctimeSec === stat.ctimeSec && ctimeNsec === stat.ctimeNsec))
+      return known;
+  }
   const at = locate(union, node);
   if (typeof at === 'number') return NONE;
-  const list = readOrigins(union, at.dirFd, at.name);
-  const ino = numberIn(list);
-  const read = { ctimeSec: stat.ctimeSec, ctimeNsec: stat.ctimeNsec, list, ino };
-  learn(node).origins = read;
-  return read;
+  return noteOrigins(union, node, stat, readOrigins(union, at.dirFd, at.name));
+}
+
+function noteOrigins(
+  union: Union,
+  node: Node,
+  { ctimeSec, ctimeNsec }: Stat,
+  list: readonly Origin[],
+): OriginCache {
+  const noted = { ctimeSec, ctimeNsec, written: union.originsWritten, list, ino: numberIn(list) };
+  learn(node).origins = noted;
+  return noted;
 }
 
 /** The object was made a moment ago, with this origin or none, and its content is its own. */
-export function noteMade(node: Node, { ctimeSec, ctimeNsec }: Stat, origin: Origin | null): void {
-  const learned = learn(node);
-  const list = origin === null ? NONE.list : [origin];
-  learned.origins = { ctimeSec, ctimeNsec, list, ino: origin?.ino ?? 0 };
-  learned.metacopy = null;
+export function noteMade(union: Union, node: Node, stat: Stat, origin: Origin | null): void {
+  noteOrigins(union, node, stat, origin === null ? NONE.list : [origin]);
+  learn(node).metacopy = null;
 }
 
 /** The object has come with this origin a moment ago. */
-export function noteOrigin(node: Node, { ctimeSec, ctimeNsec }: Stat, origin: Origin): void {
-  learn(node).origins = { ctimeSec, ctimeNsec, list: [origin], ino: origin.ino };
+export function noteOrigin(union: Union, node: Node, stat: Stat, origin: Origin): void {
+  noteOrigins(union, node, stat, [origin]);
 }
 
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */
 export function writeOrigins(union: Union, dirFd: number, name: string, list: readonly Origin[]): number {
+  union.originsWritten += 1;
   return writeOriginBytes(union.overlay.origins, dirFd, name, encodeOrigins(list));
 }
 

@@ -25,9 +25,9 @@ import { nameCovered } from './directory-links.ts';
 import { nameRemoved } from './hard-links.ts';
 import { listDirectory } from './listing.ts';
 import { ownHandle } from './locate.ts';
-import { find, forgetPlace, instantiate } from './lookup.ts';
+import { findAgain, forgetPlace, instantiate, keepFound } from './lookup.ts';
 import { metacopyOf, openContent } from './metacopy.ts';
-import { IN_BASE, IN_OVERLAY, type Node } from './node.ts';
+import { IN_BASE, IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { originsOf, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, tolerate } from './overlay-dir.ts';
 import { isApart } from './passthrough.ts';
@@ -60,7 +60,7 @@ export function makeWhiteout(union: Union, temp: string, origin: Origin | null):
 function prepare(union: Union, parent: Node, name: string): number {
   if (union.config.readOnly) return -E.EROFS;
   if (parent.dir === null) return -E.ENOTDIR;
-  const error = find(union, parent, name);
+  const error = findAgain(union, parent, name);
   if (error < 0) return error;
   if (union.found.state !== IN_BASE && union.found.state !== IN_OVERLAY) return -E.ENOENT;
   return union.found.inBase ? ensureOverlayDir(union, parent) : 0;
@@ -91,6 +91,8 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   forgetPlace(union, parent, name);
   if (child.layer < 0) nameRemoved(union, child.ino);
   if (parent.dir) parent.dir.version += 1;
+  union.found.state = inBase ? WHITEOUT : NONE;
+  keepFound(union, parent, name);
   return 0;
 }
 
@@ -110,6 +112,11 @@ export function keepObject(union: Union, parent: Node, name: string, node: Node)
   if (copied && node.handles.size === 0) {
     const content = openContent(union, node);
     if (typeof content !== 'number') node.dataFd = content.fd;
+  }
+  const closed = copied ? -1 : union.table.takeLingering(node);
+  if (closed >= 0) {
+    node.orphanFd = closed;
+    return;
   }
   const part = node.layer < 0 ? null : parent.dir?.parts.find((one) => one.layer === node.layer);
   const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
@@ -151,6 +158,7 @@ function putWhiteout(
   if (made === 0 && error < 0) unlinkReleasing(origins, union.workFd, temp, 0);
   else if (made === 0 && directory) emptyAndRemove(union, temp);
   rememberLeft(union, path, left, error === 0);
+  if (error === 0) union.found.origins = origin === null ? [] : [origin];
   return error;
 }
 

@@ -39,6 +39,7 @@ export function newDirState(): DirState {
     basePath: '',
     parts: [],
     watched: false,
+    flat: false,
     lookedInto: -1,
     elsewhere: false,
     absent: null,
@@ -63,6 +64,8 @@ export class NodeTable {
   /** Of an exported mount: ids by place, beyond what the kernel remembers. */
   readonly identity: IdentityLog | null;
   #nextHandle = 1;
+  /** What was closed last, of an object that has a name: who removes that next needs a descriptor of it. */
+  #lingering: { node: Node; fd: number } | null = null;
   /** Called with each node that goes. */
   onDrop: (node: Node) => void = () => {};
   /** Sets (of accounts) that are being copied up together. */
@@ -284,6 +287,7 @@ export class NodeTable {
 
   #showAs(node: Node, layer: number, stat: Pick<Node, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
+    if (this.#lingering?.node === node) this.endLingering();
     // What was kept of it lies in the base: a copy must not be changed there.
     if (layer < 0 && node.layer >= 0) this.letGoKept(node);
     node.layer = layer;
@@ -344,6 +348,7 @@ export class NodeTable {
     this.onDrop(node);
     this.closeDirectory(node);
     this.letGoKept(node);
+    if (this.#lingering?.node === node) this.endLingering();
     if (node.successor !== null) this.letGo(node.successor);
     const places = placesOf(node);
     this.#setPlaces(node, NO_PLACES);
@@ -413,7 +418,7 @@ export class NodeTable {
 
   removeHandle(handle: Handle): void {
     if (!this.#handles.delete(handle.id)) return;
-    const { node, fd, writeFd } = handle;
+    const { node, fd, writeFd, through } = handle;
     if (node.handles.size > 1) (node.handles as Set<Handle>).delete(handle);
     else node.handles = NO_HANDLES;
     handle.fd = -1;
@@ -425,7 +430,27 @@ export class NodeTable {
     const ofBase = node.layer < 0 && handle.layer >= 0;
     if (last && !ofBase && node.orphanFd < 0) node.orphanFd = fd;
     else if (last && ofBase && node.dataFd < 0) node.dataFd = fd;
+    else if (through && handle.layer < 0 && node.place !== null) this.#linger(node, fd);
     else if (fd >= 0) close(fd);
     this.#dropIfUnused(node);
+  }
+
+  /** Past us all descriptors are for reading: nobody is kept from anything by one that stays. */
+  #linger(node: Node, fd: number): void {
+    this.endLingering();
+    this.#lingering = { node, fd };
+  }
+
+  /** The descriptor of the object that was closed a moment ago, which is the caller's now; -1: there is none. */
+  takeLingering(node: Node): number {
+    const { node: of, fd } = this.#lingering ?? { node: null, fd: -1 };
+    if (of !== node) return -1;
+    this.#lingering = null;
+    return fd;
+  }
+
+  endLingering(): void {
+    if (this.#lingering !== null) close(this.#lingering.fd);
+    this.#lingering = null;
   }
 }

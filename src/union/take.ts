@@ -16,7 +16,7 @@ import { copyUpSet } from './copy-up.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
 import { locate } from './locate.ts';
-import { find } from './lookup.ts';
+import { find, findAgain } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
 import { newOrigin, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
@@ -50,7 +50,7 @@ export function takeName(
   out: Taken,
 ): number {
   out.origin = null;
-  let error = find(union, parent, name);
+  let error = findAgain(union, parent, name);
   if (error < 0) return error;
   const basePath = originPathAt(parent, name);
   if (basePath === null) return 0;
@@ -127,7 +127,7 @@ export function leavingVersion(
   if (version === null && inBase) version = fromBase(union, parent, name, basePath, wanted);
   if (version === null || typeof version === 'number') return version;
   version.origin.taken = Math.floor(Date.now() / 1000);
-  if (wanted) return learnAtOnce(union, path, version);
+  if (wanted) return learnAtOnce(union, path, version, true);
   if (version.fd >= 0) close(version.fd);
   return withoutFd(version.origin);
 }
@@ -187,7 +187,8 @@ function isOlder(union: Union, basePath: string, seen: Seen, before: Origin): bo
 
 function originAt(union: Union, parent: Node, name: string, basePath: string): Origin | null | number {
   const fd = overlayDirFd(union, parent);
-  return fd < 0 ? fd : originFor(readOrigins(union, fd, name), basePath);
+  if (fd < 0) return fd;
+  return originFor(union.found.origins ?? readOrigins(union, fd, name), basePath);
 }
 
 /** A base file that cannot be opened has a content that nobody knows; anything else is an error. */

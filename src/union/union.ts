@@ -128,8 +128,21 @@ export class Union {
   readonly lockWaiters = new Set<LockWaiter>();
   /** Work that the operation which just returned WAIT waits for. */
   waiting: PendingWork | null = null;
-  readonly found: Found = { state: NONE, stat: newStat(), inBase: false, part: 0, baseStat: newStat() };
+  readonly found: Found = {
+    state: NONE,
+    stat: newStat(),
+    inBase: false,
+    part: 0,
+    baseStat: newStat(),
+    parent: null,
+    name: '',
+    lookedAt: 0,
+    goodFor: -1,
+    origins: null,
+  };
   readonly entry: Entry;
+  /** So often origins have been written. */
+  originsWritten = 0;
   /** Scratch for statx, good until the next call. */
   readonly stat: Stat = newStat();
   baseAccepted = true;

@@ -14,6 +14,7 @@ export function keepsNames(union: Union, node: Node): boolean {
   if (dir.elsewhere) return false;
   for (const part of dir.parts) if (!isWatched(union, node, part)) return false;
   dir.watched = true;
+  dir.flat = false;
   return true;
 }
 

@@ -87,6 +87,7 @@ mountTest('they are true whatever a guest does, after a remount, and after the d
 /** What happens to the base while guests use it. */
 const updates = {
   'directories come': 'mkdir -p d/new/in d/a/new hide/new put/new/in',
+  'the first one of its own': 'mkdir d/b/x/first',
   'directories go': 'rmdir d/e d/a/y; rm -r away/b',
   'where the guest has one': 'mkdir d/own; rm -r hide/a; rmdir kept/b',
   'others in their place': 'rm -r d/full; echo file > d/full; rm d/f; mkdir d/f',
@@ -97,7 +98,7 @@ async function follow(layers: Layers, mount: Mount): Promise<void> {
   const { mnt } = layers;
   // A copy of each, a whiteout, and a directory of the guest's own.
   await mount.sh(
-    'for d in d d/a hide put kept away kept/b; do echo own > $d/o; done; rmdir hide/b; mkdir d/own hide/own',
+    'for d in d d/a d/b/x hide put kept away kept/b; do echo own > $d/o; done; rmdir hide/b; mkdir d/own hide/own',
   );
   await expectTrue(mnt, 'at first');
   for (const [name, update] of Object.entries(updates)) {

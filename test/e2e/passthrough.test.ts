@@ -331,3 +331,49 @@ mountTest('for an NFS server files of the base go by way of the daemon, so that 
     ['--export=nfs4'],
   ),
 );
+
+const O_PATH = 0o10000000;
+
+/** Files of the overlay that the daemon has open. */
+function openBeneath({ pid }: Mount, overlay: string): string[] {
+  const fds = `/proc/${pid}/fd`;
+  const targets = fs.readdirSync(fds).map((fd) => {
+    try {
+      return fs.readlinkSync(`${fds}/${fd}`);
+    } catch (error) {
+      // Closed meanwhile.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+      throw error;
+    }
+  });
+  return targets.filter((target) => target.startsWith(`${overlay}/own`));
+}
+
+mountTest('what is closed and removed at once is still there for who knows it, and nothing stays open', () =>
+  withStage(async ({ mount, at, agent, overlay }) => {
+    const guest = agent();
+    const names = Array.from({ length: 20 }, (_, i) => `own${i}`);
+    const known: number[] = [];
+    for (const name of names) {
+      const fd = await guest.call<number>('openSync', at(name), 'wx');
+      await guest.call('writeSync', fd, name);
+      const path = await guest.call<number>('openSync', at(name), O_PATH);
+      await guest.call('closeSync', fd);
+      // Another one that is closed in between, or not.
+      if (known.length % 2 === 0) fs.writeFileSync(at('own'), name);
+      fs.rmSync(at(name));
+      known.push(path);
+    }
+    fs.rmSync(at('own'));
+    for (const [i, path] of known.entries()) {
+      const name = names[i] as string;
+      const { nlink, size } = await guest.call<Stat>('fstatSync', path);
+      expect({ nlink, size }).toEqual({ nlink: 0, size: name.length });
+      const again = await guest.call<number>('openSync', `/proc/self/fd/${path}`, 'r');
+      expect(await text(guest, again, 9)).toBe(name);
+      for (const fd of [again, path]) await guest.call('closeSync', fd);
+    }
+    fs.writeFileSync(at('own'), 'closed');
+    expect(await waitUntil(() => openBeneath(mount, overlay).length === 0)).toBe(true);
+  }),
+);

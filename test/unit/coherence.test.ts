@@ -300,7 +300,11 @@ test('events that cannot be read are said once, and are waited for no more', () 
     const said: unknown[] = [];
     let lost = 0;
     const host = { send: (message: unknown) => said.push(message), log: {} } as unknown as Host;
-    const union = { changes: { lose: () => lost++ }, kernel: { keeps: false } } as unknown as Union;
+    const union = {
+      changes: { lose: () => lost++ },
+      kernel: { keeps: false },
+      found: {},
+    } as unknown as Union;
     const start = { watcher: { by: 'inotify', fd: directory }, layers: [], overlay: { rootFd: directory } };
     const ears = new Ears(start as unknown as ConstructorParameters<typeof Ears>[0]);
     for (const _ of [1, 2]) ears.hear(union, host);
