@@ -80,6 +80,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     how = messageOf(error);
     host.log.error(how);
   }
+  union.table.endLingering();
   close(start.deviceFd);
   endServing(serving, how);
 }

@@ -12,7 +12,6 @@ import { expireAll, replaceLayer } from '../union/expiry.ts';
 import { fillOrigin } from '../union/fill.ts';
 import { loadHardLinks } from '../union/hard-links.ts';
 import { namesOf } from '../union/known.ts';
-import { forgetFound } from '../union/lookup.ts';
 import { restoreSeen } from '../union/seen-restore.ts';
 import { setVerdict } from '../union/stale.ts';
 import { type Journal, Union } from '../union/union.ts';
@@ -174,7 +173,7 @@ export function receive(serving: Serving, message: ToWorker): void {
 
 function take(serving: Serving, message: ToWorker): void {
   const { host, union, mint, start } = serving;
-  forgetFound(union);
+  union.forgetFound();
   switch (message.kind) {
     case 'job-done':
       host.finish(message.id, message.result);

@@ -36,6 +36,7 @@ function doFsyncDirectory(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
   const { union } = front;
+  if (union.config.volatile) return -E.ENOSYS;
   const result = fsyncDirectory(union, node);
   if (result !== WAIT) return result;
   union.kernel.lock([node.id], union.waiting as PendingWork);

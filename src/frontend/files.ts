@@ -173,6 +173,8 @@ function release(front: Front, r: FuseRequest): number {
 
 function doFsync(front: Front, r: FuseRequest): number {
   if (isControl(r.nodeId)) return 0;
+  // The kernel asks no more.
+  if (front.union.config.volatile) return -E.ENOSYS;
   const { fh, fsyncFlags } = readers.fsync_in(r.view, HEADER);
   const handle = handleOf(front, fh);
   if (!handle) return -E.EBADF;

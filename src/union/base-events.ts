@@ -19,7 +19,7 @@ import {
 import { partFd } from './dir-fds.ts';
 import { expireAll, expireBeneath, expireNode, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { find, forgetFound, forgetPlace, instantiate } from './lookup.ts';
+import { find, forgetPlace, instantiate } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, NONE, type Node, placesOf, ROOT_ID, WHITEOUT } from './node.ts';
 import { pathAt } from './place.ts';
 import type { Union } from './union.ts';
@@ -33,7 +33,7 @@ const OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
 /** One event. `name` is '' where it is about the watched object itself. */
 export function onBaseEvent(union: Union, watch: number, mask: number, name: string): void {
   failPoint('base-event');
-  forgetFound(union);
+  union.forgetFound();
   if ((mask & IN_Q_OVERFLOW) !== 0) {
     union.changes.lose();
     expireAll(union);

@@ -232,12 +232,13 @@ function showNew(
   made: Origin | null | undefined,
 ): number {
   const { found } = union;
+  if (parent.dir) parent.dir.version += 1;
   const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, found.stat);
   if (error < 0) return error;
   found.state = IN_OVERLAY;
+  found.origins = null;
   // A new object never gets the id of what was there before.
   if (made !== undefined) union.table.identity?.vacate({ parent: parent.id, name });
-  if (parent.dir) parent.dir.version += 1;
   const node = instantiate(union, parent, name);
   if (typeof node === 'number') return node;
   if (made !== undefined) noteMade(union, node, found.stat, made);

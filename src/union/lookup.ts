@@ -110,7 +110,8 @@ export function find(union: Union, parent: Node, name: string): number {
 
 /**
  * As find, for a request that comes right after another about the same name (the kernel looks a name up before anything
- * comes to it, or goes): what was found for that one serves, where changes of the base are heard of and none was.
+ * comes to it, or goes): what was found for that one serves, where changes of the base are heard of and none was. What
+ * changes a name without a look of its own calls `union.forgetFound`.
  */
 export function findAgain(union: Union, parent: Node, name: string): number {
   const { found } = union;
@@ -122,12 +123,7 @@ export function findAgain(union: Union, parent: Node, name: string): number {
 export function keepFound(union: Union, parent: Node, name: string): void {
   const { found, kernel } = union;
   if (found.parent !== parent || found.name !== name || parent.dir === null) return;
-  if (kernel.keeps && keepsNames(union, parent)) found.goodFor = parent.dir.version;
-}
-
-/** Something may have changed, here or in the base, by other ways than requests. */
-export function forgetFound({ found }: Union): void {
-  found.goodFor = -1;
+  if (kernel.keeping === 'watched' && keepsNames(union, parent)) found.goodFor = parent.dir.version;
 }
 
 /** The base's object may have been copied up under another of its names. */

@@ -236,8 +236,9 @@ function openForSync(union: Union, node: Node): number {
   return openat(at.dirFd, at.name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
-/** FSYNC of an open file: WAIT, or 0 for what cannot have unwritten data. */
+/** FSYNC of an open file: WAIT, or 0 for what cannot have unwritten data, or where nothing is synced. */
 export function fsync(union: Union, handle: Handle, dataOnly: boolean): number {
+  if (union.config.volatile) return 0;
   const fd = handle.layer < 0 ? dup(handle.fd) : openForSync(union, livingNode(handle.node));
   // Nothing of it is the overlay's.
   if (fd === -E.ENODATA) return 0;
@@ -251,7 +252,7 @@ export function fsync(union: Union, handle: Handle, dataOnly: boolean): number {
 /** FSYNCDIR. */
 export function fsyncDirectory(union: Union, node: Node): number {
   if (node.dir === null) return -E.ENOTDIR;
-  if (!node.dir.hasOverlay) return 0;
+  if (!node.dir.hasOverlay || union.config.volatile) return 0;
   const at = locate(union, node);
   if (typeof at === 'number') return at;
   const fd = reopen(at.dirFd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

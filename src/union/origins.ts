@@ -2,6 +2,7 @@
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
 import { readXattrs } from '../branch/copy.ts';
 import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
+import { E } from '../lib/errno.ts';
 import { fingerprintOf, hashFingerprint, isOf } from '../lib/fingerprint.ts';
 import { hash128 } from '../lib/hash.ts';
 import type { Stat } from '../lib/stat.ts';
@@ -16,9 +17,11 @@ const NONE: OriginCache = { ctimeSec: 0, ctimeNsec: 0, written: 0, list: [], ino
 
 /** Origins read from an object by descriptor and name; an unreadable attribute is none, and `check` names it. */
 export function readOrigins(union: Union, dirFd: number, name: string): Origin[] {
-  const value = readOriginBytes(union.overlay.origins, dirFd, name);
-  if (typeof value === 'number') return [];
-  return decodeOrigins(value) ?? [];
+  return listed(readOriginBytes(union.overlay.origins, dirFd, name));
+}
+
+function listed(value: Buffer | number): Origin[] {
+  return typeof value === 'number' ? [] : (decodeOrigins(value) ?? []);
 }
 
 /** Origins of an overlay object whose stat is `stat`. Of one that lies in the base: none. */
@@ -33,7 +36,12 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   }
   const at = locate(union, node);
   if (typeof at === 'number') return NONE;
-  return noteOrigins(union, node, stat, readOrigins(union, at.dirFd, at.name));
+  const value = readOriginBytes(union.overlay.origins, at.dirFd, at.name);
+  const isRead = typeof value !== 'number' || value === -E.ENODATA;
+  const noted = noteOrigins(union, node, stat, listed(value));
+  // What cannot be read now may be read once its mode is another, which moves its ctime.
+  if (!isRead) noted.written = -1;
+  return noted;
 }
 
 function noteOrigins(

@@ -72,6 +72,8 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   }
   union.covered.delete(node);
   nameCovered(union, place.parent);
+  // Its name leads to the overlay now.
+  union.forgetFound();
   dir.hasOverlay = true;
   dir.opaque = false;
   dir.redirect = null;

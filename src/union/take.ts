@@ -5,7 +5,7 @@ import { readXattrs } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { hash128 } from '../lib/hash.ts';
 import { isDirectory, isRegular, isSymlink, newStat } from '../lib/stat.ts';
-import { mergeable } from '../merge/policy.ts';
+import { isIgnored, mergeable } from '../merge/policy.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
@@ -60,10 +60,11 @@ export function takeName(
     error = set === 0 ? 0 : find(union, parent, name);
     if (error < 0) return error;
   }
-  const found = versionFor(union, parent, name, basePath, callerPid, true);
+  const path = pathAt(parent, name) ?? name;
+  // Of what is the guest's own whatever the base does, nobody asks what the base had there: a cache may be large.
+  const found = versionFor(union, parent, name, basePath, callerPid, isIgnored(path) === null);
   if (typeof found === 'number') return found;
   if (found === null) return 0;
-  const path = pathAt(parent, name) ?? name;
   const version = learnAtOnce(union, path, found);
   const { origin, fd: baseFd } = version;
   const mustSync =

@@ -212,6 +212,11 @@ export class Union {
     root.watched = false;
   }
 
+  /** Something has changed, here or in the base, without a look at the name: what was found serves no other request. */
+  forgetFound(): void {
+    this.found.goodFor = -1;
+  }
+
   /** A name in work/ that is not in use: by this process only, for recovery empties work/ at every start. */
   tempName(): string {
     return `${process.pid.toString(36)}-${(this.#tempCounter++).toString(36)}`;

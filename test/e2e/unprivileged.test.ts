@@ -123,6 +123,27 @@ for (const standing of ['user', 'namespace'] as const) {
 }
 
 mountTest(
+  'a file that its owner could not read for a while is the same file after that, and keeps its origin',
+  () =>
+    withLayers(async (layers) => {
+      await sh('cd "$1"; echo base > f; echo base > taken', [layers.base]);
+      await giveToUser(layers);
+      const number = 'stat -c %i f';
+      const act = `cd "$1"; ${number}; chmod 000 f; ${number} > /dev/null; chmod 644 f; ${number}; rm taken; ln f taken; ${number}`;
+      const numbers: string[] = [];
+      await withBaseUntouched(layers.base, async () => {
+        for (const script of [act, `cd "$1"; ${number}`]) {
+          await withUsersMount(layers, 'user', async (mount) => {
+            numbers.push(...(await mount.sh(script)).trim().split('\n'));
+          });
+        }
+      });
+      const [first] = numbers;
+      expect(numbers).toEqual(Array.from({ length: 4 }, () => first));
+    }),
+);
+
+mountTest(
   'directories that their owner may not list hide what they hide, and show what they show',
   () =>
     withLayers(async (layers) => {
