@@ -303,7 +303,7 @@ test('events that cannot be read are said once, and are waited for no more', () 
     const union = {
       changes: { lose: () => lost++ },
       kernel: { keeps: false },
-      found: {},
+      forgetFound: () => {},
     } as unknown as Union;
     const start = { watcher: { by: 'inotify', fd: directory }, layers: [], overlay: { rootFd: directory } };
     const ears = new Ears(start as unknown as ConstructorParameters<typeof Ears>[0]);
