@@ -4,9 +4,9 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { runOk, waitUntil } from './run.ts';
-import { startUml } from './uml.ts';
+import { startUml, umlBarred } from './uml.ts';
 
-export const guestNeeds = { commands: ['mmdebstrap', 'linux.uml', 'dpkg-deb', 'chroot'] };
+export const guestNeeds = { commands: ['mmdebstrap', 'linux.uml', 'dpkg-deb', 'chroot'], barred: umlBarred };
 
 const PACKAGES = 'systemd-sysv,udev,dbus,kmod,iproute2,netbase,openssh-server,adduser,passwd';
 const SUITE = 'bookworm';

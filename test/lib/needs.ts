@@ -1,4 +1,5 @@
-// What a test needs of the machine. Without it the test is skipped with the reason; in CI it fails.
+// What a test needs of the machine. Without it the test is skipped with the reason; in CI it fails, but for what nobody
+// could install.
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { type TestContext, test } from 'vitest';
@@ -11,6 +12,8 @@ export interface Needs {
   /** Names as in /proc/filesystems. */
   filesystems?: readonly string[];
   loop?: boolean;
+  /** Why it cannot be on this machine, whatever is installed; null: it can. Then it is skipped in CI, too. */
+  barred?: () => string | null;
 }
 
 const inCi = process.env.CI !== undefined && process.env.CI !== '' && process.env.CI !== 'false';
@@ -51,6 +54,9 @@ export function testNeeding(
       const lack = missing(needs);
       if (lack !== null && inCi) throw new Error(`in CI a missing prerequisite is a failure: ${lack}`);
       if (lack !== null) context.skip(lack);
+      const bar = needs.barred?.() ?? null;
+      // .ci/tally.mjs knows these words.
+      if (bar !== null) context.skip(`cannot be on this machine: ${bar}`);
       await body(context);
     },
     timeout,

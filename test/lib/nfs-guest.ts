@@ -4,9 +4,10 @@ import { mainFile } from './kasane.ts';
 import type { Needs } from './needs.ts';
 import { runOk } from './run.ts';
 import { withTemp } from './temp.ts';
-import { type Shell, withHostGuest } from './uml.ts';
+import { type Shell, umlBarred, withHostGuest } from './uml.ts';
 
 export const nfsGuestNeeds: Needs = {
+  barred: umlBarred,
   root: true,
   commands: ['linux.uml', 'mke2fs', 'modprobe', 'rpcbind', 'rpc.nfsd', 'rpc.mountd', 'exportfs', 'mount.nfs'],
 };
