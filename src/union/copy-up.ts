@@ -29,7 +29,7 @@ import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
 import { IN_BASE, IN_OVERLAY, learn, type Name, type Node, placesOf } from './node.ts';
 import { newOrigin } from './origin-list.ts';
-import { baseFingerprint, noteOrigin, writeOrigins } from './origins.ts';
+import { baseFingerprint, noteOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
 import { divide, isApart } from './passthrough.ts';
 import { basePathAt, pathAt } from './place.ts';
@@ -380,7 +380,7 @@ function showOverlay(
   // Other names of a base file with hard links are led here when they are looked up.
   for (const other of node.others) union.table.leave(node, other.parent, other.name);
   union.table.show(node, -1, union.stat);
-  if (known?.origin) noteOrigin(union, node, union.stat, known.origin);
+  if (known?.origin) noteOrigins(union, node, union.stat, [known.origin]);
   if (known) learn(node).metacopy = known.copy;
   // The same bytes as before: pages and size stay right.
   if (!known?.copy) union.kernel.changedLate(node);

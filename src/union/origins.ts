@@ -44,7 +44,8 @@ export function originsOf(union: Union, node: Node, stat: Stat): OriginCache {
   return noted;
 }
 
-function noteOrigins(
+/** The object has these, as is known. */
+export function noteOrigins(
   union: Union,
   node: Node,
   { ctimeSec, ctimeNsec }: Stat,
@@ -59,11 +60,6 @@ function noteOrigins(
 export function noteMade(union: Union, node: Node, stat: Stat, origin: Origin | null): void {
   noteOrigins(union, node, stat, origin === null ? NONE.list : [origin]);
   learn(node).metacopy = null;
-}
-
-/** The object has come with this origin a moment ago. */
-export function noteOrigin(union: Union, node: Node, stat: Stat, origin: Origin): void {
-  noteOrigins(union, node, stat, [origin]);
 }
 
 /** Writes the list; 0 or a negative errno. An empty list leaves nothing to read. */

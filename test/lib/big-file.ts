@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { type Agent, startAgent } from './agent.ts';
+import { ripen } from './base-update.ts';
 import { type Layers, withLayers, withMount } from './kasane.ts';
 import { sh, waitUntil } from './run.ts';
 import { hashTree } from './tree.ts';
@@ -31,6 +32,8 @@ export async function withBigFile(
       { timeout: 120_000 },
     );
     const before = await hashTree(layers.base);
+    // An origin of the same second is looked at once more.
+    await ripen(`${layers.base}/big`);
     await withMount(layers, async (mount) => {
       const agents = Array.from({ length: spec.agents }, () => startAgent({ timeout: 200_000 }));
       const work = `${layers.overlay}/.kasane/work`;
