@@ -287,7 +287,6 @@ export class NodeTable {
 
   #showAs(node: Node, layer: number, stat: Pick<Node, 'ino' | 'btimeSec' | 'btimeNsec'>): void {
     this.hide(node);
-    if (this.#lingering?.node === node) this.endLingering();
     // What was kept of it lies in the base: a copy must not be changed there.
     if (layer < 0 && node.layer >= 0) this.letGoKept(node);
     node.layer = layer;
@@ -328,6 +327,7 @@ export class NodeTable {
   hide(node: Node): void {
     const objects = this.#objects[node.layer + 1];
     if (objects?.get(node.ino) === node) objects.delete(node.ino);
+    if (this.#lingering?.node === node) this.endLingering();
   }
 
   forget(id: number, count: number): void {
@@ -348,7 +348,6 @@ export class NodeTable {
     this.onDrop(node);
     this.closeDirectory(node);
     this.letGoKept(node);
-    if (this.#lingering?.node === node) this.endLingering();
     if (node.successor !== null) this.letGo(node.successor);
     const places = placesOf(node);
     this.#setPlaces(node, NO_PLACES);

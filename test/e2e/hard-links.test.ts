@@ -2,14 +2,13 @@
 // gives it or takes from it later.
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
+import { O_PATH } from '../../src/sys/constants.ts';
 import { startAgent } from '../lib/agent.ts';
 import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh } from '../lib/run.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
 import { text } from '../lib/versioning.ts';
-
-const O_PATH = 0o10000000;
 
 interface Case {
   what: string;

@@ -4,10 +4,12 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
+import { O_PATH } from '../../src/sys/constants.ts';
 import { type Agent, startAgent } from '../lib/agent.ts';
 import { dpkgReplace } from '../lib/base-update.ts';
 import { type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
+import { descriptorsOf } from '../lib/proc.ts';
 import { sh, waitUntil } from '../lib/run.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
 
@@ -332,23 +334,6 @@ mountTest('for an NFS server files of the base go by way of the daemon, so that 
   ),
 );
 
-const O_PATH = 0o10000000;
-
-/** Files of the overlay that the daemon has open. */
-function openBeneath({ pid }: Mount, overlay: string): string[] {
-  const fds = `/proc/${pid}/fd`;
-  const targets = fs.readdirSync(fds).map((fd) => {
-    try {
-      return fs.readlinkSync(`${fds}/${fd}`);
-    } catch (error) {
-      // Closed meanwhile.
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
-      throw error;
-    }
-  });
-  return targets.filter((target) => target.startsWith(`${overlay}/own`));
-}
-
 mountTest('what is closed and removed at once is still there for who knows it, and nothing stays open', () =>
   withStage(async ({ mount, at, agent, overlay }) => {
     const guest = agent();
@@ -374,6 +359,7 @@ mountTest('what is closed and removed at once is still there for who knows it, a
       for (const fd of [again, path]) await guest.call('closeSync', fd);
     }
     fs.writeFileSync(at('own'), 'closed');
-    expect(await waitUntil(() => openBeneath(mount, overlay).length === 0)).toBe(true);
+    const isOwn = (file: string) => file.startsWith(`${overlay}/own`);
+    expect(await waitUntil(() => !descriptorsOf(mount.pid).some(isOwn))).toBe(true);
   }),
 );

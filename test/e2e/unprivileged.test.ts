@@ -141,6 +141,7 @@ mountTest(
       const [first] = numbers;
       expect(numbers).toEqual(Array.from({ length: 4 }, () => first));
     }),
+  usersNeed,
 );
 
 mountTest(

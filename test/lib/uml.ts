@@ -16,6 +16,12 @@ export interface Uml {
   stop: () => Promise<void>;
 }
 
+/** The kernel's command line. */
+function wordsFor(root: string, id: string, words: readonly string[]): string[] {
+  const first = ['root=/dev/root', 'rootfstype=hostfs', `rootflags=${root}`, `umid=${id}`];
+  return [...first, ...words, 'con=null', 'con0=null,fd:1', 'quiet'];
+}
+
 let barred: string | null | undefined;
 
 /**
@@ -24,13 +30,8 @@ let barred: string | null | undefined;
  */
 export function umlBarred(): string | null {
   if (barred !== undefined) return barred;
-  const words = ['root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'ro', 'init=/bin/true', 'mem=64M'];
-  const consoles = [`umid=kasane-probe-${process.pid}`, 'con=null', 'con0=null,fd:1', 'quiet'];
-  const { stdout } = spawnSync('linux.uml', [...words, ...consoles], {
-    input: '',
-    encoding: 'latin1',
-    timeout: 30_000,
-  });
+  const args = wordsFor('/', `kasane-probe-${process.pid}`, ['ro', 'init=/bin/true', 'mem=64M']);
+  const { stdout } = spawnSync('linux.uml', args, { input: '', encoding: 'latin1', timeout: 30_000 });
   const lacksRoom = (stdout ?? '').includes('set fp regs failed');
   barred = lacksRoom ? 'this User Mode Linux has no room for the registers of this processor' : null;
   return barred;
@@ -38,9 +39,7 @@ export function umlBarred(): string | null {
 
 /** Boots, with these words for the kernel besides. Taken down at the end of the test file at the latest. */
 export function startUml(root: string, id: string, words: readonly string[]): Uml {
-  const args = ['root=/dev/root', 'rootfstype=hostfs', `rootflags=${root}`, `umid=${id}`, ...words];
-  args.push('con=null', 'con0=null,fd:1', 'quiet');
-  const child: ChildProcess = spawn('linux.uml', args, {
+  const child: ChildProcess = spawn('linux.uml', wordsFor(root, id, words), {
     cwd: '/',
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     // A group of its own: its helper processes end with it.

@@ -8,7 +8,7 @@ import { tracked } from '../lib/cleanup.ts';
 import { caughtUp, type Mount, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
-import { unlessGone } from '../lib/proc.ts';
+import { descriptorsOf, unlessGone } from '../lib/proc.ts';
 import { run, runOk, sh, waitUntil } from '../lib/run.ts';
 
 const DIRS = 140;
@@ -18,17 +18,6 @@ const probes = ['f', 'g', 'linked', 'new'];
 function replace(file: string, content: string): void {
   fs.writeFileSync(`${file}.new`, content);
   fs.renameSync(`${file}.new`, file);
-}
-
-/** Of all threads: those that have descriptors of their own, too. */
-function descriptorsOf(pid: number): string[] {
-  const found: string[] = [];
-  for (const task of fs.readdirSync(`/proc/${pid}/task`)) {
-    const dir = `/proc/${pid}/task/${task}/fd`;
-    for (const fd of unlessGone(() => fs.readdirSync(dir), []))
-      found.push(unlessGone(() => fs.readlinkSync(`${dir}/${fd}`), ''));
-  }
-  return found;
 }
 
 async function statusOf(mount: Mount): Promise<Record<string, string>> {
