@@ -68,7 +68,10 @@ interface Tool {
   mark: string;
 }
 
-/** Holds a tool up at its first rename, and does `between` as soon as the new file is there. */
+/**
+ * Holds a tool up at its first rename, and does `between` as soon as the new file is written: one that is still empty
+ * says nothing, pam_unix makes it before it opens the old one.
+ */
 function slowly(command: readonly string[], temporary: string, input = ''): Tool['use'] {
   const inject = ['-e', 'trace=rename,renameat,renameat2', '-e', 'inject=rename:delay_enter=1000000:when=1'];
   return async (guest, between) => {
@@ -87,9 +90,10 @@ function slowly(command: readonly string[], temporary: string, input = ''): Tool
     const bound = 'mount --bind "$0" /etc; exec strace "$@"';
     const args = ['--mount', 'sh', '-ec', bound, guest.at('etc'), '-f', '-qq', '-o', '/dev/null', ...inject];
     const tool = runOk('unshare', [...args, ...command], { input });
-    const there = () => fs.existsSync(`${guest.overlay}/etc/${temporary}`);
+    const file = `${guest.overlay}/etc/${temporary}`;
+    const written = () => (fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0;
     const watch = async () => {
-      if (!(await waitUntil(there, 30_000, 5))) throw new Error(`${command[0]} never wrote ${temporary}`);
+      if (!(await waitUntil(written, 30_000, 5))) throw new Error(`${command[0]} never wrote ${temporary}`);
       await between();
     };
     await Promise.all([tool, watch()]);
