@@ -2,14 +2,16 @@
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-store.ts';
-import type { Overlay } from '../branch/overlay.ts';
+import { type Overlay, placeWhiteout } from '../branch/overlay.ts';
+import { errnoName } from '../lib/errno.ts';
 import type { Log } from '../lib/log.ts';
-import { baseName, parentPath } from '../lib/names.ts';
+import { baseName, escapeName, parentPath } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
 import { RENAME_NOREPLACE } from '../sys/constants.ts';
 import { close } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import type { Intent } from '../union/carrying.ts';
+import { failPoint } from '../union/fail-point.ts';
 import { keepNumbers } from '../union/numbering.ts';
 import { originFor } from '../union/origin-list.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
@@ -23,11 +25,11 @@ import { applyRuling, hasHappened, isRuling, leftAside, type Ruling } from './ru
 import { fingerprintAt } from './survey.ts';
 
 /** Whether what the journal announced has come true. */
-export function happened(overlay: Overlay, { kind, path, origin, from, ino }: JournalRecord): boolean {
+export function happened(overlay: Overlay, { kind, path, origin, from, moved, ino }: JournalRecord): boolean {
   const entry = entryAt(overlay, path);
   switch (kind) {
     case 'whiteout':
-      return entry?.kind === 'whiteout';
+      return entry === null ? moved === true : entry.kind === 'whiteout';
     case 'copy-up':
     case 'taken':
       // The walk does not read the origins of directories; before one came there lay something else.
@@ -64,6 +66,23 @@ function isTaken(origins: readonly Origin[], origin: Origin | undefined): boolea
   return origins.some((one) => one.path === origin?.path);
 }
 
+/**
+ * Where a rename cannot leave its whiteout itself, that follows in a second step. Of the last note alone: after any other
+ * one something else may have gone from there.
+ */
+function placeWhiteoutLeft(overlay: Overlay, records: readonly JournalRecord[], log: Log): void {
+  const last = records.at(-1);
+  if (last?.kind !== 'whiteout' || last.moved !== true || entryAt(overlay, last.path) !== null) return;
+  const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(last.path));
+  if (dirFd < 0) return;
+  const error = placeWhiteout(overlay, dirFd, baseName(last.path));
+  close(dirFd);
+  if (error < 0)
+    log.warn(
+      `${escapeName(last.path)}: has been renamed, and its whiteout cannot be made (${errnoName(error)}): what the base has is in view again`,
+    );
+}
+
 /** A whiteout that a rename left behind gets its origin in a second step, which its note has in full. */
 function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]): void {
   for (const { kind, path, origin } of records) {
@@ -82,8 +101,10 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   const notes: string[] = [];
   if (store.readOnly) return notes;
   const { recovered } = store;
+  failPoint('recovery');
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
+  placeWhiteoutLeft(branches.overlay, recovered.lastRecords, log);
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
@@ -109,6 +130,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   const finished = await finishIntents(store, branches, log);
   if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
   await store.flush();
+  store.recoveryDone();
   return notes;
 }
 

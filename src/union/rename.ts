@@ -263,6 +263,7 @@ function moveAlong(
       kind: 'whiteout',
       path: fromPath,
       time,
+      moved: true,
       ...(left === null ? {} : { origin: left }),
       ...(source.dir === null ? { leaf: true } : {}),
     });
@@ -328,6 +329,7 @@ function moveBefore(union: Union, { fromFd, fromName, toFd, toName, free }: Step
   const made = makeWhiteout(union, temp, null);
   if (made < 0) return made;
   const moved = renameat2(fromFd, fromName, toFd, toName, 0);
+  failPoint('rename-moved');
   const put = moved < 0 ? moved : renameat2(workFd, temp, fromFd, fromName, RENAME_NOREPLACE);
   if (put < 0) unlinkat(workFd, temp, 0);
   if (moved < 0 || put === 0) return put;

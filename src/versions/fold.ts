@@ -70,7 +70,11 @@ export async function foldRecords(
     if (record.kind === 'exchanged')
       for (const path of [record.path, record.from ?? '']) closeRemoved(target, path, events);
   }
-  return { events, paths: [...new Set(records.map((record) => record.path))] };
+  return { events, paths: pathsOf(records) };
+}
+
+function pathsOf(records: readonly JournalRecord[]): string[] {
+  return [...new Set(records.map(({ path }) => path))];
 }
 
 const eventOf: Record<JournalRecord['kind'], EventKind | null> = {
@@ -210,7 +214,7 @@ export interface FoldedFile extends FoldResult {
 
 /**
  * Buffered. The id is noted last: should a part be committed alone, the file is folded again. `sift` takes out
- * what is not to be folded.
+ * what is not to be folded; of a file that was folded before it is asked, too, and its paths are told.
  */
 export async function foldFile(
   target: FoldTarget,
@@ -218,15 +222,14 @@ export async function foldFile(
   name: string,
   sift: (records: JournalRecord[]) => JournalRecord[] = (records) => records,
 ): Promise<FoldedFile> {
-  const nothing = { events: [], paths: [], count: 0, torn: false };
   const bytes = readIfThere(`${stateDir}/${name}`);
-  if (bytes === null) return nothing;
+  if (bytes === null) return { events: [], paths: [], count: 0, torn: false };
   const { records: found, id, torn } = readJournal(bytes);
   const key = keys.meta('folded');
   const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
   const ids = Array.isArray(folded) ? (folded as string[]) : [];
-  if (ids.includes(id)) return nothing;
   const records = sift(found);
+  if (ids.includes(id)) return { events: [], paths: pathsOf(records), count: 0, torn: false };
   const result = await foldRecords(target, records);
   if (id !== '') target.records.write(key, { ids: [...ids, id].slice(-FOLDED_KEPT) });
   return { ...result, count: records.length, torn };
@@ -235,6 +238,14 @@ export async function foldFile(
 /** After the batch is durable. Throws the errors of node:fs. */
 export function dropJournalFile(stateDir: string, name: string): void {
   fs.rmSync(bytesOf(`${stateDir}/${name}`), { force: true });
+}
+
+/** Renames the current one, so that the next session begins one of its own. Throws the errors of node:fs. */
+export function closeJournal(stateDir: string): void {
+  const names = journalFiles(stateDir);
+  if (names.at(-1) !== journalName) return;
+  const last = Number(names.at(-2)?.slice(journalName.length + 1) ?? 0);
+  fs.renameSync(bytesOf(`${stateDir}/${journalName}`), bytesOf(`${stateDir}/${journalName}.${last + 1}`));
 }
 
 /** Closed ones in order, the current one last. */

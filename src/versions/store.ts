@@ -11,7 +11,14 @@ import { HashIndex, IntentBook, NumberBook, PathIndex, VersionBook } from './boo
 import { ConflictBook } from './conflicts.ts';
 import { EventLog } from './events.ts';
 import { errnoOf, makeDirectory, readIfThere } from './files.ts';
-import { dropJournalFile, type FoldResult, foldFile, foldRecords, journalFiles } from './fold.ts';
+import {
+  closeJournal,
+  dropJournalFile,
+  type FoldResult,
+  foldFile,
+  foldRecords,
+  journalFiles,
+} from './fold.ts';
 import { bootId, FormatFile, moveAside, NumberBlock, readFormat } from './format.ts';
 import { GroupCommit } from './group-commit.ts';
 import type { JournalRecord } from './journal.ts';
@@ -108,6 +115,8 @@ export class Store {
   readonly #conflictIds: NumberBlock;
   #conflicts: ConflictBook | null = null;
   #folding: Promise<unknown> = Promise.resolve();
+  /** Journals of the last session. */
+  #replayed: readonly string[] = [];
   #closed = false;
 
   /** Use openStore. */
@@ -153,6 +162,7 @@ export class Store {
     this.#conflicts = await ConflictBook.load(this.#records, this.#conflictIds);
     await this.numbers.load();
     if (this.recovered.uncleanBoot && !this.readOnly) await dropTornAncestors(this.#books);
+    if (!this.readOnly) closeJournal(this.stateDir);
     const names = journalFiles(this.stateDir);
     const filled = names.filter((name) => readIfThere(`${this.stateDir}/${name}`)?.length);
     for (const name of names) {
@@ -165,9 +175,8 @@ export class Store {
     // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
     this.recovered.torn ||= !this.recovered.clean && filled.length === 0;
     await this.flush();
-    // A journal that stays would be taken for folded while the worker goes on writing to it.
     if (this.readOnly) return;
-    for (const name of names) dropJournalFile(this.stateDir, name);
+    this.#replayed = names;
     // What the end of the session will need is made now.
     this.#seqs.ensure(1);
     this.#parts.format.prepareFinish();
@@ -201,6 +210,12 @@ export class Store {
   }
 
   // ---- recovery ----
+
+  /** All that was left undone has been finished or taken back: until then each start finds the journals that tell of it. */
+  recoveryDone(): void {
+    for (const name of this.#replayed) dropJournalFile(this.stateDir, name);
+    this.#replayed = [];
+  }
 
   /**
    * Puts back what an object's origins tell of the path: for an index that was lost. Of several origins the

@@ -4,7 +4,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { crashAt, differences, expectSound, strayWhiteouts } from '../lib/crash.ts';
-import { type Layers, withLayers, withMount } from '../lib/kasane.ts';
+import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { runOk, sh } from '../lib/run.ts';
 import { readTree, withBaseUntouched } from '../lib/tree.ts';
@@ -290,6 +290,29 @@ mountTest('a file whose content was about to come up has its times again', () =>
           expect(await attributes(name)).toBe('');
         });
       }
+    });
+  }),
+);
+
+mountTest('a start that dies before it has finished what another death had left leaves it to the next', () =>
+  withLayers(async (layers) => {
+    await sh('echo base > f; echo base > g; mkdir own', [], { cwd: layers.base });
+    await withBaseUntouched(layers.base, async () => {
+      await withMount(layers, (mount) => mount.sh('rmdir own; rm g; mkdir g; echo guest > g/file'));
+      for (const [point, act] of [
+        ['rename-after-rename', 'mv f moved'],
+        ['rename-swapped', 'mv g own'],
+      ] as const) {
+        await crashAt(layers, point, act);
+        const args = ['mount', '--base', layers.base, '--overlay', layers.overlay, layers.mnt];
+        const start = await kasane(args, { env: { KASANE_FAIL: 'recovery' } });
+        expect(start.code).not.toBe(0);
+      }
+      await withMount(layers, async (mount) => {
+        expect(await mount.sh('ls; cat moved own/file')).toBe('moved\nown\nbase\nguest\n');
+      });
+      await expectSound(layers.overlay, layers.base);
+      expect(await strayWhiteouts(layers.overlay, layers.base)).toEqual([]);
     });
   }),
 );

@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { makeBase, workload } from '../differential/differential.ts';
+import { crashAt, expectSound } from '../lib/crash.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { withLayersOnOverlayfs } from '../lib/layers.ts';
 import { takeDown } from '../lib/mounts.ts';
@@ -202,3 +203,28 @@ mountTest(
     }, 'nr_inodes=200,size=16m'),
   needs,
 );
+
+for (const [how, recover] of [
+  ['the next mount', async () => {}],
+  ['a verb without a mount', ({ overlay }: Layers) => kasane(['check', overlay]).then(() => {})],
+] as const) {
+  mountTest(
+    `of a rename that was cut off before its whiteout came, ${how} makes the whiteout`,
+    () =>
+      withLayersOnOverlayfs(async (layers) => {
+        await sh('cd "$1"; echo base > a; mkdir d; echo base > d/f', [layers.base]);
+        await withBaseUntouched(layers.base, async () => {
+          await withMount(layers, (mount) => mount.sh('echo edited > a'));
+          for (const move of ['a new', 'd dir']) {
+            await crashAt(layers, 'rename-moved', `mv -T ${move}`);
+            await recover(layers);
+          }
+          await withMount(layers, async (mount) => {
+            expect(await mount.sh('ls; cat new dir/f')).toBe('dir\nnew\nedited\nbase\n');
+          });
+          await expectSound(layers.overlay, layers.base);
+        });
+      }),
+    needs,
+  );
+}

@@ -61,6 +61,7 @@ describe('the journal', () => {
         from: 'back\\slash\x7f\xff',
         content: hash,
         leaf: true,
+        moved: true,
         ino: 2 ** 53 - 1,
       };
       expect(writer.append(record)).toBe(0);
