@@ -35,6 +35,7 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { linkat, linkFd, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, fstat, statx } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
+import type { JournalRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { asCaller, type Caller } from './caller.ts';
 import { copyUp } from './copy-up.ts';
@@ -324,11 +325,13 @@ function publishOver(
   origin: Origin | null,
 ): number {
   const { dirFd, name, path, whiteout } = at;
-  const what = origin === null ? { kind: 'added' as const } : { kind: 'taken' as const, origin };
+  const time = Date.now();
+  const note: JournalRecord =
+    origin === null ? { kind: 'added', path, time } : { kind: 'taken', path, time, origin };
   const flags = !whiteout ? RENAME_NOREPLACE : isDir ? RENAME_EXCHANGE : 0;
   const { origins } = union.overlay;
   const put = () => renameat2(union.workFd, temp, dirFd, name, flags);
-  const error = publish(union, step, [{ ...what, path, time: Date.now() }], () =>
+  const error = publish(union, step, [note], () =>
     flags === 0 ? releasing(origins, dirFd, name, put) : put(),
   );
   // The whiteout lies in work/ now; should it stay, the next start clears it away.

@@ -12,6 +12,8 @@ const LEAST_OPEN = 16;
 export class FdCache {
   readonly #open = new Set<Node>();
   readonly #most: number;
+  /** The last of `#open`, if still there: what a request is about, it uses several times. */
+  #latest: Node | null = null;
 
   /** They take a quarter of what the process may open: the rest is for what guests have open. */
   constructor(branches: number) {
@@ -25,8 +27,7 @@ export class FdCache {
 
   /** Called after a descriptor of `node` was opened; closes those of the node that was used longest ago. */
   opened(node: Node): void {
-    this.#open.delete(node);
-    this.#open.add(node);
+    this.#renew(node);
     if (this.#open.size <= this.#most) return;
     const oldest = this.#open.values().next().value as Node;
     this.#open.delete(oldest);
@@ -35,19 +36,25 @@ export class FdCache {
 
   /** Called when a descriptor that is open is used: it is not the next to go. */
   used(node: Node): void {
-    if (this.#open.size < this.#most / 2) return;
+    if (node !== this.#latest && this.#open.size >= this.#most / 2) this.#renew(node);
+  }
+
+  #renew(node: Node): void {
     this.#open.delete(node);
     this.#open.add(node);
+    this.#latest = node;
   }
 
   /** The node is no more. Its descriptors are its owner's to close. */
   gone(node: Node): void {
     this.#open.delete(node);
+    if (node === this.#latest) this.#latest = null;
   }
 
   clear(): void {
     for (const node of this.#open) closeAll(node);
     this.#open.clear();
+    this.#latest = null;
   }
 }
 

@@ -31,6 +31,12 @@ export function newOrigin(basePath: string, stat: Stat, fingerprint: string, con
   };
 }
 
+/** The same with another number and content. Field by field: a spread takes many times as long. */
+export function originWith(origin: Origin, ino: number, content: string): Origin {
+  const { path, mode, uid, gid, fingerprint, xattrs, taken, torn, pin } = origin;
+  return { path, mode, uid, gid, ino, content, fingerprint, xattrs, taken, torn, pin };
+}
+
 /** Stands for a base that has nothing, where a pin refuses just that. */
 const ABSENT = '0'.repeat(32);
 

@@ -68,18 +68,24 @@ export function writeOrigins(union: Union, dirFd: number, name: string, list: re
   return writeOriginBytes(union.overlay.origins, dirFd, name, encodeOrigins(list));
 }
 
-/** Hash of the fingerprint of a base object. */
+/** `known`, where it is that of a base object, or a new one. */
+function printOf(union: Union, layer: number, stat: Stat, known: Print | null): Print {
+  const identity = union.layers[layer]?.identity ?? '';
+  if (known !== null && isOf(known.of, stat, identity)) return known;
+  const of = fingerprintOf(stat, identity);
+  return { of, hash: hashFingerprint(of) };
+}
+
+/** Hash of the fingerprint of a base object. Who removes one, makes another in its place and looks at that asks each time. */
 export function baseFingerprint(union: Union, layer: number, stat: Stat): string {
-  return hashFingerprint(fingerprintOf(stat, union.layers[layer]?.identity ?? ''));
+  union.printed = printOf(union, layer, stat, union.printed);
+  return union.printed.hash;
 }
 
 /** The same of what a node of the base shows, which is asked for at each of its opens. */
 export function printOfNode(union: Union, node: Node, stat: Stat): Print {
-  const layer = union.layers[node.layer]?.identity ?? '';
   const learned = learn(node);
-  if (learned.print !== null && isOf(learned.print.of, stat, layer)) return learned.print;
-  const of = fingerprintOf(stat, layer);
-  learned.print = { of, hash: hashFingerprint(of) };
+  learned.print = printOf(union, node.layer, stat, learned.print);
   return learned.print;
 }
 

@@ -18,7 +18,7 @@ import { expireNode } from './expiry.ts';
 import { locate } from './locate.ts';
 import { find, findAgain } from './lookup.ts';
 import { type DirPart, IN_BASE, IN_OVERLAY, type Node, WHITEOUT } from './node.ts';
-import { newOrigin, originFor } from './origin-list.ts';
+import { newOrigin, originFor, originWith } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { isWrittenUnseen } from './passthrough.ts';
 import { originPathAt, pathAt } from './place.ts';
@@ -163,14 +163,15 @@ function versionFor(
   const seen = leavesDirectory ? null : union.seen.of(basePath, callerPid);
   const older = seen !== null && (before === null || isOlder(union, basePath, seen, before));
   if (before !== null && !older) {
-    if (!inBase || before.content !== '') return withoutFd({ ...before, ino: 0 });
+    if (!inBase || before.content !== '') return withoutFd(originWith(before, 0, before.content));
     const now = fromBase(union, parent, name, basePath, wholly);
     if (typeof now === 'number') return now;
     if (now.origin.fingerprint === before.fingerprint) {
-      return { ...now, origin: { ...before, ino: 0, content: now.origin.content } };
+      now.origin = originWith(before, 0, now.origin.content);
+      return now;
     }
     if (now.fd >= 0) close(now.fd);
-    return withoutFd({ ...before, ino: 0, content: union.contents.get(before.fingerprint) ?? '' });
+    return withoutFd(originWith(before, 0, union.contents.get(before.fingerprint) ?? ''));
   }
   if (before !== null && older) return fromSeen(union, basePath, seen);
   if (!inBase) return null;
@@ -227,7 +228,8 @@ function fromBase(
   const cached = union.contents.get(origin.fingerprint);
   if (fd < 0 || cached === undefined) return { origin, fd, witness: file?.witness ?? witnessOf(stat) };
   close(fd);
-  return withoutFd({ ...origin, content: cached });
+  origin.content = cached;
+  return withoutFd(origin);
 }
 
 /**

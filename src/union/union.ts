@@ -18,7 +18,7 @@ import { Holdings } from './holdings.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
 import { type Keeping, KernelView } from './kernel-view.ts';
 import type { Covered, Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
-import { NONE } from './node.ts';
+import { NONE, type Print } from './node.ts';
 import { SeenVersions } from './seen.ts';
 import { type MintNodeId, NodeTable } from './table.ts';
 import type { Watches } from './watches.ts';
@@ -143,6 +143,8 @@ export class Union {
   readonly entry: Entry;
   /** So often origins have been written. */
   originsWritten = 0;
+  /** What baseFingerprint was asked for last. */
+  printed: Print | null = null;
   /** Scratch for statx, good until the next call. */
   readonly stat: Stat = newStat();
   baseAccepted = true;

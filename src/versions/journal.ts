@@ -249,7 +249,8 @@ function parseRecord(json: string): JournalRecord | null {
     throw error;
   }
   if (typeof value !== 'object' || value === null) return null;
-  const record = value as Partial<JournalRecord>;
-  const whole = kinds.has(record.kind) && typeof record.path === 'string' && typeof record.time === 'number';
-  return whole ? (record as JournalRecord) : null;
+  const { kind, path, time, origin, fingerprint, from, content, leaf, moved, ino } = value as JournalRecord;
+  if (!kinds.has(kind) || typeof path !== 'string' || typeof time !== 'number') return null;
+  // All of one shape, or what folds them would be compiled anew for each.
+  return { kind, path, time, origin, fingerprint, from, content, leaf, moved, ino } as JournalRecord;
 }

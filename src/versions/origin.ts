@@ -2,7 +2,7 @@
 // overlay's object and is the truth; the index is rebuilt from it. Pure codec; the layout is in
 // native-notes/index-format.md. 56 bytes for a file of root's: that is what a 256-byte inode of ext4 has room
 // for under this name, and a byte more costs each copy a block.
-import { hash128 } from '../lib/hash.ts';
+import { hash128, hash128Text } from '../lib/hash.ts';
 
 export interface Origin {
   /** pathHash of the base's path: elsewhere the origin is void. */
@@ -41,11 +41,14 @@ const KNOWN_FLAGS = 63;
 /** 16 hexadecimal digits. */
 export function pathHash(path: string): string {
   if (path !== last.path) {
-    last.hash = hash128(Buffer.from(path, 'latin1')).slice(0, 16);
+    const hash = isAscii.test(path) ? hash128Text(path) : hash128(Buffer.from(path, 'latin1'));
+    last.hash = hash.slice(0, 16);
     last.path = path;
   }
   return last.hash;
 }
+
+const isAscii = /^[\0-\x7f]*$/;
 
 /** What is done with a name asks for its hash several times in turn. */
 const last = { path: '', hash: hash128(Buffer.alloc(0)).slice(0, 16) };
