@@ -32,6 +32,20 @@ export function native<const P extends readonly CType[]>(
   return wrap(raw(name, result, params)) as (...args: Numbers<P>) => number;
 }
 
+/** As native, of what not every libc has; undefined there. */
+export function nativeIfThere<const P extends readonly CType[]>(
+  name: string,
+  result: CResult,
+  params: P,
+): ((...args: Numbers<P>) => number) | undefined {
+  try {
+    return native(name, result, params);
+  } catch (error) {
+    if (error instanceof Error && error.message.startsWith('Cannot find function')) return undefined;
+    throw error;
+  }
+}
+
 /** As native, for what must not be repeated: after EINTR the descriptor that close(2) was given is gone. */
 export function nativeOnce(name: string, params: readonly ['int']): (fd: number) => number {
   const f = raw(name, 'int', params);
