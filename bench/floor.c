@@ -315,12 +315,6 @@ static int list(struct node *dir, int plus) {
   return length;
 }
 
-static int open_directory(struct node *dir) {
-  dir->opens++;
-  *(struct fuse_open_out *)answer = (struct fuse_open_out){.open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE};
-  return sizeof(struct fuse_open_out);
-}
-
 /* ---- the loop ---- */
 
 static int initialise(void) {
@@ -363,7 +357,7 @@ static int on_directory(struct node *dir) {
     case FUSE_LINK: return link_to(dir);
     case FUSE_UNLINK: return remove_from(dir, 0);
     case FUSE_RMDIR: return remove_from(dir, 1);
-    case FUSE_OPENDIR: return open_directory(dir);
+    case FUSE_OPENDIR: return -ENOSYS;
     case FUSE_READDIR: return list(dir, 0);
     case FUSE_READDIRPLUS: return list(dir, 1);
     case FUSE_MKDIR: {
@@ -402,8 +396,7 @@ static int on_node(struct node *node) {
     case FUSE_WRITE: return write_file(node);
     case FUSE_LSEEK: return seek(node);
     case FUSE_COPY_FILE_RANGE: return copy_range(node);
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR: return release(node);
+    case FUSE_RELEASE: return release(node);
     case FUSE_FLUSH:
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:

@@ -5,6 +5,7 @@ import { Ahead } from '../frontend/ahead.ts';
 import { Allowances } from '../frontend/allowance.ts';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
+import { Listings } from '../frontend/listings.ts';
 import type { Negotiated } from '../fuse/init.ts';
 import { createServer } from '../fuse/server.ts';
 import { messageOf } from '../lib/errors.ts';
@@ -58,6 +59,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
     onDone: () => voice.send(),
     onEmpty: () => union.kernel.drained(),
     onPause: () => {
+      front.listings.dropAbandoned();
       pause(serving, voice);
     },
     idle: {
@@ -87,6 +89,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
 
 /** Its server has to be set. */
 function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLink): Front {
+  const allowances = new Allowances();
   return {
     union,
     // Who has opened a control file sees the base as it was by then.
@@ -96,10 +99,10 @@ function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLi
     },
     owner: start.owner,
     keepSeconds: start.config.keepSeconds,
-    directories: new Map(),
+    opensDirectories: true,
+    listings: new Listings((node) => allowances.end(node)),
     ahead: new Ahead(union),
-    allowances: new Allowances(),
-    nextDirectory: 1,
+    allowances,
     opening: new Map(),
     lockWaiters: new Map(),
     changing: new Set(),

@@ -17,7 +17,7 @@ import { type ListEntry, nameOffset } from '../union/list-order.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
 import { controlIno, controlStatOf, FIRST_CONTROL } from './control-stat.ts';
-import { type Front, parkForControl, replyEntry } from './front.ts';
+import { dropListing, type Front, parkForControl, replyEntry } from './front.ts';
 
 export function isControl(nodeId: number): boolean {
   return nodeId >= FIRST_CONTROL;
@@ -155,6 +155,7 @@ export function listControl(front: Front, id: number, offset: number, size: numb
       if (next < 0) break;
       length = next;
     }
+    if (length === 0) dropListing(front, id);
     front.server.answer(token, length, buffer.subarray(PAYLOAD, PAYLOAD + length));
   });
 }

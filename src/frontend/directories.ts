@@ -2,7 +2,6 @@
 // but only where the kernel may keep what it is told; of other names it gives the name alone.
 import { writeOpenOut } from '../fuse/attr.ts';
 import { readers } from '../fuse/codec.ts';
-import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE } from '../fuse/constants.ts';
 import { addDirent, addDirentPlus, addNameOnly, direntSize } from '../fuse/dirent.ts';
 import { HEADER } from '../fuse/protocol.ts';
 import type { FuseRequest, Handlers } from '../fuse/request.ts';
@@ -19,14 +18,24 @@ import { WAIT } from '../union/union.ts';
 import { keepsNames } from '../union/validity.ts';
 import type { Allowance } from './allowance.ts';
 import { controlEntry, isControl, listControl } from './control-files.ts';
-import { type Front, nodeOf, parkForResult, resultOf, tellAttributes, uniqueOf, validFor } from './front.ts';
+import {
+  dropListing,
+  type Front,
+  nodeOf,
+  parkForResult,
+  resultOf,
+  tellAttributes,
+  uniqueOf,
+  validFor,
+} from './front.ts';
+import type { Listing } from './listings.ts';
 
 export function directoryHandlers(front: Front): Handlers {
   return {
     OPENDIR: (r) => openDirectory(front, r),
     READDIR: (r) => readDirectory(front, r, false),
     READDIRPLUS: (r) => readDirectory(front, r, true),
-    RELEASEDIR: (r) => releaseDirectory(front, r),
+    RELEASEDIR: () => 0,
     FSYNCDIR: (r) => doFsyncDirectory(front, r),
   };
 }
@@ -43,61 +52,61 @@ function doFsyncDirectory(front: Front, r: FuseRequest): number {
   return parkForResult(front, () => undefined);
 }
 
+/**
+ * Where changes of the base are heard of, the kernel opens no directory by us: it keeps every listing until it is told
+ * otherwise, and a listing that it has costs no request. It asks once for all (ENOSYS). Else it is to keep none.
+ */
 function openDirectory(front: Front, r: FuseRequest): number {
-  if (isControl(r.nodeId)) return writeOpenOut(r, 0, 0);
-  const node = nodeOf(front, r.nodeId);
-  if (!node) return -E.ESTALE;
-  const { union } = front;
-  const unique = uniqueOf(r.view);
-  // Once: what a look has come to by now is what is listed.
-  if (!front.opening.delete(unique) && awaitLeft(union, node) === WAIT) {
-    front.opening.set(unique, []);
-    return resultOf(front, WAIT);
-  }
-  const fh = front.nextDirectory++;
-  front.directories.set(fh, { node, entries: null });
-  // Of a listing the kernel asks no more, so every change of it has to be heard of.
-  const kept = union.kernel.keeping === 'watched' && keepsNames(union, node);
-  if (!kept) return writeOpenOut(r, fh, 0);
-  // What it has of a listing that is another by now, and of which it is still to be told, it drops by this.
-  return writeOpenOut(r, fh, FOPEN_CACHE_DIR | (union.kernel.mustTell(node) ? 0 : FOPEN_KEEP_CACHE));
-}
-
-function releaseDirectory(front: Front, r: FuseRequest): number {
-  const { fh } = readers.release_in(r.view, HEADER);
-  const node = front.directories.get(fh)?.node;
-  front.directories.delete(fh);
-  if (node && front.allowances.of(node) && !isOpen(front, node)) front.allowances.end(node);
-  return 0;
-}
-
-function isOpen(front: Front, node: Node): boolean {
-  for (const handle of front.directories.values()) if (handle.node === node) return true;
-  return false;
+  if (front.union.kernel.keeping !== 'watched') return writeOpenOut(r, 0, 0);
+  front.opensDirectories = false;
+  return -E.ENOSYS;
 }
 
 function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
-  const { fh, offset, size } = readers.read_in(r.view, HEADER);
+  const { offset, size } = readers.read_in(r.view, HEADER);
   if (isControl(r.nodeId)) return listControl(front, r.nodeId, offset, size, plus);
-  const handle = front.directories.get(fh);
-  if (!handle) return -E.EBADF;
-  const { node } = handle;
-  // A new pass (rewinddir) shows what is there by then.
-  if (offset === 0 || handle.entries === null) {
-    const entries = front.ahead.entriesOf(node) ?? listDirectory(front.union, node);
-    if (typeof entries === 'number') return entries;
-    if (front.exported && node.id === ROOT_ID) {
-      entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
+  const node = nodeOf(front, r.nodeId);
+  if (!node) return -E.ESTALE;
+  const { union, listings } = front;
+  if (offset === 0) {
+    const unique = uniqueOf(r.view);
+    // Once: what a look has come to by now is what is listed.
+    if (!front.opening.delete(unique) && awaitLeft(union, node) === WAIT) {
+      front.opening.set(unique, []);
+      return resultOf(front, WAIT, [node.id]);
     }
-    handle.entries = entries;
-    front.allowances.begin(node, entries.length);
   }
+  // A new pass (rewinddir) shows what is there by then.
+  const listing = (offset === 0 ? undefined : listings.of(node)) ?? read(front, node);
+  if (typeof listing === 'number') return listing;
+  const { entries } = listing;
   const limit = Math.min(size, r.replyLimit);
   const page: Page = { front, r, node, plus, allowance: front.allowances.of(node), limit, length: 0 };
   addDots(page, offset);
-  addEntries(page, handle.entries, offset);
-  if (offset === 0 && plus && !front.exported) front.ahead.listed(node, handle.entries);
+  addEntries(page, entries, offset);
+  if (offset === 0 && plus && !front.exported) front.ahead.listed(node, entries);
+  if (page.length === 0) {
+    listings.end(node);
+    if (!listing.kept || !isKept(front, node)) dropListing(front, node.id);
+  }
   return page.length;
+}
+
+function isKept({ union }: Front, node: Node): boolean {
+  return union.kernel.keeping === 'watched' && keepsNames(union, node);
+}
+
+/** The names in a directory, as they are from now on; or a negative errno. */
+function read(front: Front, node: Node): Listing | number {
+  // Before it is read: what has been watched only since may have changed in between.
+  const kept = isKept(front, node);
+  const entries = front.ahead.entriesOf(node) ?? listDirectory(front.union, node);
+  if (typeof entries === 'number') return entries;
+  if (front.exported && node.id === ROOT_ID) {
+    entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
+  }
+  front.allowances.begin(node, entries.length);
+  return front.listings.begin(node, entries, kept);
 }
 
 /** An answer in the making. */

@@ -12,7 +12,6 @@ import { E } from '../lib/errno.ts';
 import { isRegular } from '../lib/stat.ts';
 import type { Caller } from '../union/caller.ts';
 import type { JobArgs } from '../union/jobs.ts';
-import type { ListEntry } from '../union/list-order.ts';
 import { giveUpLock, isLocked } from '../union/locks.ts';
 import type { Handle, LockWaiter, Name, Node, PendingWork } from '../union/node.ts';
 import { current } from '../union/revive.ts';
@@ -20,6 +19,7 @@ import type { Union } from '../union/union.ts';
 import { WAIT } from '../union/union.ts';
 import type { Ahead } from './ahead.ts';
 import type { Allowances } from './allowance.ts';
+import type { Listings } from './listings.ts';
 
 /** What the control directory (on the main thread) is asked. Paths are relative to `.kasane`. */
 export type ControlRequest =
@@ -35,12 +35,6 @@ export type ControlReply = number | ControlStat | ControlEntry[] | Uint8Array;
 
 export type AskControl = (request: ControlRequest, done: (reply: ControlReply) => void) => void;
 
-export interface DirHandle {
-  node: Node;
-  /** null: not read yet, or to be read anew. */
-  entries: ListEntry[] | null;
-}
-
 export interface Front {
   union: Union;
   /** Set before the first request is served. */
@@ -49,11 +43,12 @@ export interface Front {
   owner: { uid: number; gid: number };
   /** Seconds for which the kernel may keep names and attributes, where it may at all. */
   keepSeconds: number;
-  directories: Map<number, DirHandle>;
+  /** The kernel asks when a directory is opened; else it keeps each listing that it has read to the end. */
+  opensDirectories: boolean;
+  listings: Listings;
   ahead: Ahead;
   allowances: Allowances;
-  nextDirectory: number;
-  /** OPENs that wait, by their unique number: the names that the node had when they came. */
+  /** OPENs and first READDIRs that wait, by their unique number: the names that the node had when they came. */
   opening: Map<number, readonly Name[]>;
   /** Requests that wait for a lock. */
   lockWaiters: Map<Parked, LockWaiter>;
@@ -183,6 +178,11 @@ export function interrupted(front: Front, token: Parked): void {
   if (front.changing.has(token) || !isDying(token.pid)) return;
   front.opening.delete(uniqueOf(token.view));
   front.server.answer(token, -E.EINTR);
+}
+
+/** Of a listing that has just been read to its end the kernel keeps nothing: its changes are not heard of. */
+export function dropListing(front: Front, nodeId: number): void {
+  if (!front.opensDirectories) front.server.dropListing(nodeId);
 }
 
 /** The number of a request, from its message. The kernel counts up from 1: it fits. */

@@ -1,6 +1,6 @@
 // Notifications: what tells the kernel that something it keeps is out of date. Many are packed one behind the
 // other; each is one write(2) to the device, and only by a thread that never serves, but for a STORE
-// (native-notes/fuse.md).
+// and for a listing that is dropped at its end (native-notes/fuse.md).
 import { putI64, putU64 } from './codec.ts';
 
 const HEADER = 16;
@@ -9,7 +9,7 @@ const INVAL_ENTRY = 3;
 const STORE = 4;
 /** What precedes the bytes of a STORE. */
 export const STORE_ROOM = HEADER + 24;
-const INODE_SIZE = HEADER + 24;
+export const INODE_SIZE = HEADER + 24;
 const ENTRY_SIZE = HEADER + 16;
 /** The name is looked up anew when it is next used; without this what is mounted on it would be detached. */
 const EXPIRE_ONLY = 1;
@@ -31,9 +31,7 @@ export class NotifyBatch {
   /** The attributes of a node, and with `pages` its pages, are out of date; of a directory the listing. */
   inode(nodeId: number, pages: boolean, late = false): void {
     const at = this.#begin(INODE_SIZE, late ? INVAL_INODE | LATE : INVAL_INODE);
-    putU64(this.#view, at + HEADER, nodeId);
-    putI64(this.#view, at + HEADER + 8, pages ? 0 : -1);
-    putI64(this.#view, at + HEADER + 16, 0);
+    putInode(this.#view, at + HEADER, nodeId, pages);
   }
 
   /** A name in a directory is to be looked up anew; what is mounted there stays. */
@@ -66,19 +64,33 @@ export class NotifyBatch {
       this.#view = viewOf(larger);
     }
     this.#length = at + size;
-    // A fuse_out_header without a unique number: the kernel takes `error` for the code.
-    this.#view.setUint32(at, size, true);
-    this.#view.setInt32(at + 4, code, true);
-    putU64(this.#view, at + 8, 0);
+    putHead(this.#view, at, size, code);
     return at;
   }
 }
 
+function putInode(view: DataView, at: number, nodeId: number, pages: boolean): void {
+  putU64(view, at, nodeId);
+  putI64(view, at + 8, pages ? 0 : -1);
+  putI64(view, at + 16, 0);
+}
+
+/** That a directory's listing is out of date, as a message of its own. */
+export function putDropped(view: DataView, nodeId: number): void {
+  putHead(view, 0, INODE_SIZE, INVAL_INODE);
+  putInode(view, HEADER, nodeId, true);
+}
+
+/** A fuse_out_header without a unique number: the kernel takes `error` for the code. */
+function putHead(view: DataView, at: number, size: number, code: number): void {
+  view.setUint32(at, size, true);
+  view.setInt32(at + 4, code, true);
+  putU64(view, at + 8, 0);
+}
+
 /** The head of a STORE of the first `length` bytes of a file, which follow it. */
 export function putStore(view: DataView, nodeId: number, length: number): void {
-  view.setUint32(0, STORE_ROOM + length, true);
-  view.setInt32(4, STORE, true);
-  putU64(view, 8, 0);
+  putHead(view, 0, STORE_ROOM + length, STORE);
   putU64(view, HEADER, nodeId);
   putU64(view, HEADER + 8, 0);
   view.setUint32(HEADER + 16, length, true);

@@ -13,7 +13,7 @@ import { readers, sizeOf, writers } from './codec.ts';
 import { Complaints, MAX_ERRNO } from './complaints.ts';
 import { Counters, type OpcodeCounters } from './counters.ts';
 import { type InitWishes, MAX_IO, type Negotiated, negotiate } from './init.ts';
-import { putStore, STORE_ROOM } from './notify.ts';
+import { INODE_SIZE, putDropped, putStore, STORE_ROOM } from './notify.ts';
 import { hasUnique, newParked, type Parked, viewOf } from './parked.ts';
 import { HEADER, opcodeName, opcodeRow, opcodes, PAYLOAD } from './protocol.ts';
 import { type FuseRequest, type Handler, type Handlers, NO_REPLY, PARK } from './request.ts';
@@ -96,6 +96,11 @@ export interface FuseServer {
     length: number,
     fill: (buffer: Buffer, at: number, length: number) => number,
   ): boolean;
+  /**
+   * The kernel keeps nothing of a directory's listing that it has read to its end. Of a directory this thread may say so:
+   * its pages are locked only while the kernel copies names to or from them.
+   */
+  dropListing(nodeId: number): void;
   /** What INIT agreed upon; null before it. */
   readonly negotiated: Negotiated | null;
   metrics(): OpcodeCounters[];
@@ -116,6 +121,8 @@ class Server implements FuseServer {
   readonly #awake: Awake;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly #view = viewOf(this.#buffer);
+  readonly #dropped = Buffer.allocUnsafeSlow(INODE_SIZE);
+  readonly #droppedView = viewOf(this.#dropped);
   readonly #r: FuseRequest;
   readonly #parked = new Set<Parked>();
   /** Reruns that were asked for inside a handler. */
@@ -203,6 +210,14 @@ class Server implements FuseServer {
       return false;
     putStore(replyView, nodeId, length);
     return write(this.#options.deviceFd, reply, 0, STORE_ROOM + length) > 0;
+  }
+
+  dropListing(nodeId: number): void {
+    putDropped(this.#droppedView, nodeId);
+    const written = write(this.#options.deviceFd, this.#dropped, 0, INODE_SIZE);
+    // ENOENT: the kernel has forgotten the directory itself.
+    if (written < 0 && written !== -E.ENOENT)
+      this.#complaints.add(`a listing of node ${nodeId} stays with the kernel: ${errnoName(written)}`);
   }
 
   answer(request: Parked, result: number, payload?: Buffer): void {

@@ -87,11 +87,13 @@ function noteAt(union: Union, parent: Node, name: string, mask: number, known: N
 }
 
 function ofDirectory(union: Union, node: Node, mask: number): void {
-  if ((mask & (OF_ITSELF | IN_IGNORED)) !== 0) {
+  const itself = (mask & (OF_ITSELF | IN_IGNORED)) !== 0;
+  if (itself) {
     if (node.id === ROOT_ID) for (const layer of union.layers) union.host.baseMoved(layer.index);
     refresh(union, node);
   }
-  if ((mask & (IN_ATTRIB | OF_ITSELF)) !== 0) union.kernel.changed(node, false);
+  // It may be read through a descriptor, or as somebody's current directory, and is watched no more.
+  if (itself || (mask & IN_ATTRIB) !== 0) union.kernel.changed(node, itself);
 }
 
 /** A file that hides a name, or all names, of the layers beneath. */

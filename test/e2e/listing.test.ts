@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
 import { runtimePaths } from '../../src/control/registry.ts';
+import { startAgent } from '../lib/agent.ts';
 import { dpkgReplace, ripen } from '../lib/base-update.ts';
 import { caughtUp, type Mount, withLayers, withMount } from '../lib/kasane.ts';
 import { abortConnection, mountAt } from '../lib/mounts.ts';
@@ -60,6 +61,71 @@ mountTest('a listing starts no merge of what lies in it; an open of one file mer
       expect(await answered(mount, 'READDIRPLUS')).toBeGreaterThan(0);
       expect(fs.readFileSync(`${layers.overlay}/one`, 'latin1')).toBe(`${lines('guest')}end\n`);
       expect(await mount.read('one')).toBe(`${lines('guest')}base\n`);
+    });
+  }),
+);
+
+mountTest('a listing that the kernel has costs no request, until the base or the guest changes it', () =>
+  withLayers(async (layers) => {
+    await sh('cd "$1"; mkdir -p d/sub; touch d/a d/b', [layers.base]);
+    await withMount({ ...layers, options }, async (mount) => {
+      const list = () => sh('cd "$1"; ls d', [mount.dir]);
+      const asked = async () => {
+        const counts = ['OPENDIR', 'READDIR', 'READDIRPLUS', 'RELEASEDIR'].map((one) => answered(mount, one));
+        return (await Promise.all(counts)).reduce((all, one) => all + one, 0);
+      };
+      await mount.sh('touch d/own');
+      expect(await list()).toBe('a\nb\nown\nsub\n');
+      const before = await asked();
+      for (let i = 0; i < 5; i++) expect(await list()).toBe('a\nb\nown\nsub\n');
+      expect(await asked()).toBe(before);
+      await sh('cd "$1"; rm a; touch c', [`${layers.base}/d`]);
+      await caughtUp(mount.dir);
+      expect(await list()).toBe('b\nc\nown\nsub\n');
+      await mount.sh('rm d/b; mkdir d/new; mv d/own d/mine');
+      expect(await list()).toBe('c\nmine\nnew\nsub\n');
+      expect(await asked()).toBeGreaterThan(before);
+    });
+  }),
+);
+
+mountTest('of a listing whose changes are not heard of the kernel keeps nothing', () =>
+  withLayers(async (layers) => {
+    const { base } = layers;
+    await sh('cd "$1"; mkdir -p d/sub; touch d/sub/a; echo base > clash', [base]);
+    await withMount({ ...layers, options }, (mount) => mount.sh('mv d moved; touch moved/sub/own'));
+    await withMount({ ...layers, options }, async (mount) => {
+      // What a renamed directory shows of the base is found by its name alone, and the control directory is made up.
+      await mount.sh('ls moved/sub .kasane; echo guest > clash');
+      for (const name of ['b', 'c']) {
+        fs.writeFileSync(`${base}/d/sub/${name}`, '');
+        expect(await mount.sh('ls moved/sub')).toContain(`${name}\n`);
+        fs.rmSync(`${base}/d/sub/${name}`);
+        expect(await mount.sh('ls moved/sub')).toBe('a\nown\n');
+      }
+      expect(await mount.sh('ls .kasane/conflict')).toBe('');
+      await dpkgReplace(`${base}/clash`, 'other\n');
+      expect(await mount.sh('cat clash; ls .kasane/conflict')).toMatch(/^guest\n.+\n/);
+    });
+  }),
+);
+
+mountTest('who stands in a directory that the base moves away sees what is there by then', () =>
+  withLayers(async (layers) => {
+    const { base } = layers;
+    await sh('cd "$1"; mkdir -p gone moved; touch gone/a moved/a', [base]);
+    await withMount({ ...layers, options }, async (mount) => {
+      const agents = ['gone', 'moved'].map((name) => startAgent({ cwd: `${mount.dir}/${name}` }));
+      const list = () =>
+        Promise.all(agents.map((agent) => agent.call('readdirSync', '.').catch(({ code }) => code)));
+      try {
+        expect(await list()).toEqual([['a'], ['a']]);
+        await sh('cd "$1"; mv gone elsewhere; mv moved other; mkdir moved; touch moved/b', [base]);
+        await caughtUp(mount.dir);
+        expect(await list()).toEqual(['ENOENT', ['b']]);
+      } finally {
+        for (const agent of agents) await agent.stop();
+      }
     });
   }),
 );
