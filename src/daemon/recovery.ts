@@ -104,7 +104,8 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   failPoint('recovery');
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
-  placeWhiteoutLeft(branches.overlay, recovered.lastRecords, log);
+  // A session that came to its end has told of one that it could not make.
+  if (!recovered.clean) placeWhiteoutLeft(branches.overlay, recovered.lastRecords, log);
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;

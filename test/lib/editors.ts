@@ -74,8 +74,14 @@ async function tryOne(
   if (one.moment === 'before') await update();
   await editor.edit(guest, one.name, one.moment === 'between' ? update : async () => {});
   if (one.moment === 'after') await update();
-  const content = await guest.read(one.name);
   const guestAlone = text({ [GUEST_LINE]: 'guest' });
+  let content = await guest.read(one.name);
+  // Whoever has just been forked may have the base's file open for writing still: it is judged once more then.
+  if (one.moment === 'after' && !one.overlaps)
+    await waitUntil(async () => {
+      content = await guest.read(one.name);
+      return content !== guestAlone;
+    });
   let wanted = guestAlone;
   if (editor.compares && one.moment === 'between') {
     // It has decided.
