@@ -3,7 +3,6 @@
 // changes is committed by a union in this thread: no guest is there, so nobody has to be asked.
 import * as fs from 'node:fs';
 import * as os from 'node:os';
-import { probeOverlay } from '../branch/overlay.ts';
 import { defaultMountOptions, type MountOptions } from '../control/mount-options.ts';
 import { readMountInfo, superOption } from '../control/mountinfo.ts';
 import type { OfflineVerbs, OpenOffline } from '../control/verbs.ts';
@@ -111,7 +110,6 @@ class Offline {
     const opened = openLayers({ ...options, state: this.#stateDir, bases: there ? bases : [] });
     // As if read-only: what lies in work/ is for `check` to tell.
     const branches = openState(opened, this.#stateDir, true);
-    if (!readOnly) probeOverlay(branches.overlay, branches.workFd);
     const notes = await recover(this.#store, branches, this.#log);
     const context = this.#contextOf(options, branches, notes);
     const against = refusal ?? usedBy(this.#overlay) ?? (there ? null : unreachable(bases));

@@ -2,8 +2,9 @@
 // rebuilt from the origins in the overlay, and merges that a crash cut off are recorded if their file is there.
 import { openDirectoryBeneath, statAt } from '../branch/base.ts';
 import { recordName, tidyRecords, writeOriginBytes } from '../branch/origin-store.ts';
-import { type Overlay, placeWhiteout } from '../branch/overlay.ts';
+import { type Overlay, placeWhiteout, probeOverlay } from '../branch/overlay.ts';
 import { errnoName } from '../lib/errno.ts';
+import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { baseName, escapeName, parentPath } from '../lib/names.ts';
 import { newStat } from '../lib/stat.ts';
@@ -70,13 +71,26 @@ function isTaken(origins: readonly Origin[], origin: Origin | undefined): boolea
  * Where a rename cannot leave its whiteout itself, that follows in a second step. Of the last note alone: after any other
  * one something else may have gone from there.
  */
-function placeWhiteoutLeft(overlay: Overlay, records: readonly JournalRecord[], log: Log): void {
+function placeWhiteoutLeft(
+  { overlay, workFd }: Pick<OpenBranches, 'overlay' | 'workFd'>,
+  records: readonly JournalRecord[],
+  log: Log,
+): void {
   const last = records.at(-1);
   if (last?.kind !== 'whiteout' || last.moved !== true || entryAt(overlay, last.path) !== null) return;
   const dirFd = openDirectoryBeneath(overlay.rootFd, parentPath(last.path));
   if (dirFd < 0) return;
-  const error = placeWhiteout(overlay, dirFd, baseName(last.path));
-  close(dirFd);
+  let error: number;
+  try {
+    // A verb without a mount has not asked yet in what form whiteouts can be had.
+    probeOverlay(overlay, workFd);
+    error = placeWhiteout(overlay, dirFd, baseName(last.path));
+  } catch (refusal) {
+    if (!(refusal instanceof FsError)) throw refusal;
+    error = -refusal.errno;
+  } finally {
+    close(dirFd);
+  }
   if (error < 0)
     log.warn(
       `${escapeName(last.path)}: has been renamed, and its whiteout cannot be made (${errnoName(error)}): what the base has is in view again`,
@@ -104,8 +118,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   failPoint('recovery');
   if (recovered.formatDamaged) notes.push('the format file was damaged and has been written anew');
   for (const line of recovered.indexDamaged) notes.push(line);
-  // A session that came to its end has told of one that it could not make.
-  if (!recovered.clean) placeWhiteoutLeft(branches.overlay, recovered.lastRecords, log);
+  placeWhiteoutLeft(branches, recovered.lastRecords, log);
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;

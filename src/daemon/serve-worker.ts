@@ -3,6 +3,7 @@
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { Ahead } from '../frontend/ahead.ts';
 import { Allowances } from '../frontend/allowance.ts';
+import { listingEnded } from '../frontend/directories.ts';
 import { type Front, interrupted } from '../frontend/front.ts';
 import { handlersOf } from '../frontend/index.ts';
 import { Listings } from '../frontend/listings.ts';
@@ -89,8 +90,7 @@ function serve(port: MessagePort, start: WorkerStart): void {
 
 /** Its server has to be set. */
 function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLink): Front {
-  const allowances = new Allowances();
-  return {
+  const front: Front = {
     union,
     // Who has opened a control file sees the base as it was by then.
     askControl: (request, done) => {
@@ -100,15 +100,16 @@ function frontOf({ host, union }: Serving, start: WorkerStart, voice: NotifierLi
     owner: start.owner,
     keepSeconds: start.config.keepSeconds,
     opensDirectories: true,
-    listings: new Listings((node) => allowances.end(node)),
+    listings: new Listings((node, listing) => listingEnded(front, node, listing)),
     ahead: new Ahead(union),
-    allowances,
+    allowances: new Allowances(),
     opening: new Map(),
     lockWaiters: new Map(),
     changing: new Set(),
     controlPaths: new Map(),
     exported: start.exported,
   } as Omit<Front, 'server'> as Front;
+  return front;
 }
 
 /** Nothing is to be answered. To wake another thread after each request would cost as much as the request. */

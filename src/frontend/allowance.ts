@@ -38,7 +38,7 @@ export class Allowances {
     if (allowance !== undefined) allowance.left += FOR_EACH;
   }
 
-  /** Nobody has the directory open any more. */
+  /** It has been read to its end, or nobody reads on. */
   end(node: Node): void {
     this.#of.delete(node);
   }

@@ -18,6 +18,7 @@ import { ROOT_ID } from '../union/node.ts';
 import { CONTROL_NAME } from '../union/place.ts';
 import { controlIno, controlStatOf, FIRST_CONTROL } from './control-stat.ts';
 import { dropListing, type Front, parkForControl, replyEntry } from './front.ts';
+import { endOffset } from './listings.ts';
 
 export function isControl(nodeId: number): boolean {
   return nodeId >= FIRST_CONTROL;
@@ -143,15 +144,17 @@ export function listControl(front: Front, id: number, offset: number, size: numb
       { name: '..', kind: 'dir', ino: 1 },
     ] as const;
     const entries = [...dots, ...(reply as ControlEntry[])];
+    const last = endOffset();
     const buffer = Buffer.alloc(PAYLOAD + size);
     const r = { reply: buffer, replyView: new DataView(buffer.buffer, buffer.byteOffset, buffer.length) };
     let length = 0;
     for (const [i, { name, kind, ino }] of entries.entries()) {
       if (i < offset) continue;
       const type = kind === 'dir' ? DT_DIR : DT_REG;
+      const at = i === entries.length - 1 ? last : i + 1;
       const next = plus
-        ? addNameOnly(r as FuseRequest, length, size, controlIno(ino), i + 1, type, name)
-        : addDirent(r as FuseRequest, length, size, controlIno(ino), i + 1, type, name);
+        ? addNameOnly(r as FuseRequest, length, size, controlIno(ino), at, type, name)
+        : addDirent(r as FuseRequest, length, size, controlIno(ino), at, type, name);
       if (next < 0) break;
       length = next;
     }

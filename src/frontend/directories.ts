@@ -8,7 +8,7 @@ import type { FuseRequest, Handlers } from '../fuse/request.ts';
 import { E } from '../lib/errno.ts';
 import { DT_DIR } from '../sys/constants.ts';
 import { listedIno } from '../union/identity.ts';
-import { awaitLeft } from '../union/left-listed.ts';
+import { awaitLeft, isLookedInto } from '../union/left-listed.ts';
 import { indexAfter, type ListEntry } from '../union/list-order.ts';
 import { listDirectory } from '../union/listing.ts';
 import { lookupListed } from '../union/lookup.ts';
@@ -77,36 +77,41 @@ function readDirectory(front: Front, r: FuseRequest, plus: boolean): number {
     }
   }
   // A new pass (rewinddir) shows what is there by then.
-  const listing = (offset === 0 ? undefined : listings.of(node)) ?? read(front, node);
+  const listing = (offset === 0 ? undefined : listings.of(node)) ?? read(front, node, offset === 0);
   if (typeof listing === 'number') return listing;
-  const { entries } = listing;
+  const { entries, last } = listing;
   const limit = Math.min(size, r.replyLimit);
-  const page: Page = { front, r, node, plus, allowance: front.allowances.of(node), limit, length: 0 };
-  addDots(page, offset);
+  const page: Page = { front, r, node, plus, allowance: front.allowances.of(node), limit, last, length: 0 };
+  addDots(page, offset, entries.length === 0);
   addEntries(page, entries, offset);
   if (offset === 0 && plus && !front.exported) front.ahead.listed(node, entries);
-  if (page.length === 0) {
-    listings.end(node);
-    if (!listing.kept || !isKept(front, node)) dropListing(front, node.id);
-  }
+  if (page.length === 0) listings.end(node);
   return page.length;
 }
 
-function isKept({ union }: Front, node: Node): boolean {
-  return union.kernel.keeping === 'watched' && keepsNames(union, node);
-}
-
-/** The names in a directory, as they are from now on; or a negative errno. */
-function read(front: Front, node: Node): Listing | number {
+/** The names in a directory, or a negative errno. `whole`: from its beginning; what has been told before is older. */
+function read(front: Front, node: Node, whole: boolean): Listing | number {
+  const { union } = front;
   // Before it is read: what has been watched only since may have changed in between.
-  const kept = isKept(front, node);
+  const watched = union.kernel.keeping === 'watched' && keepsNames(union, node);
+  const kept = whole && watched && isLookedInto(union, node);
   const entries = front.ahead.entriesOf(node) ?? listDirectory(front.union, node);
   if (typeof entries === 'number') return entries;
   if (front.exported && node.id === ROOT_ID) {
     entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);
   }
+  const listing = front.listings.begin(node, entries, kept);
   front.allowances.begin(node, entries.length);
-  return front.listings.begin(node, entries, kept);
+  return listing;
+}
+
+/** Of what it may not keep the kernel has pages, at least until somebody comes to the end of it. */
+export function listingEnded(front: Front, node: Node, { kept, told }: Listing): void {
+  front.allowances.end(node);
+  const { kernel } = front.union;
+  if (!kept || kernel.keeping !== 'watched') dropListing(front, node.id);
+  // An answer from before that was told may have come into the cache after it.
+  else if (told !== node.toldIn || node.dir?.watched !== true) kernel.changed(node, true);
 }
 
 /** An answer in the making. */
@@ -117,6 +122,8 @@ interface Page {
   plus: boolean;
   allowance: Allowance | undefined;
   limit: number;
+  /** Offset of the last entry, where it is not that of its name. */
+  last: number | null;
   length: number;
 }
 
@@ -125,7 +132,7 @@ function fits({ limit, length }: Page, size: number): boolean {
 }
 
 /** `.` and `..` at offsets 1 and 2. */
-function addDots(page: Page, offset: number): void {
+function addDots(page: Page, offset: number, alone: boolean): void {
   const { front, node, plus } = page;
   const parent = node.place?.parent ?? node;
   for (const [name, at, which] of [
@@ -133,7 +140,8 @@ function addDots(page: Page, offset: number): void {
     ['..', 2, parent],
   ] as const) {
     if (offset >= at || !fits(page, direntSize(name, plus))) continue;
-    addName(page, name, listedIno(front.union, which), DT_DIR, at);
+    const told = alone && at === 2 ? (page.last ?? at) : at;
+    addName(page, name, listedIno(front.union, which), DT_DIR, told);
   }
 }
 
@@ -153,7 +161,8 @@ function addEntries(page: Page, entries: readonly ListEntry[], offset: number): 
 
 function addEntry(page: Page, entries: readonly ListEntry[], index: number): void {
   const { front, r, limit } = page;
-  const { name, ino, type, offset } = entries[index] as ListEntry;
+  const { name, ino, type, offset: own } = entries[index] as ListEntry;
+  const offset = index === entries.length - 1 ? (page.last ?? own) : own;
   if (!page.plus || !findListed(page, entries, index)) {
     addName(page, name, ino, type, offset);
     return;

@@ -6,24 +6,41 @@ import type { Node } from '../union/node.ts';
 
 export interface Listing {
   readonly entries: readonly ListEntry[];
-  /** Every change since it was read is heard of. */
+  /** Every change from before it was read on is heard of. */
   readonly kept: boolean;
+  /** What the node had for `toldIn` then. */
+  readonly told: number;
+  /**
+   * Offset of its last entry: of one that is not kept no other listing has it, for the kernel takes what it has got for
+   * whole where somebody is told that there is no more at the offset to which it has come.
+   */
+  readonly last: number | null;
   /** performance.now() */
   usedAt: number;
 }
 
-/** So many are kept for who reads on. One that is gone is read again. */
-const MOST = 16;
-/** Who has not read on for so many milliseconds has stopped: a listing may have a million names. */
-const ABANDONED_MS = 10_000;
+/** So many are kept for who reads on, and so many names in all. One that is gone is read again. */
+const MOST = 256;
+const MOST_NAMES = 100_000;
+/** Who has not read on for so many milliseconds has stopped. */
+const ABANDONED_MS = 60_000;
+
+/** Above all offsets of names. */
+let ends = 2 ** 52 + 2 ** 20;
+
+/** An offset that no other entry has had. */
+export function endOffset(): number {
+  return ++ends;
+}
 
 export class Listings {
-  /** The one that was begun last is the last. */
+  /** The one that was used last is the last. */
   readonly #of = new Map<Node, Listing>();
-  readonly #ended: (node: Node) => void;
+  readonly #ended: (node: Node, listing: Listing) => void;
+  #names = 0;
 
-  /** `ended` is told when a listing goes. */
-  constructor(ended: (node: Node) => void) {
+  /** `ended` is told of each that goes, read to its end or not. */
+  constructor(ended: (node: Node, listing: Listing) => void) {
     this.#ended = ended;
   }
 
@@ -32,29 +49,44 @@ export class Listings {
   }
 
   begin(node: Node, entries: readonly ListEntry[], kept: boolean): Listing {
-    const listing = { entries, kept, usedAt: performance.now() };
-    this.#of.delete(node);
+    this.end(node);
+    const last = kept ? null : endOffset();
+    const listing = { entries, kept, told: node.toldIn, last, usedAt: performance.now() };
     this.#of.set(node, listing);
-    if (this.#of.size > MOST) this.end(this.#of.keys().next().value as Node);
+    this.#names += entries.length;
+    for (const other of this.#of.keys()) {
+      if (other === node || (this.#of.size <= MOST && this.#names <= MOST_NAMES)) break;
+      this.end(other);
+    }
     return listing;
   }
 
   /** To read on in. */
   of(node: Node): Listing | undefined {
     const listing = this.#of.get(node);
-    if (listing !== undefined) listing.usedAt = performance.now();
+    if (listing === undefined) return undefined;
+    listing.usedAt = performance.now();
+    this.#of.delete(node);
+    this.#of.set(node, listing);
     return listing;
   }
 
   /** It has been read to its end. */
   end(node: Node): void {
-    if (this.#of.delete(node)) this.#ended(node);
+    const listing = this.#of.get(node);
+    if (listing === undefined) return;
+    this.#of.delete(node);
+    this.#names -= listing.entries.length;
+    this.#ended(node, listing);
   }
 
   /** To be called now and then. */
   dropAbandoned(): void {
     if (this.#of.size === 0) return;
     const before = performance.now() - ABANDONED_MS;
-    for (const [node, { usedAt }] of this.#of) if (usedAt < before) this.end(node);
+    for (const [node, { usedAt }] of this.#of) {
+      if (usedAt >= before) break;
+      this.end(node);
+    }
   }
 }

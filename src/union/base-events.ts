@@ -92,7 +92,7 @@ function ofDirectory(union: Union, node: Node, mask: number): void {
     if (node.id === ROOT_ID) for (const layer of union.layers) union.host.baseMoved(layer.index);
     refresh(union, node);
   }
-  // It may be read through a descriptor, or as somebody's current directory, and is watched no more.
+  // Somebody may stand in it, or have it open.
   if (itself || (mask & IN_ATTRIB) !== 0) union.kernel.changed(node, itself);
 }
 
@@ -100,7 +100,6 @@ function ofDirectory(union: Union, node: Node, mask: number): void {
 function hidingChanged(union: Union, node: Node): void {
   refresh(union, node);
   expireBeneath(union, node);
-  union.kernel.changed(node, true);
 }
 
 /** A name has come, gone, or leads to another object. */

@@ -34,7 +34,6 @@ function carryDirectory(union: Union, node: Node, part: DirPart): void {
   if (carried || node.dir === null) return;
   node.dir.watched = false;
   expireBeneath(union, node);
-  union.kernel.changed(node, true);
 }
 
 /** By its path, if that still leads to the directory that is watched. */

@@ -25,7 +25,7 @@ export function expireNode(union: Union, node: Node, content: boolean): void {
 }
 
 /**
- * What lies beneath a directory is to be looked up anew: the base has another tree there, or nobody knows what has
+ * A directory, and what lies beneath it, is to be listed and looked up anew: the base has another tree there, or nobody knows what has
  * happened. Descriptors of directories are opened anew by path, and watched then.
  */
 export function expireBeneath(union: Union, top: Node): void {
@@ -39,9 +39,10 @@ export function expireBeneath(union: Union, top: Node): void {
     for (const name of dir.absent?.keys() ?? []) union.kernel.expire(node, name);
     for (const [name, child] of dir.children) {
       union.kernel.expire(node, name);
-      union.kernel.changed(child, true);
-      open.push(child);
+      if (child.dir === null) union.kernel.changed(child, true);
+      else open.push(child);
     }
+    union.kernel.changed(node, true);
   }
 }
 
@@ -49,7 +50,6 @@ export function expireBeneath(union: Union, top: Node): void {
 export function expireAll(union: Union): void {
   if (!union.kernel.keeps) return;
   expireBeneath(union, union.table.root);
-  union.kernel.changed(union.table.root, true);
   for (const node of union.table.nodes()) {
     if (node.place === null) union.kernel.changed(node, true);
   }

@@ -195,7 +195,11 @@ export class KernelView {
     this.#held = [];
     for (const one of held) {
       if (this.#locked.has(one.parent)) this.#held.push(one);
-      else this.#batch.expire(one.parent, one.name, one.again);
+      else {
+        this.#batch.expire(one.parent, one.name, one.again);
+        // What has been told of the listing meanwhile did not wait for who was reading it.
+        this.#batch.inode(one.parent, true);
+      }
     }
   }
 

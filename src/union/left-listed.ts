@@ -13,8 +13,7 @@ import type { Union } from './union.ts';
 /** 0, or WAIT. The base's directory has changed when something has gone from it: else nobody is asked. */
 export function awaitLeft(union: Union, node: Node): number {
   const { dir } = node;
-  if (dir === null || !dir.hasOverlay || dir.opaque || dir.parts.length === 0) return 0;
-  if (!union.config.mergesLive || !union.baseAccepted) return 0;
+  if (dir === null || !mayHaveLeft(union, dir)) return 0;
   const state = stateOf(union, node, dir);
   if (state === dir.lookedInto) return 0;
   let wait = 0;
@@ -30,6 +29,17 @@ export function awaitLeft(union: Union, node: Node): number {
   }
   if (settled) dir.lookedInto = state;
   return wait;
+}
+
+/** Whether all that awaitLeft looks at has come to rest, so that a listing holds until an event. */
+export function isLookedInto(union: Union, node: Node): boolean {
+  const { dir } = node;
+  return dir === null || !mayHaveLeft(union, dir) || stateOf(union, node, dir) === dir.lookedInto;
+}
+
+function mayHaveLeft(union: Union, dir: DirState): boolean {
+  if (!dir.hasOverlay || dir.opaque || dir.parts.length === 0) return false;
+  return union.config.mergesLive && union.baseAccepted;
 }
 
 const partStat = newStat();

@@ -402,7 +402,6 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
   dir.version += 1;
   if (node.id === 0) return 0;
   expireBeneath(union, node);
-  union.kernel.changed(node, true);
   return 0;
 }
 

@@ -68,7 +68,8 @@ export class Watches {
   directory(node: Node, part: DirPart): void {
     if (this.#watching === null) return;
     const before = part.watch;
-    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY, part.layer);
+    // One that is watched already takes no further watch.
+    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY, part.layer, before >= 0);
     if (before !== part.watch && !this.#isFormer(before)) this.#let(node, before);
   }
 
@@ -159,8 +160,8 @@ export class Watches {
     this.#nodes.delete(watch);
   }
 
-  #add(node: Node, dirFd: number, name: string, mask: number, layer: number): number {
-    if (this.#refusedUntil > 0 && performance.now() < this.#refusedUntil) return -1;
+  #add(node: Node, dirFd: number, name: string, mask: number, layer: number, again = false): number {
+    if (!again && this.#refusedUntil > 0 && performance.now() < this.#refusedUntil) return -1;
     this.#refusedUntil = 0;
     const watch = this.#watching?.add(dirFd, name, mask, layer) ?? -1;
     if (watch === -E.ENOSPC || watch === -E.ENOMEM) {

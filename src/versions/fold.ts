@@ -70,11 +70,7 @@ export async function foldRecords(
     if (record.kind === 'exchanged')
       for (const path of [record.path, record.from ?? '']) closeRemoved(target, path, events);
   }
-  return { events, paths: pathsOf(records) };
-}
-
-function pathsOf(records: readonly JournalRecord[]): string[] {
-  return [...new Set(records.map(({ path }) => path))];
+  return { events, paths: [...new Set(records.map((record) => record.path))] };
 }
 
 const eventOf: Record<JournalRecord['kind'], EventKind | null> = {
@@ -210,29 +206,36 @@ export interface FoldedFile extends FoldResult {
   /** Records that were folded; none where that had been done before. */
   count: number;
   torn: boolean;
+  /** It was folded before. */
+  again: boolean;
+  /** It can be known again. */
+  named: boolean;
 }
 
 /**
  * Buffered. The id is noted last: should a part be committed alone, the file is folded again. `sift` takes out
- * what is not to be folded; of a file that was folded before it is asked, too, and its paths are told.
+ * what is not to be folded; with `asksAgain` it is asked of a file that was folded before, too.
  */
 export async function foldFile(
   target: FoldTarget,
   stateDir: string,
   name: string,
   sift: (records: JournalRecord[]) => JournalRecord[] = (records) => records,
+  asksAgain = false,
 ): Promise<FoldedFile> {
   const bytes = readIfThere(`${stateDir}/${name}`);
-  if (bytes === null) return { events: [], paths: [], count: 0, torn: false };
+  const nothing = { events: [], paths: [], count: 0, torn: false, again: false, named: true };
+  if (bytes === null) return nothing;
   const { records: found, id, torn } = readJournal(bytes);
   const key = keys.meta('folded');
   const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
   const ids = Array.isArray(folded) ? (folded as string[]) : [];
-  const records = sift(found);
-  if (ids.includes(id)) return { events: [], paths: pathsOf(records), count: 0, torn: false };
+  const again = ids.includes(id);
+  const records = again && !asksAgain ? [] : sift(found);
+  if (again) return { ...nothing, again };
   const result = await foldRecords(target, records);
   if (id !== '') target.records.write(key, { ids: [...ids, id].slice(-FOLDED_KEPT) });
-  return { ...result, count: records.length, torn };
+  return { ...result, count: records.length, torn, again, named: id !== '' };
 }
 
 /** After the batch is durable. Throws the errors of node:fs. */

@@ -117,6 +117,8 @@ export class Store {
   #folding: Promise<unknown> = Promise.resolve();
   /** Journals of the last session. */
   #replayed: readonly string[] = [];
+  /** recoveryDone() is still to be called. */
+  #isUndone = false;
   #closed = false;
 
   /** Use openStore. */
@@ -165,18 +167,28 @@ export class Store {
     if (!this.readOnly) closeJournal(this.stateDir);
     const names = journalFiles(this.stateDir);
     const filled = names.filter((name) => readIfThere(`${this.stateDir}/${name}`)?.length);
+    const { recovered } = this;
+    const replayed: string[] = [];
     for (const name of names) {
       const sift = name === filled.at(-1) ? this.#believe : undefined;
-      const { count, torn, paths } = await foldFile(this.#books, this.stateDir, name, sift);
-      this.recovered.journal += count;
-      this.recovered.paths.push(...paths);
-      this.recovered.torn ||= torn;
+      // A session that came to its end has left nothing undone, and others may have had the overlay since.
+      const folded = await foldFile(this.#books, this.stateDir, name, sift, !recovered.clean);
+      const { count, torn, paths, again, named } = folded;
+      recovered.journal += count;
+      recovered.paths.push(...paths);
+      // One that was folded before is left by a start that died before it had done all that it had to.
+      recovered.torn ||= torn || (again && !recovered.clean);
+      if (named) replayed.push(name);
     }
     // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
-    this.recovered.torn ||= !this.recovered.clean && filled.length === 0;
+    recovered.torn ||= !recovered.clean && filled.length === 0;
     await this.flush();
     if (this.readOnly) return;
-    this.#replayed = names;
+    // What would be folded anew goes at once. It is torn, so that all is learnt from the origins, at the next start, too.
+    for (const name of names) if (!replayed.includes(name)) dropJournalFile(this.stateDir, name);
+    this.#replayed = replayed;
+    this.#isUndone =
+      replayed.length > 0 || recovered.uncleanBoot || recovered.torn || recovered.formatDamaged;
     // What the end of the session will need is made now.
     this.#seqs.ensure(1);
     this.#parts.format.prepareFinish();
@@ -215,6 +227,7 @@ export class Store {
   recoveryDone(): void {
     for (const name of this.#replayed) dropJournalFile(this.stateDir, name);
     this.#replayed = [];
+    this.#isUndone = false;
   }
 
   /**
@@ -330,7 +343,7 @@ export class Store {
       await opened.index.close();
       if (!this.readOnly) {
         const seqBlockEnd = this.#seqs.next;
-        format.finish({ clean: true, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
+        format.finish({ clean: !this.#isUndone, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
       }
     } finally {
       await opened.index.close();

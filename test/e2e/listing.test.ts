@@ -110,6 +110,19 @@ mountTest('of a listing whose changes are not heard of the kernel keeps nothing'
   }),
 );
 
+mountTest('what a renamed directory has is not what was listed of it before the base followed', () =>
+  withLayers(async (layers) => {
+    const { base } = layers;
+    await sh('cd "$1"; mkdir -p a/d; touch a/d/old', [base]);
+    await withMount({ ...layers, options }, async (mount) => {
+      expect(await mount.sh('ls a/d; mv a/d moved; ls moved')).toBe('old\nold\n');
+      await sh('cd "$1"; mv a a.old; mkdir -p a/d; touch a/d/new', [base]);
+      await caughtUp(mount.dir);
+      expect(await mount.sh('ls moved')).toBe('new\n');
+    });
+  }),
+);
+
 mountTest('who stands in a directory that the base moves away sees what is there by then', () =>
   withLayers(async (layers) => {
     const { base } = layers;
