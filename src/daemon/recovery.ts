@@ -110,6 +110,12 @@ function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]):
   }
 }
 
+function whyRebuild({ uncleanBoot, cutOff, torn }: Store['recovered']): string {
+  if (uncleanBoot) return 'the machine went down with the mount';
+  if (cutOff) return 'the last start did not come to its end';
+  return torn ? 'the journal is damaged' : '';
+}
+
 /** One sentence for each thing that was done; for the user. */
 export async function recover(store: Store, branches: OpenBranches, log: Log): Promise<string[]> {
   const notes: string[] = [];
@@ -123,7 +129,7 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
   const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
   if (created || indexMissing || uncleanBoot || torn || formatDamaged) {
-    const why = uncleanBoot ? 'the machine went down with the mount' : torn ? 'the journal is damaged' : '';
+    const why = whyRebuild(recovered);
     if (why !== '') log.warn(`${why}: looking through the origins in the overlay`);
     const count = await rebuild(store, branches, log);
     store.rebuildDone();

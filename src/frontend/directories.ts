@@ -106,12 +106,13 @@ function read(front: Front, node: Node, whole: boolean): Listing | number {
 }
 
 /** Of what it may not keep the kernel has pages, at least until somebody comes to the end of it. */
-export function listingEnded(front: Front, node: Node, { kept, told }: Listing): void {
+export function listingEnded(front: Front, node: Node, { kept, wasKept, told }: Listing): void {
   front.allowances.end(node);
   const { kernel } = front.union;
-  if (!kept || kernel.keeping !== 'watched') dropListing(front, node.id);
   // An answer from before that was told may have come into the cache after it.
-  else if (told !== node.toldIn || node.dir?.watched !== true) kernel.changed(node, true);
+  if (kept && kernel.keeping === 'watched' && told === node.toldIn && node.dir?.watched === true) return;
+  if ((kept || wasKept) && kernel.keeping === 'watched') kernel.changed(node, true);
+  else dropListing(front, node.id);
 }
 
 /** An answer in the making. */

@@ -15,13 +15,16 @@ export interface Listing {
    * whole where somebody is told that there is no more at the offset to which it has come.
    */
   readonly last: number | null;
+  /** One of the directory was kept before: somebody may be reading its pages. */
+  readonly wasKept: boolean;
   /** performance.now() */
   usedAt: number;
 }
 
-/** So many are kept for who reads on, and so many names in all. One that is gone is read again. */
+/** So many are kept for who reads on, and so many names in all but for who reads now. One that is gone is read again. */
 const MOST = 256;
 const MOST_NAMES = 100_000;
+const NOW_MS = 2000;
 /** Who has not read on for so many milliseconds has stopped. */
 const ABANDONED_MS = 60_000;
 
@@ -38,6 +41,12 @@ export class Listings {
   readonly #of = new Map<Node, Listing>();
   readonly #ended: (node: Node, listing: Listing) => void;
   #names = 0;
+  /**
+   * What was not kept, and not read to its end either: the offset at which the kernel's pages have come to stand. Only
+   * who ends there makes it begin anew.
+   */
+  readonly #unfinished = new WeakMap<Node, number>();
+  readonly #wereKept = new WeakSet<Node>();
 
   /** `ended` is told of each that goes, read to its end or not. */
   constructor(ended: (node: Node, listing: Listing) => void) {
@@ -48,15 +57,21 @@ export class Listings {
     return this.#of.size;
   }
 
-  begin(node: Node, entries: readonly ListEntry[], kept: boolean): Listing {
-    this.end(node);
-    const last = kept ? null : endOffset();
-    const listing = { entries, kept, told: node.toldIn, last, usedAt: performance.now() };
+  begin(node: Node, entries: readonly ListEntry[], keeps: boolean): Listing {
+    this.#drop(node, false);
+    const unfinished = this.#unfinished.get(node);
+    const kept = keeps && unfinished === undefined;
+    const last = kept ? null : (unfinished ?? endOffset());
+    const now = performance.now();
+    const wasKept = this.#wereKept.has(node);
+    const listing = { entries, kept, told: node.toldIn, last, wasKept, usedAt: now };
+    if (kept) this.#wereKept.add(node);
     this.#of.set(node, listing);
     this.#names += entries.length;
-    for (const other of this.#of.keys()) {
-      if (other === node || (this.#of.size <= MOST && this.#names <= MOST_NAMES)) break;
-      this.end(other);
+    for (const [other, { usedAt }] of this.#of) {
+      const isSpare = this.#names > MOST_NAMES && usedAt < now - NOW_MS;
+      if (other === node || (this.#of.size <= MOST && !isSpare)) break;
+      this.#drop(other, false);
     }
     return listing;
   }
@@ -73,10 +88,16 @@ export class Listings {
 
   /** It has been read to its end. */
   end(node: Node): void {
+    this.#drop(node, true);
+  }
+
+  #drop(node: Node, finished: boolean): void {
     const listing = this.#of.get(node);
     if (listing === undefined) return;
     this.#of.delete(node);
     this.#names -= listing.entries.length;
+    if (finished || listing.last === null) this.#unfinished.delete(node);
+    else this.#unfinished.set(node, listing.last);
     this.#ended(node, listing);
   }
 
@@ -86,7 +107,7 @@ export class Listings {
     const before = performance.now() - ABANDONED_MS;
     for (const [node, { usedAt }] of this.#of) {
       if (usedAt >= before) break;
-      this.end(node);
+      this.#drop(node, false);
     }
   }
 }

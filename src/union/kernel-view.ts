@@ -193,14 +193,16 @@ export class KernelView {
     }
     const held = this.#held;
     this.#held = [];
+    const parents = new Set<number>();
     for (const one of held) {
       if (this.#locked.has(one.parent)) this.#held.push(one);
       else {
         this.#batch.expire(one.parent, one.name, one.again);
-        // What has been told of the listing meanwhile did not wait for who was reading it.
-        this.#batch.inode(one.parent, true);
+        parents.add(one.parent);
       }
     }
+    // What has been told of their listings meanwhile did not wait for who was reading them.
+    for (const parent of parents) this.#batch.inode(parent, true);
   }
 
   /** Everything that is to be told, or null. */

@@ -69,7 +69,8 @@ export class Watches {
     if (this.#watching === null) return;
     const before = part.watch;
     // One that is watched already takes no further watch.
-    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY, part.layer, before >= 0);
+    const again = before >= 0 && !this.#isFormer(before);
+    part.watch = this.#add(node, part.fd, '', OF_DIRECTORY, part.layer, again);
     if (before !== part.watch && !this.#isFormer(before)) this.#let(node, before);
   }
 
@@ -162,7 +163,7 @@ export class Watches {
 
   #add(node: Node, dirFd: number, name: string, mask: number, layer: number, again = false): number {
     if (!again && this.#refusedUntil > 0 && performance.now() < this.#refusedUntil) return -1;
-    this.#refusedUntil = 0;
+    if (!again) this.#refusedUntil = 0;
     const watch = this.#watching?.add(dirFd, name, mask, layer) ?? -1;
     if (watch === -E.ENOSPC || watch === -E.ENOMEM) {
       this.refused += 1;

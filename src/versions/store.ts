@@ -74,6 +74,8 @@ export interface Recovered {
   unfinished: string[];
   /** A journal was damaged, or gone: what it told must be learnt from the origins. */
   torn: boolean;
+  /** The start before did not come to recoveryDone(): as if torn. */
+  cutOff: boolean;
   /** The index was gone or unusable, or has not been rebuilt since: rebuild() every origin, then rebuildDone(). */
   indexMissing: boolean;
   /** One line each. */
@@ -177,14 +179,16 @@ export class Store {
       recovered.journal += count;
       recovered.paths.push(...paths);
       // One that was folded before is left by a start that died before it had done all that it had to.
-      recovered.torn ||= torn || (again && !recovered.clean);
-      if (named) replayed.push(name);
+      recovered.cutOff ||= again && !recovered.clean;
+      recovered.torn ||= torn || recovered.cutOff;
+      if (named && !(again && recovered.clean)) replayed.push(name);
     }
     // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
     recovered.torn ||= !recovered.clean && filled.length === 0;
     await this.flush();
     if (this.readOnly) return;
-    // What would be folded anew goes at once. It is torn, so that all is learnt from the origins, at the next start, too.
+    // What a session that came to its end has left goes at once. So does what would be folded anew: it is torn, and all is
+    // learnt from the origins, at the next start, too.
     for (const name of names) if (!replayed.includes(name)) dropJournalFile(this.stateDir, name);
     this.#replayed = replayed;
     this.#isUndone =
@@ -228,6 +232,7 @@ export class Store {
     for (const name of this.#replayed) dropJournalFile(this.stateDir, name);
     this.#replayed = [];
     this.#isUndone = false;
+    if (this.recovered.uncleanBoot) this.#parts.format.write({ bootId: bootId() });
   }
 
   /**
@@ -390,6 +395,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       lastRecords: [],
       unfinished: [],
       torn: false,
+      cutOff: false,
       indexMissing: false,
       indexDamaged: [],
       formatDamaged: found === 'damaged' || found === 'lost',
@@ -398,7 +404,8 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       if (found === 'damaged') damage.report('the format file', `moved to ${moveAside(stateDir, 'format')}`);
       for (const folder of folders) makeDirectory(`${stateDir}/${folder}`);
       dropTemporaries(`${stateDir}/ancestors`);
-      format.write({ clean: false, bootId: boot });
+      // The other boot's stays until recoveryDone(), for a start that dies before it.
+      format.write({ clean: false, bootId: recovered.uncleanBoot ? read.bootId : boot });
     }
     opened = readOnly
       ? await openIndexReadOnly(stateDir, damage)

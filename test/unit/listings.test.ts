@@ -44,13 +44,31 @@ test('of many the one that was used longest ago goes', () => {
   expect(all.size).toBe(256);
 });
 
-test('of many names, too, but never the one that is begun', () => {
-  const { ended, listings: all } = listings();
-  for (let i = 0; i < 3; i++) all.begin(at(i), names(40_000), true);
-  expect(ended).toEqual([at(0)]);
-  all.begin(at(3), names(1_000_000), true);
-  expect(ended).toEqual([at(0), at(1), at(2)]);
-  expect(all.of(at(3))?.entries.length).toBe(1_000_000);
+test('of many names, too, but for those in use now', () => {
+  const now = vi.spyOn(performance, 'now');
+  try {
+    const { ended, listings: all } = listings();
+    now.mockReturnValue(1000);
+    for (let i = 0; i < 3; i++) all.begin(at(i), names(40_000), true);
+    expect(ended).toEqual([]);
+    now.mockReturnValue(4000);
+    all.of(at(0));
+    all.begin(at(3), names(1_000_000), true);
+    expect(ended).toEqual([at(1), at(2)]);
+    all.begin(at(4), names(1), true);
+    expect(all.of(at(3))?.entries.length).toBe(1_000_000);
+  } finally {
+    now.mockRestore();
+  }
+});
+
+test('after one that was neither kept nor finished the next ends where that would have ended', () => {
+  const { listings: all } = listings();
+  const { last } = all.begin(at(5), names(1), false);
+  expect(all.begin(at(5), names(2), true)).toMatchObject({ kept: false, last });
+  all.end(at(5));
+  expect(all.begin(at(5), names(2), true)).toMatchObject({ kept: true, last: null, wasKept: false });
+  expect(all.begin(at(5), names(2), true)).toMatchObject({ wasKept: true });
 });
 
 test('one in which nobody reads on for a minute goes', () => {

@@ -36,6 +36,7 @@ describe('the store', () => {
           lastRecords: [],
           unfinished: [],
           torn: false,
+          cutOff: false,
           indexMissing: false,
           indexDamaged: [],
           formatDamaged: false,
