@@ -95,7 +95,7 @@ function read(front: Front, node: Node, whole: boolean): Listing | number {
   // Before it is read: what has been watched only since may have changed in between.
   const watched = union.kernel.keeping === 'watched' && keepsNames(union, node);
   const kept = whole && watched && isLookedInto(union, node);
-  const entries = front.ahead.entriesOf(node) ?? listDirectory(front.union, node);
+  const entries = front.ahead.entriesOf(node) ?? listDirectory(union, node);
   if (typeof entries === 'number') return entries;
   if (front.exported && node.id === ROOT_ID) {
     entries.splice(indexAfter(entries, controlEntry.offset), 0, controlEntry);

@@ -25,8 +25,8 @@ export function expireNode(union: Union, node: Node, content: boolean): void {
 }
 
 /**
- * A directory, and what lies beneath it, is to be listed and looked up anew: the base has another tree there, or nobody knows what has
- * happened. Descriptors of directories are opened anew by path, and watched then.
+ * A directory, and what lies beneath it, is to be listed and looked up anew: the base has another tree there, or nobody
+ * knows what has happened. Descriptors of directories are opened anew by path, and watched then.
  */
 export function expireBeneath(union: Union, top: Node): void {
   if (!union.kernel.keeps) return;

@@ -230,12 +230,14 @@ export async function foldFile(
   const key = keys.meta('folded');
   const folded = target.records.read<{ ids?: unknown }>(key, checks.meta)?.ids;
   const ids = Array.isArray(folded) ? (folded as string[]) : [];
-  const again = ids.includes(id);
-  const records = again && !asksAgain ? [] : sift(found);
-  if (again) return { ...nothing, again };
+  if (ids.includes(id)) {
+    if (asksAgain) sift(found);
+    return { ...nothing, again: true };
+  }
+  const records = sift(found);
   const result = await foldRecords(target, records);
   if (id !== '') target.records.write(key, { ids: [...ids, id].slice(-FOLDED_KEPT) });
-  return { ...result, count: records.length, torn, again, named: id !== '' };
+  return { ...result, count: records.length, torn, again: false, named: id !== '' };
 }
 
 /** After the batch is durable. Throws the errors of node:fs. */

@@ -171,6 +171,7 @@ export class Store {
     const filled = names.filter((name) => readIfThere(`${this.stateDir}/${name}`)?.length);
     const { recovered } = this;
     const replayed: string[] = [];
+    const over: string[] = [];
     for (const name of names) {
       const sift = name === filled.at(-1) ? this.#believe : undefined;
       // A session that came to its end has left nothing undone, and others may have had the overlay since.
@@ -181,15 +182,14 @@ export class Store {
       // One that was folded before is left by a start that died before it had done all that it had to.
       recovered.cutOff ||= again && !recovered.clean;
       recovered.torn ||= torn || recovered.cutOff;
-      if (named && !(again && recovered.clean)) replayed.push(name);
+      // What would be folded anew does not stay either: it is torn, and all is learnt from the origins, at the next start, too.
+      (!named || (again && recovered.clean) ? over : replayed).push(name);
     }
     // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
     recovered.torn ||= !recovered.clean && filled.length === 0;
     await this.flush();
     if (this.readOnly) return;
-    // What a session that came to its end has left goes at once. So does what would be folded anew: it is torn, and all is
-    // learnt from the origins, at the next start, too.
-    for (const name of names) if (!replayed.includes(name)) dropJournalFile(this.stateDir, name);
+    for (const name of over) dropJournalFile(this.stateDir, name);
     this.#replayed = replayed;
     this.#isUndone =
       replayed.length > 0 || recovered.uncleanBoot || recovered.torn || recovered.formatDamaged;

@@ -109,12 +109,11 @@ describe('a killed process', () => {
       const bootId = '/proc/sys/kernel/random/boot_id';
       await withStore(state, async (store) => expect(store.recovered.uncleanBoot).toBe(false));
       new FormatFile(state, readFormat(state).format, true).write({ clean: false, bootId: 'another' });
-      for (const _ of ['without recovery', 'with it']) {
+      for (const clean of [false, true]) {
         await withStore(state, async (store) => {
           expect(store.recovered.uncleanBoot || store.recovered.torn).toBe(true);
-          if (_ === 'with it') store.recoveryDone();
+          if (clean) store.recoveryDone();
         });
-        const clean = _ === 'with it';
         expect(readFormat(state).format).toMatchObject({ clean });
       }
       expect(JSON.parse(fs.readFileSync(path.join(state, 'format'), 'utf8'))).toMatchObject({
