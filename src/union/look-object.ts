@@ -48,7 +48,7 @@ async function lookOnce(
     (isCurrent(view)
       ? await keepCurrent(context, view, options)
       : await decideAndDo(context, view, options, beneath?.waitMs ?? 0));
-  if (done !== AGAIN && !options.dryRun) await settled(context, view, done);
+  if (done !== AGAIN && !options.dryRun) settled(context, view, done);
   return done;
 }
 
@@ -127,7 +127,7 @@ async function decideAndDo(
   const [own = AGAIN, ...rest] = await carryOutTogether(context, decided, true);
   for (const [i, done] of rest.entries()) {
     const { assessed: one } = decided[i + 1] as Decided;
-    if (done !== AGAIN) await settled(context, one.view, done);
+    if (done !== AGAIN) settled(context, one.view, done);
   }
   return own;
 }

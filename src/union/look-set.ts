@@ -43,7 +43,7 @@ export async function lookAtSet(
         again = true;
         continue;
       }
-      if (!options.dryRun) await settled(context, assessed.view, done);
+      if (!options.dryRun) settled(context, assessed.view, done);
       if (assessed.view.path === path) own = done;
     }
     if (!again) return own;

@@ -1,7 +1,6 @@
 // What a look at a path is asked for and works with, whichever way it goes, and the telling of what came of it.
 import type { Stat } from '../lib/stat.ts';
 import type { View } from './assess.ts';
-import { viewOf } from './assess.ts';
 import type { BaseAcceptance } from './base-acceptance.ts';
 import type { CarryContext, Outcome } from './carrying.ts';
 import type { MergeThread } from './merge-thread.ts';
@@ -39,7 +38,7 @@ export const RETRY_FAILED_MS = 1000;
 const CLOCK_MS = 100;
 
 /** Remembers that this version of the base was looked at, and tells the serving thread. */
-export async function settled(context: LookContext, view: View, done: Outcome): Promise<void> {
+export function settled(context: LookContext, view: View, done: Outcome): void {
   const base = view.base.object;
   if (done.outcome !== 'pending' && base !== null && base.content !== null) {
     const { ctimeSec, ctimeNsec } = base.stat;
@@ -49,14 +48,11 @@ export async function settled(context: LookContext, view: View, done: Outcome): 
       context.store.hashes.set(view.base.fingerprint, base.content);
     }
   }
-  if (done.outcome !== 'pending' && done.outcome !== 'kept' && done.outcome !== 'conflict') {
-    context.verdict(view.path, null);
-    return;
-  }
-  const now = await viewOf(context, view.path, view.basePath);
-  const stat = now.overlay.object?.stat ?? null;
-  if (stat === null) context.verdict(view.path, null);
-  else tell(context, view.path, stat, done, view.base.fingerprint);
+  const overlay = view.overlay.object;
+  const stays = done.outcome === 'pending' || done.outcome === 'kept' || done.outcome === 'conflict';
+  if (overlay === null || !stays) context.verdict(view.path, null);
+  // It is about the sides that were judged: what was written since then, or put there by this look, gets another.
+  else tell(context, view.path, overlay.stat, done, view.base.fingerprint);
 }
 
 /** Something that the base had has gone from it. That may be the base itself, of which nothing is to be concluded. */
