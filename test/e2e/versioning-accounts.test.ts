@@ -3,9 +3,10 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
+import { dpkgReplaceAll } from '../lib/base-update.ts';
 import { mountTest } from '../lib/needs.ts';
 import { run, runOk, waitUntil } from '../lib/run.ts';
-import { type Guest, makeGate, throughGate, updateFile, withGuest } from '../lib/versioning.ts';
+import { type Guest, makeGate, throughGate, withGuest } from '../lib/versioning.ts';
 
 const names = ['passwd', 'shadow', 'group', 'gshadow', 'subuid', 'subgid'] as const;
 type Name = (typeof names)[number];
@@ -39,13 +40,10 @@ function withAccounts(body: (guest: Guest) => Promise<void>, base = files): Prom
   return withGuest({ files: base }, body);
 }
 
-/** A package in the base brings a user: all four files, one after another, by rename. */
+/** A package in the base brings a user: all four files at once. */
 function addUserToBase(guest: Guest): Promise<void> {
-  return guest.changeBase(async () => {
-    for (const name of Object.keys(added) as Name[]) {
-      await updateFile(`${guest.base}/etc/${name}`, withUser(name), 'replace');
-    }
-  });
+  const files = (Object.keys(added) as Name[]).map((name) => [`${guest.base}/etc/${name}`, withUser(name)]);
+  return guest.changeBase(() => dpkgReplaceAll(Object.fromEntries(files)));
 }
 
 /** With the mount's /etc in the place of /etc, in a mount namespace of its own. */

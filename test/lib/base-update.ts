@@ -6,30 +6,48 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { runOk, sleep } from './run.ts';
 
+export interface ReplaceOptions {
+  keepMtime?: boolean;
+  mode?: number;
+}
+
 /**
  * Puts a new file over `file` as dpkg does: written beside it under NAME.dpkg-new, owner, mode and times set,
  * synced, renamed over it. dpkg sets the mtime that the package has; `keepMtime` gives it the old file's, as
  * happens when a package is rebuilt with clamped times.
  */
-export async function dpkgReplace(
+export function dpkgReplace(
   file: string,
   content: string | Uint8Array,
-  options: { keepMtime?: boolean; mode?: number } = {},
+  options: ReplaceOptions = {},
 ): Promise<void> {
-  const old = fs.statSync(file, { throwIfNoEntry: false });
-  const temporary = `${file}.dpkg-new`;
-  const fd = fs.openSync(temporary, 'w', 0o600);
-  try {
-    fs.writeFileSync(fd, content);
-    fs.fchownSync(fd, old?.uid ?? 0, old?.gid ?? 0);
-    fs.fchmodSync(fd, options.mode ?? (old ? old.mode & 0o7777 : 0o644));
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
+  return dpkgReplaceAll({ [file]: content }, options);
+}
+
+/**
+ * The files of one package: all written first, then renamed one right after the other. Each rename may be announced to
+ * the guests, which is an access: where nothing waits for the base to settle, half an update is followed at once.
+ */
+export async function dpkgReplaceAll(
+  contents: Record<string, string | Uint8Array>,
+  { keepMtime = false, mode }: ReplaceOptions = {},
+): Promise<void> {
+  const files = Object.keys(contents);
+  for (const file of files) {
+    const old = fs.statSync(file, { throwIfNoEntry: false });
+    const fd = fs.openSync(`${file}.dpkg-new`, 'w', 0o600);
+    try {
+      fs.writeFileSync(fd, contents[file] ?? '');
+      fs.fchownSync(fd, old?.uid ?? 0, old?.gid ?? 0);
+      fs.fchmodSync(fd, mode ?? (old ? old.mode & 0o7777 : 0o644));
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    // touch keeps the nanoseconds; utimes of a Date does not.
+    if (keepMtime && old) await runOk('touch', ['-r', file, `${file}.dpkg-new`]);
   }
-  // touch keeps the nanoseconds; utimes of a Date does not.
-  if (options.keepMtime && old) await runOk('touch', ['-r', file, temporary]);
-  fs.renameSync(temporary, file);
+  for (const file of files) fs.renameSync(`${file}.dpkg-new`, file);
   // Who does this again and again hears of what others have done meanwhile.
   await new Promise((resolve) => setImmediate(resolve));
 }
