@@ -77,7 +77,7 @@ export function replaceLayer(union: Union, layer: BaseLayer): void {
   for (const part of root.dir?.parts ?? []) union.watches.leave(root, part);
   union.resetRoot();
   union.verdicts.clear();
-  union.baseChecked = 0;
+  union.baseChecked = Number.NEGATIVE_INFINITY;
   union.changes.exchanged();
   expireAll(union);
 }

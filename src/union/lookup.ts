@@ -49,6 +49,7 @@ import { divide } from './passthrough.ts';
 import { CONTROL_NAME, redirectedPath } from './place.ts';
 import { redirectedParts } from './redirect.ts';
 import { isSettled, noticeIfStale } from './stale.ts';
+import { partsFor } from './table.ts';
 import type { Union } from './union.ts';
 import { keepsAttributes, keepsNames } from './validity.ts';
 
@@ -395,7 +396,7 @@ function refreshParts(union: Union, node: Node, parent: Node, name: string, redi
     closePart(part);
     union.watches.leave(node, part);
   }
-  dir.parts = wanted.map((one) => ({ ...one, fd: -1, watch: -1 }));
+  dir.parts = partsFor(wanted);
   // The former may come back, and what the guest does here until then is not counted.
   union.covered.delete(node);
   dir.watched = false;

@@ -31,7 +31,7 @@ export interface DirState {
   overlayIno: number;
   ctimeSec: number;
   ctimeNsec: number;
-  /** Inode number of the overlay's directory that is known to be marked as one that whiteouts lie in; -1: none. */
+  /** Inode number of the overlay's directory that is known to be marked as one that whiteouts lie in; -1 or NaN: none. */
   whiteoutsIn: number;
   /** The overlay's directory hides the base's names (not their origins): by itself, or for one above does. */
   opaque: boolean;
@@ -46,7 +46,7 @@ export interface DirState {
   watched: boolean;
   /** While it is watched: the base's directory holds no directories. */
   flat: boolean;
-  /** The state of the base's directories at which nothing was left of what they had removed; -1: not looked yet. */
+  /** The state of the base's directories at which nothing was left of what they had removed; NaN: not looked yet. */
   lookedInto: number;
   /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
   elsewhere: boolean;

@@ -1,5 +1,6 @@
 // The node table: mints NodeIds, counts the kernel's references, finds the node of an object or of a place,
 // and drops what nobody refers to any more. Knows nothing of system calls but closing what it drops.
+import type { LayerDir } from '../branch/descent.ts';
 import type { Stat } from '../lib/stat.ts';
 import { inPlace, S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
@@ -7,6 +8,7 @@ import type { IdentityLog } from '../versions/identity-log.ts';
 import { IdTable } from './id-table.ts';
 import { markOf } from './mark.ts';
 import {
+  type DirPart,
   type DirState,
   type Handle,
   type HandleId,
@@ -24,14 +26,20 @@ export type MintNodeId = () => number;
 /** The number by which an object of a layer is known; layer -1 is the overlay. */
 export type InoOf = (layer: number, stat: Stat) => number;
 
+/**
+ * A number that equals none. No small integer stands for it in fields that come to hold large ones: the first of those
+ * would change the layout of every object of that shape, and V8 would throw away what it has compiled for them.
+ */
+const NONE = Number.NaN;
+
 export function newDirState(): DirState {
   return {
     children: new Map(),
     overlayFd: -1,
     hasOverlay: false,
-    overlayIno: 0,
-    whiteoutsIn: -1,
-    ctimeSec: 0,
+    overlayIno: NONE,
+    whiteoutsIn: NONE,
+    ctimeSec: NONE,
     ctimeNsec: 0,
     opaque: false,
     ownOpaque: false,
@@ -40,11 +48,22 @@ export function newDirState(): DirState {
     parts: [],
     watched: false,
     flat: false,
-    lookedInto: -1,
+    lookedInto: NONE,
     elsewhere: false,
     absent: null,
     version: 0,
   };
+}
+
+/**
+ * The directories of the base that a node shows, not opened yet. Elements are pushed, for all arrays of parts are to be
+ * of one kind to V8: what `map` makes is of another before it is compiled than after, and each new kind costs the code
+ * that has met the others alone.
+ */
+export function partsFor(dirs: readonly LayerDir[]): DirPart[] {
+  const parts: DirPart[] = [];
+  for (const { layer, path, ino } of dirs) parts.push({ layer, path, ino: inPlace(ino), fd: -1, watch: -1 });
+  return parts;
 }
 
 /** What most nodes have: a set of their own for each would take as much memory as the rest of the node. */

@@ -20,7 +20,7 @@ import { type Keeping, KernelView } from './kernel-view.ts';
 import type { Covered, Found, LockWaiter, Node, PendingWork, Verdict } from './node.ts';
 import { NONE, type Print } from './node.ts';
 import { SeenVersions } from './seen.ts';
-import { type MintNodeId, NodeTable } from './table.ts';
+import { type MintNodeId, NodeTable, partsFor } from './table.ts';
 import type { Watches } from './watches.ts';
 import type { Witness } from './witness.ts';
 
@@ -136,7 +136,7 @@ export class Union {
     baseStat: newStat(),
     parent: null,
     name: '',
-    lookedAt: 0,
+    lookedAt: Number.NEGATIVE_INFINITY,
     goodFor: -1,
     origins: null,
   };
@@ -151,7 +151,7 @@ export class Union {
   /** null: by way of us goes everything. Known once INIT has been answered. */
   passthrough: Passthrough | null = null;
   /** performance.now() of the last look at where the base's paths lead. */
-  baseChecked = 0;
+  baseChecked = Number.NEGATIVE_INFINITY;
   #tempCounter = 0;
 
   constructor(parts: {
@@ -204,13 +204,9 @@ export class Union {
     const root = this.table.root.dir;
     if (root === null) return;
     root.hasOverlay = true;
-    root.parts = this.layers.map((layer) => ({
-      layer: layer.index,
-      path: '',
-      ino: layer.rootIno,
-      fd: -1,
-      watch: -1,
-    }));
+    root.parts = partsFor(
+      this.layers.map(({ index, rootIno }) => ({ layer: index, path: '', ino: rootIno })),
+    );
     root.watched = false;
   }
 

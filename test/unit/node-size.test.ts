@@ -1,9 +1,10 @@
-// What the kernel knows lies in memory a hundred thousand times: no field of a node may come to lie apart unseen.
+// What the kernel knows lies in memory a hundred thousand times: no field of a node may come to lie apart unseen. And
+// code that is compiled for what it has met has to be compiled again when that comes to lie otherwise.
 import * as v8 from 'node:v8';
 import * as vm from 'node:vm';
 import { expect, test } from 'vitest';
 import { newStat, S_IFREG } from '../../src/lib/stat.ts';
-import { NodeTable } from '../../src/union/table.ts';
+import { NodeTable, newDirState } from '../../src/union/table.ts';
 
 const MANY = 100_000;
 /** Its fields, and its part of the two tables that it is in. */
@@ -33,4 +34,21 @@ test('a node whose numbers are small keeps them in itself, whatever stat they we
   const each = (heapUsed() - before) / MANY;
   expect(table.size).toBe(MANY + 1);
   expect(each).toBeLessThan(BYTES);
+});
+
+test('the first large number in a directory leaves the layout of all directories as it was', () => {
+  v8.setFlagsFromString('--allow-natives-syntax');
+  const sameLayout = vm.runInThisContext('(one, other) => %HaveSameMap(one, other)') as (
+    one: object,
+    other: object,
+  ) => boolean;
+  const untouched = newDirState();
+  const used = newDirState();
+  const stat = newStat();
+  for (const number of ['ino', 'ctimeSec'] as const) stat[number] = 2 ** 40;
+  used.overlayIno = stat.ino;
+  used.whiteoutsIn = used.overlayIno;
+  used.ctimeSec = stat.ctimeSec;
+  used.lookedInto = 2 ** 40;
+  expect(sameLayout(untouched, used)).toBe(true);
 });
