@@ -191,8 +191,8 @@ export class Store {
     if (this.readOnly) return;
     for (const name of over) dropJournalFile(this.stateDir, name);
     this.#replayed = replayed;
-    this.#isUndone =
-      replayed.length > 0 || recovered.uncleanBoot || recovered.torn || recovered.formatDamaged;
+    const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
+    this.#isUndone = replayed.length > 0 || created || indexMissing || uncleanBoot || torn || formatDamaged;
     // What the end of the session will need is made now.
     this.#seqs.ensure(1);
     this.#parts.format.prepareFinish();

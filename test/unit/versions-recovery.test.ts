@@ -123,6 +123,18 @@ describe('a killed process', () => {
     }));
 });
 
+test('a state that was made anew, and whose first start failed, is no clean end: the overlay may hold origins', () =>
+  withState(async (state) => {
+    await withStore(state, async (store) => expect(store.recovered.created).toBe(true));
+    await withStore(state, async (store) => {
+      expect(store.recovered).toMatchObject({ created: false, clean: false, torn: true });
+      store.recoveryDone();
+    });
+    await withStore(state, async (store) =>
+      expect(store.recovered).toMatchObject({ clean: true, torn: false }),
+    );
+  }));
+
 describe('a journal that was left behind', () => {
   const record = (n: number) => ({ kind: 'added', path: `n${n}`, time: n }) as const;
 

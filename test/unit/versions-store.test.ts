@@ -80,6 +80,7 @@ describe('the store', () => {
         await store.intents.put('etc/a', { merged: hash(8) });
         store.paths.put(samplePath('usr'));
         expect(store.paths.get('usr')).toEqual(samplePath('usr'));
+        store.recoveryDone();
       });
       await withStore(state, async (store) => {
         expect(store.recovered).toMatchObject({ created: false, clean: true, indexMissing: false });
