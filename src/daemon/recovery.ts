@@ -113,7 +113,7 @@ function completeWhiteouts(overlay: Overlay, records: readonly JournalRecord[]):
 function whyRebuild({ uncleanBoot, cutOff, torn }: Store['recovered']): string {
   if (uncleanBoot) return 'the machine went down with the mount';
   if (cutOff) return 'the last start did not come to its end';
-  return torn ? 'the journal is damaged' : '';
+  return torn ? 'the journal is damaged or gone' : '';
 }
 
 /** One sentence for each thing that was done; for the user. */

@@ -158,6 +158,7 @@ export function noteAbsent(context: LookContext, view: View, { dryRun }: LookOpt
   if (view.overlay.state === 'whiteout' && !dryRun && context.acceptance.state === 'accepted') {
     noteHidden(context, view);
   }
+  if (!dryRun) context.verdict(view.path, null);
   const open = store.conflicts.of(view.path);
   // One about what was displaced never had an object.
   if (open !== null && open.overlay !== null && !dryRun) {

@@ -25,7 +25,10 @@ export async function lookAtSet(
     for (const view of absent) if (view.path === path) own = noteAbsent(context, view, options);
     const present = views.filter((view) => view.overlay.state === 'object');
     if (present.every(isCurrent)) {
-      for (const view of present) await keepCurrent(context, view, options);
+      for (const view of present) {
+        await keepCurrent(context, view, options);
+        if (!options.dryRun) context.verdict(view.path, null);
+      }
       return own;
     }
     for (const view of present) await doubtIfGone(context, view);

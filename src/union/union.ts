@@ -204,6 +204,8 @@ export class Union {
     const root = this.table.root.dir;
     if (root === null) return;
     root.hasOverlay = true;
+    // Nobody asks for it: it stays the same directory.
+    root.overlayIno = 0;
     root.parts = partsFor(
       this.layers.map(({ index, rootIno }) => ({ layer: index, path: '', ino: rootIno })),
     );

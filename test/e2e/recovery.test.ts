@@ -113,7 +113,7 @@ for (const [what, spoil] of [
     withLayers(async (layers) => {
       await used(layers, true);
       spoil(`${state(layers)}/journal`);
-      await recovers(layers, /the journal is damaged: looking through the origins/);
+      await recovers(layers, /the journal is damaged or gone: looking through the origins/);
     }),
   );
 }
