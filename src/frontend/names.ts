@@ -12,7 +12,7 @@ import { createFile, createUnnamed, link, makeObject, type NewObject, newObject 
 import { locate } from '../union/locate.ts';
 import { lookup } from '../union/lookup.ts';
 import { ROOT_ID } from '../union/node.ts';
-import { CONTROL_NAME } from '../union/place.ts';
+import { isControlName } from '../union/place.ts';
 import { rmdir, unlink } from '../union/remove.ts';
 import { rename } from '../union/rename.ts';
 import { revive } from '../union/revive.ts';
@@ -53,7 +53,7 @@ export function nameHandlers(front: Front): Handlers {
 
 function doLookup(front: Front, r: FuseRequest): number {
   const name = readName(r, HEADER);
-  if (isControl(r.nodeId) || (r.nodeId === ROOT_ID && name === CONTROL_NAME)) {
+  if (isControl(r.nodeId) || isControlName(r.nodeId, name)) {
     return lookupControl(front, r, name);
   }
   if (name === '.' || name === '..') return lookupAgain(front, r, name);
@@ -172,7 +172,7 @@ function doLink(front: Front, r: FuseRequest): number {
 
 function remove(front: Front, r: FuseRequest, directory: boolean): number {
   const name = readName(r, HEADER);
-  if (isControl(r.nodeId) || (r.nodeId === ROOT_ID && name === CONTROL_NAME)) return -E.EPERM;
+  if (isControl(r.nodeId) || isControlName(r.nodeId, name)) return -E.EPERM;
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const result = directory
@@ -184,8 +184,7 @@ function remove(front: Front, r: FuseRequest, directory: boolean): number {
 function doRename(front: Front, r: FuseRequest, newdir: number, flags: number, size: number): number {
   const fromName = readName(r, HEADER + size);
   const toName = readName(r, HEADER + size + fromName.length + 1);
-  const reserved = (dir: number, name: string) =>
-    isControl(dir) || (dir === ROOT_ID && name === CONTROL_NAME);
+  const reserved = (dir: number, name: string) => isControl(dir) || isControlName(dir, name);
   if (reserved(r.nodeId, fromName) || reserved(newdir, toName)) return -E.EPERM;
   const from = nodeOf(front, r.nodeId);
   const to = nodeOf(front, newdir);

@@ -58,7 +58,7 @@ import {
 import { noteMade, originsOf, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, tolerate } from './overlay-dir.ts';
 import { handOver, newHandle } from './passthrough.ts';
-import { CONTROL_NAME, pathAt } from './place.ts';
+import { isControlName, pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { type Taken, takeName } from './take.ts';
 import type { Union } from './union.ts';
@@ -90,7 +90,7 @@ export function preparePlace(
 ): number {
   if (union.config.readOnly) return -E.EROFS;
   if (parent.dir === null) return -E.ENOTDIR;
-  if (parent.id === ROOT_ID && name === CONTROL_NAME) return -E.EEXIST;
+  if (isControlName(parent.id, name)) return -E.EEXIST;
   if (name === OPAQUE_MARK) return -E.EPERM;
   if (parent.id !== ROOT_ID && parent.place === null) return -E.ENOENT;
   const above = ensureOverlayDir(union, parent);

@@ -46,7 +46,7 @@ import {
 } from './node.ts';
 import { readOrigins } from './origins.ts';
 import { divide } from './passthrough.ts';
-import { CONTROL_NAME, redirectedPath } from './place.ts';
+import { isControlName, redirectedPath } from './place.ts';
 import { redirectedParts } from './redirect.ts';
 import { isSettled, noticeIfStale } from './stale.ts';
 import { partsFor } from './table.ts';
@@ -72,7 +72,7 @@ export function find(union: Union, parent: Node, name: string): number {
   found.origins = null;
   if (dir === null) return -E.ENOTDIR;
   if (name.length > 255) return -E.ENAMETOOLONG;
-  if (parent.id === ROOT_ID && name === CONTROL_NAME) return 0;
+  if (isControlName(parent.id, name)) return 0;
   found.lookedAt = performance.now();
   if (dir.parts.length > 0) checkBasePaths(union, found.lookedAt);
   if (dir.hasOverlay) {

@@ -5,6 +5,14 @@ import { type Node, ROOT_ID } from './node.ts';
 /** The reserved name at the root of every branch and of the union. */
 export const CONTROL_NAME = '.kasane';
 
+/**
+ * Whether a name in a directory is the reserved one. The name comes first: what is first compared when somebody looks
+ * into the root, maybe after days, V8 compiles the whole look-up anew for.
+ */
+export function isControlName(dir: number, name: string): boolean {
+  return name === CONTROL_NAME && dir === ROOT_ID;
+}
+
 /** Path of a node from the root of the union; null when it has no place any more. */
 export function pathOf(node: Node): string | null {
   let path = '';
