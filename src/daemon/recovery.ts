@@ -18,7 +18,7 @@ import { originFor } from '../union/origin-list.ts';
 import { entryAt, type OverlayEntry, walkOverlay } from '../union/walk-overlay.ts';
 import type { JournalRecord } from '../versions/journal.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
-import type { Store } from '../versions/store.ts';
+import { needsRebuild, type Store } from '../versions/store.ts';
 import type { PathRecord } from '../versions/types.ts';
 import type { OpenBranches } from './branches.ts';
 import { retakeAncestor } from './retake.ts';
@@ -127,13 +127,12 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   placeWhiteoutLeft(branches, recovered.lastRecords, log);
   completeWhiteouts(branches.overlay, recovered.lastRecords);
   dropStrayWhiteouts(branches.overlay, recovered.lastRecords);
-  const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
-  if (created || indexMissing || uncleanBoot || torn || formatDamaged) {
+  if (needsRebuild(recovered)) {
     const why = whyRebuild(recovered);
     if (why !== '') log.warn(`${why}: looking through the origins in the overlay`);
     const count = await rebuild(store, branches, log);
     store.rebuildDone();
-    if (indexMissing || (created && count > 0)) {
+    if (recovered.indexMissing || (recovered.created && count > 0)) {
       notes.push(`the index was missing and has been rebuilt from ${count} origins in the overlay`);
       store.events.add({ kind: 'rebuilt', path: '', detail: `${count} origins` });
     }

@@ -26,8 +26,8 @@ export async function lookAtSet(
     const present = views.filter((view) => view.overlay.state === 'object');
     if (present.every(isCurrent)) {
       for (const view of present) {
-        await keepCurrent(context, view, options);
-        if (!options.dryRun) context.verdict(view.path, null);
+        const done = await keepCurrent(context, view, options);
+        if (done !== AGAIN && !options.dryRun) settled(context, view, done);
       }
       return own;
     }

@@ -38,6 +38,7 @@ import {
   type Found,
   IN_BASE,
   IN_OVERLAY,
+  NO_NUMBER,
   NONE,
   type Node,
   placesOf,
@@ -347,7 +348,7 @@ function refreshDirectory(union: Union, node: Node, parent: Node, name: string):
   } else if (dir.hasOverlay) {
     if (dir.overlayFd >= 0) close(dir.overlayFd);
     dir.overlayFd = -1;
-    dir.whiteoutsIn = -1;
+    dir.whiteoutsIn = NO_NUMBER;
     dir.opaque = false;
     dir.redirect = null;
   }

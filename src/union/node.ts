@@ -11,6 +11,12 @@ export type NodeId = number & { readonly brand: 'NodeId' };
 
 export const ROOT_ID = 1 as NodeId;
 
+/**
+ * A number that equals none. No small integer stands for it in fields that come to hold large ones: the first of those
+ * would change the layout of every object of that shape, and V8 would throw away what it has compiled for them.
+ */
+export const NO_NUMBER = Number.NaN;
+
 /** One layer of the base that contributes to a directory. `fd` is -1 while it is not open. */
 export interface DirPart {
   layer: number;
@@ -31,7 +37,7 @@ export interface DirState {
   overlayIno: number;
   ctimeSec: number;
   ctimeNsec: number;
-  /** Inode number of the overlay's directory that is known to be marked as one that whiteouts lie in; -1 or NaN: none. */
+  /** Inode number of the overlay's directory that is known to be marked as one that whiteouts lie in; NO_NUMBER: none. */
   whiteoutsIn: number;
   /** The overlay's directory hides the base's names (not their origins): by itself, or for one above does. */
   opaque: boolean;
@@ -46,7 +52,7 @@ export interface DirState {
   watched: boolean;
   /** While it is watched: the base's directory holds no directories. */
   flat: boolean;
-  /** The state of the base's directories at which nothing was left of what they had removed; NaN: not looked yet. */
+  /** The state of the base's directories at which nothing was left of what they had removed; NO_NUMBER: not looked yet. */
   lookedInto: number;
   /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
   elsewhere: boolean;

@@ -8,7 +8,7 @@ import { fchmodat, statx } from '../sys/stat.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { nameCovered } from './directory-links.ts';
 import { locate } from './locate.ts';
-import type { Name, Node } from './node.ts';
+import { type Name, NO_NUMBER, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, baseXattrs, writeOrigins } from './origins.ts';
 import { basePathAt } from './place.ts';
@@ -79,7 +79,7 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   dir.redirect = null;
   // Forces a fresh look at the directory's own attributes.
   dir.overlayIno = 0;
-  dir.whiteoutsIn = -1;
+  dir.whiteoutsIn = NO_NUMBER;
   // It looks as before, but for its change time and what a directory takes on another file system.
   union.kernel.changedLate(node);
   union.kernel.changedLate(place.parent);

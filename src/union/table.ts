@@ -13,6 +13,7 @@ import {
   type Handle,
   type HandleId,
   type Name,
+  NO_NUMBER,
   type Node,
   type NodeId,
   placesOf,
@@ -26,20 +27,14 @@ export type MintNodeId = () => number;
 /** The number by which an object of a layer is known; layer -1 is the overlay. */
 export type InoOf = (layer: number, stat: Stat) => number;
 
-/**
- * A number that equals none. No small integer stands for it in fields that come to hold large ones: the first of those
- * would change the layout of every object of that shape, and V8 would throw away what it has compiled for them.
- */
-const NONE = Number.NaN;
-
 export function newDirState(): DirState {
   return {
     children: new Map(),
     overlayFd: -1,
     hasOverlay: false,
-    overlayIno: NONE,
-    whiteoutsIn: NONE,
-    ctimeSec: NONE,
+    overlayIno: NO_NUMBER,
+    whiteoutsIn: NO_NUMBER,
+    ctimeSec: NO_NUMBER,
     ctimeNsec: 0,
     opaque: false,
     ownOpaque: false,
@@ -48,7 +43,7 @@ export function newDirState(): DirState {
     parts: [],
     watched: false,
     flat: false,
-    lookedInto: NONE,
+    lookedInto: NO_NUMBER,
     elsewhere: false,
     absent: null,
     version: 0,

@@ -83,6 +83,12 @@ export interface Recovered {
   formatDamaged: boolean;
 }
 
+/** Whether all is to be learnt from the origins in the overlay. */
+export function needsRebuild(recovered: Recovered): boolean {
+  const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
+  return created || indexMissing || uncleanBoot || torn || formatDamaged;
+}
+
 const SEQ_BLOCK = 1024;
 const CONFLICT_BLOCK = 32;
 const GC_MIN_AGE_MS = 10 * 60 * 1000;
@@ -191,8 +197,7 @@ export class Store {
     if (this.readOnly) return;
     for (const name of over) dropJournalFile(this.stateDir, name);
     this.#replayed = replayed;
-    const { created, indexMissing, uncleanBoot, torn, formatDamaged } = recovered;
-    this.#isUndone = replayed.length > 0 || created || indexMissing || uncleanBoot || torn || formatDamaged;
+    this.#isUndone = replayed.length > 0 || needsRebuild(recovered);
     // What the end of the session will need is made now.
     this.#seqs.ensure(1);
     this.#parts.format.prepareFinish();
