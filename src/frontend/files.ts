@@ -76,11 +76,10 @@ function doOpen(front: Front, r: FuseRequest): number {
   const handle = open(front.union, node, flags, r.pid, { dropSetid, hasWaited: names !== undefined });
   if (handle === WAIT) front.opening.set(unique, placesOf(node));
   if (typeof handle === 'number') return resultOf(front, handle);
-  if (handle.through) return writeOpenOut(r, handle.id, openFlagsOf(handle), backingOf(handle));
   return answerOpen(front, r, handle, { flags, isFirst });
 }
 
-/** Of what is read and written by way of us. union.stat tells of it. `isFirst`: nobody has ever opened it. */
+/** union.stat tells of what is open. `isFirst`: nobody has ever opened it. */
 function answerOpen(
   front: Front,
   r: FuseRequest,
@@ -89,18 +88,21 @@ function answerOpen(
 ): number {
   const { stat, kernel } = front.union;
   const { node } = handle;
-  // What the base has written to it, or put in its place, since the kernel was told.
-  const isOther = handle.layer >= 0 && kernel.keeps && stat.size !== node.toldSize;
-  if (isOther && node.toldSize >= 0) kernel.changed(node, true);
-  // Another id is another inode of the kernel's, with pages of its own.
-  const keep = r.nodeId === node.id && mayKeepCache(handle, stat);
-  // It can be read to its end whatever the kernel takes its size for.
-  const direct = isOther && front.server.negotiated?.uses.DIRECT_IO_ALLOW_MMAP;
-  const answer = openFlagsOf(handle) | (direct ? FOPEN_DIRECT_IO : keep ? FOPEN_KEEP_CACHE : 0);
+  const isOther = handle.layer >= 0 && kernel.mayBelieveOther(node, stat.size);
   const tell = (flags & O_TRUNC) === 0 && kernel.mustTell(node);
+  const answer = openFlagsOf(handle) | (handle.through ? 0 : cachingOf(front, r, handle, isOther));
   if (tell) return answerWhenTold(front, r, handle, answer);
   const stored = !isOther && isFirst && r.nodeId === node.id && storeContent(front, handle, stat.size);
-  return writeOpenOut(r, handle.id, stored ? answer | FOPEN_KEEP_CACHE : answer);
+  return writeOpenOut(r, handle.id, stored ? answer | FOPEN_KEEP_CACHE : answer, backingOf(handle));
+}
+
+/** Of what is read and written by way of us. */
+function cachingOf(front: Front, r: FuseRequest, handle: Handle, isOther: boolean): number {
+  // Another id is another inode of the kernel's, with pages of its own.
+  const keep = r.nodeId === handle.node.id && mayKeepCache(handle, front.union.stat);
+  // It can be read to its end whatever the kernel takes its size for.
+  if (isOther && front.server.negotiated?.uses.DIRECT_IO_ALLOW_MMAP) return FOPEN_DIRECT_IO;
+  return keep ? FOPEN_KEEP_CACHE : 0;
 }
 
 /**
@@ -108,8 +110,9 @@ function answerOpen(
  * its own. A change of the base meanwhile is told of after this.
  */
 function storeContent({ server }: Front, handle: Handle, size: number): boolean {
-  if (handle.layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY || size === 0 || size > WORTH) return false;
-  const { fd, node } = handle;
+  const { fd, node, layer, through } = handle;
+  if (through || layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY) return false;
+  if (size === 0 || size > WORTH) return false;
   return server.store(node.id, size, (buffer, at, length) => pread(fd, buffer, at, length, 0));
 }
 
@@ -120,7 +123,8 @@ function storeContent({ server }: Front, handle: Handle, size: number): boolean 
 function answerWhenTold(front: Front, r: FuseRequest, handle: Handle, openFlags: number): number {
   const { server, union } = front;
   const token = server.park();
-  const payload = Buffer.from(r.reply.subarray(PAYLOAD, PAYLOAD + writeOpenOut(r, handle.id, openFlags)));
+  const length = writeOpenOut(r, handle.id, openFlags, backingOf(handle));
+  const payload = Buffer.from(r.reply.subarray(PAYLOAD, PAYLOAD + length));
   onResult(union.host.tell(), () => {
     // Its client has been killed meanwhile, and sends no RELEASE.
     if (!token.open) closeHandle(union, handle);

@@ -17,6 +17,10 @@ const FULL_MS = 1000;
 /** So long after its answer a name may come into the kernel's cache late (see `expire`), in seconds. */
 const LATE = 10;
 
+/** In place of a size that the kernel has been told: none since it was taken back; or one of several. */
+export const NOT_TOLD = -1;
+const IN_DOUBT = -2;
+
 /** What has been collected: the number of the batch, for who waits until it is written. */
 export interface Collected {
   batch: Uint8Array;
@@ -77,7 +81,7 @@ export class KernelView {
   changed(node: Node, content: boolean): void {
     if (this.keeping === 'none' || node.id === 0) return;
     this.#batch.inode(node.id, content);
-    node.toldSize = -1;
+    node.toldSize = NOT_TOLD;
     node.revokedIn = this.#collecting;
     if (content) node.toldIn = this.#collecting;
   }
@@ -130,12 +134,24 @@ export class KernelView {
 
   /**
    * A request is answered with attributes. One that was sent before they were last taken back is answered in vain: the
-   * kernel drops what it is told then.
+   * kernel drops what it is told then. While such a one may still come it is not known which of the answers it took.
    */
   attributesTold(node: Node, size: number): void {
-    if (node.revokedIn !== 0 && !isUpTo(node.revokedIn, this.#drained)) return;
-    node.revokedIn = 0;
-    node.toldSize = inPlace(size);
+    const told = inPlace(size);
+    const before = node.toldSize;
+    if (node.revokedIn !== 0 && isUpTo(node.revokedIn, this.#drained)) node.revokedIn = 0;
+    const sure = node.revokedIn === 0 || before === NOT_TOLD || before === told;
+    node.toldSize = sure ? told : IN_DOUBT;
+  }
+
+  /**
+   * A file of the base is opened, so long as it is now. Whether the kernel may take it to be of another size; has it been
+   * told one, that is taken back.
+   */
+  mayBelieveOther(node: Node, size: number): boolean {
+    if (this.keeping === 'none' || (node.toldSize === size && node.revokedIn === 0)) return false;
+    if (node.toldSize !== NOT_TOLD && node.toldSize !== size) this.changed(node, true);
+    return true;
   }
 
   isWritten(batch: number): boolean {

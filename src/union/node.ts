@@ -188,9 +188,9 @@ export interface Node {
    * pages it has is not known; undefined: it has none, for nobody has ever opened it.
    */
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null | undefined;
-  /** The size that the kernel takes it to have; -1: that is not known. */
+  /** The size that the kernel was told last, and may have dropped while `revokedIn` is not 0; below 0: see kernel-view.ts. */
   toldSize: number;
-  /** Number of the notifications that took its attributes back; 0: the kernel has been told them since. */
+  /** Number of the notifications that took its attributes back; 0: the kernel has been told them since, for certain. */
   revokedIn: number;
   /** Watch on the base's file, where that has several names; -1: none. */
   watch: number;

@@ -182,7 +182,9 @@ function openShown(union: Union, node: Node, flags: number): number {
   }
   close(fd);
   if (error < 0 || other === undefined) return error;
-  return flags === O_RDONLY ? reopen(other.fd, O_RDONLY | O_CLOEXEC) : -E.ESTALE;
+  if (flags !== O_RDONLY) return -E.ESTALE;
+  fstat(other.fd, stat);
+  return reopen(other.fd, O_RDONLY | O_CLOEXEC);
 }
 
 /** Opens what the node's name leads to. */

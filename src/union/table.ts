@@ -6,6 +6,7 @@ import { inPlace, S_IFDIR, S_IFMT } from '../lib/stat.ts';
 import { close } from '../sys/file.ts';
 import type { IdentityLog } from '../versions/identity-log.ts';
 import { IdTable } from './id-table.ts';
+import { NOT_TOLD } from './kernel-view.ts';
 import { markOf } from './mark.ts';
 import {
   type DirPart,
@@ -137,7 +138,7 @@ export class NodeTable {
       orphanFd: -1,
       dataFd: -1,
       cachedAt: undefined,
-      toldSize: -1,
+      toldSize: NOT_TOLD,
       revokedIn: 0,
       watch: -1,
       toldIn: 0,

@@ -64,6 +64,8 @@ function replace(file: string, content: string): void {
 }
 
 const long = version('a much longer one'.repeat(20));
+/** The kernel reads it past us. */
+const large = version('x'.repeat(1000));
 
 const states = ['never seen', 'known', 'open'];
 
@@ -161,7 +163,12 @@ mountTest(
         for (const one of [changer, ...guests.map(({ agent }) => agent)]) await one.call('existsSync', base);
         let replaced = 0;
         for (let round = 0; round < 20 && replaced <= 10; round++) {
-          const replacing = changer.call<number>('replaceStorm', `${base}/f`, [version('x'), long], 1500);
+          const replacing = changer.call<number>(
+            'replaceStorm',
+            `${base}/f`,
+            [version('x'), long, large],
+            1500,
+          );
           const reading = guests.map(({ agent, mnt }) =>
             agent.call<{ versions: number; problems: string[] }>('readVersions', `${mnt}/f`, 1500),
           );
@@ -200,7 +207,7 @@ mountTest('a file that is replaced is there at any time, though others look at i
       const [changer, reader, onlooker] = [startAgent(), startAgent(), startAgent()];
       const agents = [changer, reader, onlooker];
       for (const one of agents) await one.call('existsSync', dir);
-      const replacing = changer.call('replaceStorm', `${layers.base}/f`, [version('x'), long], 1500);
+      const replacing = changer.call('replaceStorm', `${layers.base}/f`, [version('x'), long, large], 1500);
       const looking = onlooker.call('lookAgain', [`${dir}/f.next`, `${dir}/f`], 1500);
       const { problems } = await reader.call<{ problems: string[] }>('readVersions', `${dir}/f`, 1500);
       await Promise.all([replacing, looking]);

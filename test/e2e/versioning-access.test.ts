@@ -25,7 +25,8 @@ async function replaceAll(files: readonly string[], milliseconds: number): Promi
   let count = 0;
   while (performance.now() < end) {
     for (const file of files) {
-      fs.writeFileSync(`${file}.new`, version(1000 + Math.floor(Math.random() * 60) * 1000));
+      // Of the larger ones the kernel reads the bytes past us.
+      fs.writeFileSync(`${file}.new`, version(1000 + Math.floor(Math.random() * 120) * 1000));
       fs.renameSync(`${file}.new`, file);
       count += 1;
     }

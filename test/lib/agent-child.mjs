@@ -111,7 +111,7 @@ const own = {
         if (right && [bytes.length, before, after].every((one) => one === Number(size))) seen.add(hash);
         else
           problems.push(
-            `${size} ${hash}: ${bytes.length} bytes, fstat ${before} ${after}, ${right ? 'whole' : 'torn'}`,
+            `${path}: ${size} ${hash}: ${bytes.length} bytes, fstat ${before} ${after}, ${right ? 'whole' : 'torn'}`,
           );
       } catch (error) {
         problems.push(error.message);

@@ -1,0 +1,70 @@
+// What the kernel may take the size of a file to be, when it is opened.
+import { expect, test } from 'vitest';
+import { S_IFREG } from '../../src/lib/stat.ts';
+import { KernelView } from '../../src/union/kernel-view.ts';
+import type { Node } from '../../src/union/node.ts';
+import { NodeTable } from '../../src/union/table.ts';
+
+/** A file that the kernel knows; `write` writes all that is to be told. */
+function known(): { view: KernelView; node: Node; write: () => void; hasMore: () => boolean } {
+  const view = new KernelView('watched', 3600);
+  const table = new NodeTable(
+    () => 2,
+    (_, stat) => stat.ino,
+  );
+  let written = 0;
+  view.written = () => written;
+  const write = () => {
+    written = view.take()?.number ?? written;
+  };
+  return { view, node: table.createUnnamed(S_IFREG), write, hasMore: () => view.take() !== null };
+}
+
+test('what the kernel was told is taken back when it is opened with another size', () => {
+  const { view, node, hasMore } = known();
+  view.attributesTold(node, 10);
+  expect(view.mayBelieveOther(node, 10)).toBe(false);
+  expect(hasMore()).toBe(false);
+  expect(view.mayBelieveOther(node, 11)).toBe(true);
+  expect(view.mustTell(node)).toBe(true);
+  expect(hasMore()).toBe(true);
+});
+
+test('so is what it may have been told since the last time, while answers of before that may come', () => {
+  const { view, node, write, hasMore } = known();
+  view.attributesTold(node, 10);
+  view.changed(node, true);
+  write();
+  expect(view.mustTell(node)).toBe(false);
+  // Nothing since: there is nothing to take back.
+  expect(view.mayBelieveOther(node, 30)).toBe(true);
+  expect(hasMore()).toBe(false);
+  view.attributesTold(node, 20);
+  expect(view.mayBelieveOther(node, 20)).toBe(true);
+  expect(hasMore()).toBe(false);
+  expect(view.mayBelieveOther(node, 30)).toBe(true);
+  expect(view.mustTell(node)).toBe(true);
+  expect(hasMore()).toBe(true);
+});
+
+test('of two answers it may have dropped the second', () => {
+  const { view, node, write, hasMore } = known();
+  view.changed(node, true);
+  write();
+  view.attributesTold(node, 20);
+  view.attributesTold(node, 30);
+  expect(view.mayBelieveOther(node, 30)).toBe(true);
+  expect(view.mustTell(node)).toBe(true);
+  expect(hasMore()).toBe(true);
+});
+
+test('what is told when all requests of before have been read is sure', () => {
+  const { view, node, write, hasMore } = known();
+  view.changed(node, true);
+  write();
+  view.attributesTold(node, 20);
+  view.drained();
+  view.attributesTold(node, 30);
+  expect(view.mayBelieveOther(node, 30)).toBe(false);
+  expect(hasMore()).toBe(false);
+});
