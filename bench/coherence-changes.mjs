@@ -71,6 +71,10 @@ const kinds = {
     replace(base, file, `by rename ${i}\n`.repeat(1 + (i % 400)));
     return [file, dir];
   },
+  'replace by a large one': (base, dir, file, i) => {
+    replace(base, file, `large ${i}\n`.repeat(8000 + (i % 400)));
+    return [file, dir];
+  },
   'replace the file that is read': (base, _dir, _file, i) => {
     replace(base, 'replaced', version(`version ${i} ${'x'.repeat(i % 31)}`));
     return ['replaced'];

@@ -43,8 +43,9 @@ const buffer = Buffer.alloc(1 << 20);
 /** In one read(2), as a program does that knows the size: nothing is asked twice. True: the last version. */
 function readOnce() {
   const fd = fs.openSync(at);
+  const before = fs.fstatSync(fd).size;
   const size = fs.readSync(fd, buffer);
-  const told = fs.fstatSync(fd).size;
+  const after = fs.fstatSync(fd).size;
   fs.closeSync(fd);
   report.count += 1;
   const bytes = buffer.subarray(0, size);
@@ -52,7 +53,8 @@ function readOnce() {
   const [length, hash] = bytes.subarray(0, line).toString().split(' ');
   const rest = bytes.subarray(line + 1);
   const right = createHash('md5').update(rest).digest('hex') === hash;
-  if (right && size === Number(length) && told === size) seen.add(hash);
+  const told = before === after ? `${after}` : `${before} and ${after}`;
+  if (right && size === Number(length) && told === length) seen.add(hash);
   else
     report.problems.push(
       `torn: ${size} bytes read, ${told} told, of ${length}, ${right ? 'whole' : 'not whole'}`,

@@ -82,8 +82,7 @@ export function replyEntry(front: Front, r: FuseRequest, id: number = front.unio
 /** The attributes in union.entry are told now: the seconds for which the kernel keeps them. */
 export function tellAttributes(front: Front): number {
   const { node, stat, keepAttributes } = front.union.entry;
-  front.union.kernel.attributesTold(node, stat.size);
-  return validFor(front, keepAttributes);
+  return validFor(front, front.union.kernel.attributesTold(node, stat.size) && keepAttributes);
 }
 
 /** Seconds for which the kernel keeps what it may keep; 0: it asks each time. */

@@ -135,13 +135,18 @@ export class KernelView {
   /**
    * A request is answered with attributes. One that was sent before they were last taken back is answered in vain: the
    * kernel drops what it is told then. While such a one may still come it is not known which of the answers it took.
+   * Whether the kernel may keep the answer: it says that attributes are valid before it writes the size, so one who asks
+   * in between would be told that of another version. Where that has come from elsewhere, the next answer is kept.
    */
-  attributesTold(node: Node, size: number): void {
+  attributesTold(node: Node, size: number): boolean {
     const told = inPlace(size);
     const before = node.toldSize;
+    const same = node.answeredSize === told || node.answeredSize === NOT_TOLD || !isChangedElsewhere(node);
+    node.answeredSize = told;
     if (node.revokedIn !== 0 && isUpTo(node.revokedIn, this.#drained)) node.revokedIn = 0;
     const sure = node.revokedIn === 0 || before === NOT_TOLD || before === told;
     node.toldSize = sure ? told : IN_DOUBT;
+    return same;
   }
 
   /**
@@ -232,6 +237,11 @@ export class KernelView {
     this.#collecting = (number + 1) | 0 || 1;
     return { batch: this.#batch.take(), number };
   }
+}
+
+/** A file whose content is the base's, or was changed by the daemon: not by a client, of which the kernel would know. */
+function isChangedElsewhere({ dir, layer, learned, toldIn }: Node): boolean {
+  return dir === null && (layer >= 0 || toldIn !== 0 || (learned?.metacopy ?? null) !== null);
 }
 
 /** Of numbers of batches, which wrap. */

@@ -190,6 +190,8 @@ export interface Node {
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null | undefined;
   /** The size that the kernel was told last, and may have dropped while `revokedIn` is not 0; below 0: see kernel-view.ts. */
   toldSize: number;
+  /** The size that was answered last, whatever has been taken back since; below 0: none. */
+  answeredSize: number;
   /** Number of the notifications that took its attributes back; 0: the kernel has been told them since, for certain. */
   revokedIn: number;
   /** Watch on the base's file, where that has several names; -1: none. */

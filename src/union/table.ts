@@ -139,6 +139,7 @@ export class NodeTable {
       dataFd: -1,
       cachedAt: undefined,
       toldSize: NOT_TOLD,
+      answeredSize: NOT_TOLD,
       revokedIn: 0,
       watch: -1,
       toldIn: 0,

@@ -3,9 +3,11 @@ import * as fs from 'node:fs';
 import { version as contentOf, generator } from '../../bench/coherence-changes.mjs';
 
 /** Its first line says how long it is and what the rest hashes to (agent-child.mjs, readVersions). */
-export const version = (word) => contentOf(word, 40);
+export const version = (word, lines = 40) => contentOf(word, lines);
 
 const rename = (from, to) => fs.renameSync(from, to);
+/** Of some 90 KiB: what is above 64 KiB is read past the daemon. */
+const large = (i) => `large ${i}\n`.repeat(7000 + (i % 4000));
 
 /** Each gets the tree's root and two paths in it, either of which may be anything or nothing. */
 const kinds = [
@@ -15,6 +17,11 @@ const kinds = [
     fs.writeFileSync(`${root}/.next`, `by rename ${i}\n`.repeat(1 + (i % 400)));
     rename(`${root}/.next`, a);
   },
+  (a, _, i, root) => {
+    fs.writeFileSync(`${root}/.next`, large(i));
+    rename(`${root}/.next`, a);
+  },
+  (a, _, i) => fs.writeFileSync(a, large(i)),
   (a) => fs.truncateSync(a, 3),
   (a) => fs.rmSync(a),
   (a) => fs.rmSync(a, { recursive: true }),
@@ -38,7 +45,7 @@ export function changeStorm(root, seed, count) {
   let made = 0;
   for (let i = 0; i < count; i++) {
     if (random(20) === 0) {
-      fs.writeFileSync(`${root}/.next`, version(`version ${seed} ${i}${'x'.repeat(random(30))}`));
+      fs.writeFileSync(`${root}/.next`, version(`version ${seed} ${i}${'x'.repeat(random(30))}`, 400));
       rename(`${root}/.next`, `${root}/replaced`);
       made += 1;
       continue;

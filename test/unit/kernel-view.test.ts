@@ -1,12 +1,12 @@
-// What the kernel may take the size of a file to be, when it is opened.
+// What the kernel may take the size of a file to be, when it is opened and when it is asked for.
 import { expect, test } from 'vitest';
-import { S_IFREG } from '../../src/lib/stat.ts';
+import { S_IFDIR, S_IFREG } from '../../src/lib/stat.ts';
 import { KernelView } from '../../src/union/kernel-view.ts';
 import type { Node } from '../../src/union/node.ts';
 import { NodeTable } from '../../src/union/table.ts';
 
-/** A file that the kernel knows; `write` writes all that is to be told. */
-function known(): { view: KernelView; node: Node; write: () => void; hasMore: () => boolean } {
+/** What the kernel knows; `write` writes all that is to be told. */
+function known(type = S_IFREG): { view: KernelView; node: Node; write: () => void; hasMore: () => boolean } {
   const view = new KernelView('watched', 3600);
   const table = new NodeTable(
     () => 2,
@@ -17,7 +17,7 @@ function known(): { view: KernelView; node: Node; write: () => void; hasMore: ()
   const write = () => {
     written = view.take()?.number ?? written;
   };
-  return { view, node: table.createUnnamed(S_IFREG), write, hasMore: () => view.take() !== null };
+  return { view, node: table.createUnnamed(type), write, hasMore: () => view.take() !== null };
 }
 
 test('what the kernel was told is taken back when it is opened with another size', () => {
@@ -67,4 +67,31 @@ test('what is told when all requests of before have been read is sure', () => {
   view.attributesTold(node, 30);
   expect(view.mayBelieveOther(node, 30)).toBe(false);
   expect(hasMore()).toBe(false);
+});
+
+test('of a file of the base the kernel keeps no answer that tells another size than the one before; but the next', () => {
+  const { view, node } = known();
+  node.layer = 0;
+  expect(view.attributesTold(node, 10)).toBe(true);
+  expect(view.attributesTold(node, 10)).toBe(true);
+  view.changed(node, true);
+  expect(view.attributesTold(node, 11)).toBe(false);
+  expect(view.attributesTold(node, 11)).toBe(true);
+});
+
+test('nor of one of the overlay that the daemon has changed; what a guest has written is kept', () => {
+  const { view, node } = known();
+  node.layer = -1;
+  expect(view.attributesTold(node, 10)).toBe(true);
+  expect(view.attributesTold(node, 20)).toBe(true);
+  view.changed(node, true);
+  expect(view.attributesTold(node, 30)).toBe(false);
+  expect(view.attributesTold(node, 30)).toBe(true);
+});
+
+test('a directory grows with its names', () => {
+  const { view, node } = known(S_IFDIR);
+  view.changed(node, true);
+  expect(view.attributesTold(node, 10)).toBe(true);
+  expect(view.attributesTold(node, 20)).toBe(true);
 });
