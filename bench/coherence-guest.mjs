@@ -53,11 +53,10 @@ function readOnce() {
   const [length, hash] = bytes.subarray(0, line).toString().split(' ');
   const rest = bytes.subarray(line + 1);
   const right = createHash('md5').update(rest).digest('hex') === hash;
-  const told = before === after ? `${after}` : `${before} and ${after}`;
-  if (right && size === Number(length) && told === length) seen.add(hash);
+  if (right && [size, before, after].every((one) => one === Number(length))) seen.add(hash);
   else
     report.problems.push(
-      `torn: ${size} bytes read, ${told} told, of ${length}, ${right ? 'whole' : 'not whole'}`,
+      `torn: ${size} bytes read, fstat ${before} ${after}, of ${length}, ${right ? 'whole' : 'not whole'}`,
     );
   return rest.subarray(0, 4).equals(Buffer.from('end\n'));
 }

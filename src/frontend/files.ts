@@ -110,9 +110,8 @@ function cachingOf(front: Front, r: FuseRequest, handle: Handle, isOther: boolea
  * its own. A change of the base meanwhile is told of after this.
  */
 function storeContent({ server }: Front, handle: Handle, size: number): boolean {
-  const { fd, node, layer, through } = handle;
-  if (through || layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY) return false;
-  if (size === 0 || size > WORTH) return false;
+  if (handle.layer < 0 || (handle.flags & O_ACCMODE) === O_WRONLY || size === 0 || size > WORTH) return false;
+  const { fd, node } = handle;
   return server.store(node.id, size, (buffer, at, length) => pread(fd, buffer, at, length, 0));
 }
 

@@ -51,11 +51,14 @@ export function nameHandlers(front: Front): Handlers {
   };
 }
 
+/** What is the control directory's, or its own name. */
+function isReserved(dir: number, name: string): boolean {
+  return isControl(dir) || isControlName(dir, name);
+}
+
 function doLookup(front: Front, r: FuseRequest): number {
   const name = readName(r, HEADER);
-  if (isControl(r.nodeId) || isControlName(r.nodeId, name)) {
-    return lookupControl(front, r, name);
-  }
+  if (isReserved(r.nodeId, name)) return lookupControl(front, r, name);
   if (name === '.' || name === '..') return lookupAgain(front, r, name);
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
@@ -172,7 +175,7 @@ function doLink(front: Front, r: FuseRequest): number {
 
 function remove(front: Front, r: FuseRequest, directory: boolean): number {
   const name = readName(r, HEADER);
-  if (isControl(r.nodeId) || isControlName(r.nodeId, name)) return -E.EPERM;
+  if (isReserved(r.nodeId, name)) return -E.EPERM;
   const parent = nodeOf(front, r.nodeId);
   if (!parent) return -E.ESTALE;
   const result = directory
@@ -184,8 +187,7 @@ function remove(front: Front, r: FuseRequest, directory: boolean): number {
 function doRename(front: Front, r: FuseRequest, newdir: number, flags: number, size: number): number {
   const fromName = readName(r, HEADER + size);
   const toName = readName(r, HEADER + size + fromName.length + 1);
-  const reserved = (dir: number, name: string) => isControl(dir) || isControlName(dir, name);
-  if (reserved(r.nodeId, fromName) || reserved(newdir, toName)) return -E.EPERM;
+  if (isReserved(r.nodeId, fromName) || isReserved(newdir, toName)) return -E.EPERM;
   const from = nodeOf(front, r.nodeId);
   const to = nodeOf(front, newdir);
   if (!from || !to) return -E.ESTALE;

@@ -52,7 +52,7 @@ export interface DirState {
   watched: boolean;
   /** While it is watched: the base's directory holds no directories. */
   flat: boolean;
-  /** The state of the base's directories at which nothing was left of what they had removed; NO_NUMBER: not looked yet. */
+  /** The state of the base's directories at which nothing was left of what they removed; NO_NUMBER: not looked yet. */
   lookedInto: number;
   /** It, or one above it, shows by a redirect what the base has elsewhere: what happens above that is not watched. */
   elsewhere: boolean;
@@ -188,7 +188,10 @@ export interface Node {
    * pages it has is not known; undefined: it has none, for nobody has ever opened it.
    */
   cachedAt: { ino: number; ctimeSec: number; ctimeNsec: number; size: number } | null | undefined;
-  /** The size that the kernel was told last, and may have dropped while `revokedIn` is not 0; below 0: see kernel-view.ts. */
+  /**
+   * The size that the kernel has been told since its attributes were taken back, and may have dropped while `revokedIn`
+   * is not 0; below 0: none, or one of several (kernel-view.ts).
+   */
   toldSize: number;
   /** The size that was answered last, whatever has been taken back since; below 0: none. */
   answeredSize: number;

@@ -183,8 +183,8 @@ function openShown(union: Union, node: Node, flags: number): number {
   close(fd);
   if (error < 0 || other === undefined) return error;
   if (flags !== O_RDONLY) return -E.ESTALE;
-  fstat(other.fd, stat);
-  return reopen(other.fd, O_RDONLY | O_CLOEXEC);
+  const known = fstat(other.fd, stat);
+  return known < 0 ? known : reopen(other.fd, O_RDONLY | O_CLOEXEC);
 }
 
 /** Opens what the node's name leads to. */

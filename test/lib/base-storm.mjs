@@ -6,6 +6,11 @@ import { version as contentOf, generator } from '../../bench/coherence-changes.m
 export const version = (word, lines = 40) => contentOf(word, lines);
 
 const rename = (from, to) => fs.renameSync(from, to);
+/** A file comes to a path by one rename. */
+const put = (root, path, content) => {
+  fs.writeFileSync(`${root}/.next`, content);
+  rename(`${root}/.next`, path);
+};
 /** Of some 90 KiB: what is above 64 KiB is read past the daemon. */
 const large = (i) => `large ${i}\n`.repeat(7000 + (i % 4000));
 
@@ -13,14 +18,8 @@ const large = (i) => `large ${i}\n`.repeat(7000 + (i % 4000));
 const kinds = [
   (a, _, i) => fs.writeFileSync(a, `in place ${i}\n`),
   (a, _, i) => fs.appendFileSync(a, `more ${i}\n`),
-  (a, _, i, root) => {
-    fs.writeFileSync(`${root}/.next`, `by rename ${i}\n`.repeat(1 + (i % 400)));
-    rename(`${root}/.next`, a);
-  },
-  (a, _, i, root) => {
-    fs.writeFileSync(`${root}/.next`, large(i));
-    rename(`${root}/.next`, a);
-  },
+  (a, _, i, root) => put(root, a, `by rename ${i}\n`.repeat(1 + (i % 400))),
+  (a, _, i, root) => put(root, a, large(i)),
   (a, _, i) => fs.writeFileSync(a, large(i)),
   (a) => fs.truncateSync(a, 3),
   (a) => fs.rmSync(a),
@@ -45,8 +44,7 @@ export function changeStorm(root, seed, count) {
   let made = 0;
   for (let i = 0; i < count; i++) {
     if (random(20) === 0) {
-      fs.writeFileSync(`${root}/.next`, version(`version ${seed} ${i}${'x'.repeat(random(30))}`, 400));
-      rename(`${root}/.next`, `${root}/replaced`);
+      put(root, `${root}/replaced`, version(`version ${seed} ${i}${'x'.repeat(random(30))}`, 400));
       made += 1;
       continue;
     }

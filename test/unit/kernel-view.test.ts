@@ -5,8 +5,16 @@ import { KernelView } from '../../src/union/kernel-view.ts';
 import type { Node } from '../../src/union/node.ts';
 import { NodeTable } from '../../src/union/table.ts';
 
-/** What the kernel knows; `write` writes all that is to be told. */
-function known(type = S_IFREG): { view: KernelView; node: Node; write: () => void; hasMore: () => boolean } {
+interface Known {
+  view: KernelView;
+  node: Node;
+  /** Writes all that is to be told. */
+  write: () => void;
+  hasMore: () => boolean;
+}
+
+/** What the kernel knows. */
+function known(type = S_IFREG): Known {
   const view = new KernelView('watched', 3600);
   const table = new NodeTable(
     () => 2,
@@ -20,18 +28,25 @@ function known(type = S_IFREG): { view: KernelView; node: Node; write: () => voi
   return { view, node: table.createUnnamed(type), write, hasMore: () => view.take() !== null };
 }
 
+/** It is opened with a size that the kernel may not have, and is told of before that is answered. */
+function expectTakenBack({ view, node, hasMore }: Known, size: number): void {
+  expect(view.mayBelieveOther(node, size)).toBe(true);
+  expect(view.mustTell(node)).toBe(true);
+  expect(hasMore()).toBe(true);
+}
+
 test('what the kernel was told is taken back when it is opened with another size', () => {
-  const { view, node, hasMore } = known();
+  const one = known();
+  const { view, node, hasMore } = one;
   view.attributesTold(node, 10);
   expect(view.mayBelieveOther(node, 10)).toBe(false);
   expect(hasMore()).toBe(false);
-  expect(view.mayBelieveOther(node, 11)).toBe(true);
-  expect(view.mustTell(node)).toBe(true);
-  expect(hasMore()).toBe(true);
+  expectTakenBack(one, 11);
 });
 
 test('so is what it may have been told since the last time, while answers of before that may come', () => {
-  const { view, node, write, hasMore } = known();
+  const one = known();
+  const { view, node, write, hasMore } = one;
   view.attributesTold(node, 10);
   view.changed(node, true);
   write();
@@ -42,20 +57,17 @@ test('so is what it may have been told since the last time, while answers of bef
   view.attributesTold(node, 20);
   expect(view.mayBelieveOther(node, 20)).toBe(true);
   expect(hasMore()).toBe(false);
-  expect(view.mayBelieveOther(node, 30)).toBe(true);
-  expect(view.mustTell(node)).toBe(true);
-  expect(hasMore()).toBe(true);
+  expectTakenBack(one, 30);
 });
 
 test('of two answers it may have dropped the second', () => {
-  const { view, node, write, hasMore } = known();
+  const one = known();
+  const { view, node, write } = one;
   view.changed(node, true);
   write();
   view.attributesTold(node, 20);
   view.attributesTold(node, 30);
-  expect(view.mayBelieveOther(node, 30)).toBe(true);
-  expect(view.mustTell(node)).toBe(true);
-  expect(hasMore()).toBe(true);
+  expectTakenBack(one, 30);
 });
 
 test('what is told when all requests of before have been read is sure', () => {
