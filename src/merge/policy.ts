@@ -123,9 +123,16 @@ const ignoreRules: Rule[] = [
 const ignoredBy = anyOf(ignoreRules);
 
 export function isIgnored(path: string): string | null {
-  // What git keeps beneath .git/logs or names x.log is a part of the repository.
-  return gitDirectory(path) === null ? ignoredBy(path) : null;
+  if (path !== last.path) {
+    // What git keeps beneath .git/logs or names x.log is a part of the repository.
+    last.ignored = gitDirectory(path) === null ? ignoredBy(path) : null;
+    last.path = path;
+  }
+  return last.ignored;
 }
+
+/** Who removes a file, and makes another in its place, asks for both. */
+const last: { path: string; ignored: string | null } = { path: '', ignored: null };
 
 // One record per line or stanza, keyed by a name or number that must be unique: what a line merge makes of two
 // additions can be two users with one uid. Until record merges exist they are conflicts if both sides changed.
@@ -209,7 +216,12 @@ export function databaseSet(name: string): PathSet {
 const gitText = /\.git\/(?:config|description|info\/[^/]+|hooks\/[^/]+)$/;
 
 export function isLineMergeable(path: string): boolean {
-  if (isRecordFormat(path) || isGenerated(path) !== null || isIgnored(path) !== null) return false;
+  return !isRecordFormat(path) && isIgnored(path) === null && isOfLines(path);
+}
+
+/** Of what is neither ignored nor of a record format. */
+function isOfLines(path: string): boolean {
+  if (isGenerated(path) !== null) return false;
   if (gitDirectory(path) !== null) return gitText.test(path);
   // Not every x-journal is a rollback journal: a text of that name is a set of one, and may be merged.
   const database = databaseOf(path);
@@ -222,7 +234,7 @@ export function isLineMergeable(path: string): boolean {
  */
 export function mergeable(path: string, osTree: boolean, size: number): boolean {
   if (size > MAX_TEXT || scopeOf(path, osTree) === 'out' || isIgnored(path) !== null) return false;
-  return isRecordFormat(path) || isLineMergeable(path);
+  return isRecordFormat(path) || isOfLines(path);
 }
 
 export function looksBinary(bytes: Uint8Array): boolean {

@@ -1,6 +1,7 @@
 // Extended attributes, never through a symlink at the end of a name. Only since Linux 6.13 there are calls
 // that take a directory's descriptor; else a name is reached as /proc/self/fd/N/name. '' as name is the
-// object of the descriptor: for an O_PATH one, which the f* calls refuse, by following /proc/self/fd/N.
+// object of the descriptor: for an O_PATH one, which the f* calls refuse (as the new ones do), as '.' in it if it
+// is a directory that may be searched, and else by following /proc/self/fd/N.
 import { E } from '../lib/errno.ts';
 import { AT_SYMLINK_NOFOLLOW, SYS_GETXATTRAT, SYS_LISTXATTRAT, SYS_SETXATTRAT } from './constants.ts';
 import { addressOf, native, pinned, systemCall } from './ffi.ts';
@@ -48,6 +49,14 @@ function ofDescriptor(result: number): number {
   return result === -E.ENOENT ? -E.EBADF : result;
 }
 
+/** The way to an O_PATH directory's own attributes, at half the cost of the one through /proc. */
+const SELF = '.';
+
+/** It is no directory, or may not be searched. */
+function isOutOfReach(result: number): boolean {
+  return result === -E.ENOTDIR || result === -E.EACCES;
+}
+
 /** struct xattr_args (value, size, flags) for each of the two sizes. */
 const usualArgs = xattrArgs(USUAL);
 const largestArgs = xattrArgs(LARGEST);
@@ -70,34 +79,38 @@ const hasXattrat =
 
 /** A copy of the value; ENODATA: there is no such attribute. */
 export function getxattr(dirFd: number, name: string, attr: string): Buffer | number {
-  if (name === '' || !hasXattrat) return getxattrByPath(dirFd, name, attr);
-  const bad = putA(name) || putAttr(attr);
-  if (bad !== 0) return bad;
-  const flags = AT_SYMLINK_NOFOLLOW;
-  let size = cGetxattrat(SYS_GETXATTRAT, dirFd, NAME_A, flags, NAME_ATTR, usualArgs, 16);
-  if (size === -E.ERANGE) {
-    size = cGetxattrat(SYS_GETXATTRAT, dirFd, NAME_A, flags, NAME_ATTR, largestArgs, 16);
-  }
-  return size < 0 ? size : copied(size);
+  return getWith(hasXattrat, dirFd, name, attr);
 }
 
 /** The same with the calls of before Linux 6.13. */
 export function getxattrByPath(dirFd: number, name: string, attr: string): Buffer | number {
+  return getWith(false, dirFd, name, attr);
+}
+
+function getWith(xattrat: boolean, dirFd: number, name: string, attr: string): Buffer | number {
   const bad = putAttr(attr);
   if (bad !== 0) return bad;
-  let size = getInto(dirFd, name, USUAL);
-  if (size === -E.ERANGE) size = getInto(dirFd, name, LARGEST);
+  let size = getInto(xattrat, dirFd, name, USUAL);
+  if (size === -E.ERANGE) size = getInto(xattrat, dirFd, name, LARGEST);
   return size < 0 ? size : copied(size);
 }
 
-function getInto(dirFd: number, name: string, room: number): number {
+function getInto(xattrat: boolean, dirFd: number, name: string, room: number): number {
   if (name !== '') {
+    if (xattrat) return getAt(dirFd, name, room);
     const path = pathTo(dirFd, name);
     return path < 0 ? path : cLget(path, NAME_ATTR, value.address, room);
   }
   const size = cFget(dirFd, NAME_ATTR, value.address, room);
   if (size !== -E.EBADF) return size;
+  const inIt = xattrat && dirFd >= 0 ? getAt(dirFd, SELF, room) : -E.ENOTDIR;
+  if (!isOutOfReach(inIt)) return inIt;
   return putProcFd(dirFd) || ofDescriptor(cGet(PROC_PATH, NAME_ATTR, value.address, room));
+}
+
+function getAt(dirFd: number, name: string, room: number): number {
+  const args = room === USUAL ? usualArgs : largestArgs;
+  return putA(name) || cGetxattrat(SYS_GETXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, NAME_ATTR, args, 16);
 }
 
 function copied(size: number): Buffer {
@@ -124,21 +137,26 @@ export function setxattr(
   const bad = putAttr(attr);
   if (bad !== 0) return bad;
   const at = placed(bytes);
-  if (name !== '' && hasXattrat) {
-    givenArgs.u32[0] = at >>> 0;
-    givenArgs.u32[1] = Math.floor(at / 0x100000000);
-    givenArgs.u32[2] = bytes.length;
-    givenArgs.u32[3] = flags;
-    const args = givenArgs.address;
-    return putA(name) || cSetxattrat(SYS_SETXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, NAME_ATTR, args, 16);
-  }
+  const { length } = bytes;
   if (name !== '') {
+    if (hasXattrat) return setAt(dirFd, name, at, length, flags);
     const path = pathTo(dirFd, name);
-    return path < 0 ? path : cLset(path, NAME_ATTR, at, bytes.length, flags);
+    return path < 0 ? path : cLset(path, NAME_ATTR, at, length, flags);
   }
-  const error = cFset(dirFd, NAME_ATTR, at, bytes.length, flags);
+  const error = cFset(dirFd, NAME_ATTR, at, length, flags);
   if (error !== -E.EBADF) return error;
-  return putProcFd(dirFd) || ofDescriptor(cSet(PROC_PATH, NAME_ATTR, at, bytes.length, flags));
+  const inIt = hasXattrat && dirFd >= 0 ? setAt(dirFd, SELF, at, length, flags) : -E.ENOTDIR;
+  if (!isOutOfReach(inIt)) return inIt;
+  return putProcFd(dirFd) || ofDescriptor(cSet(PROC_PATH, NAME_ATTR, at, length, flags));
+}
+
+function setAt(dirFd: number, name: string, at: number, length: number, flags: number): number {
+  givenArgs.u32[0] = at >>> 0;
+  givenArgs.u32[1] = Math.floor(at / 0x100000000);
+  givenArgs.u32[2] = length;
+  givenArgs.u32[3] = flags;
+  const args = givenArgs.address;
+  return putA(name) || cSetxattrat(SYS_SETXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, NAME_ATTR, args, 16);
 }
 
 /** By a path, whose last symlink is followed. */
@@ -166,16 +184,18 @@ export function listxattr(dirFd: number, name: string): Buffer | number {
 }
 
 function listInto(dirFd: number, name: string, room: number): number {
-  if (name !== '' && hasXattrat) {
-    return (
-      putA(name) || cListxattrat(SYS_LISTXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, value.address, room)
-    );
-  }
   if (name !== '') {
+    if (hasXattrat) return listAt(dirFd, name, room);
     const path = pathTo(dirFd, name);
     return path < 0 ? path : cLlist(path, value.address, room);
   }
   const size = cFlist(dirFd, value.address, room);
   if (size !== -E.EBADF) return size;
+  const inIt = hasXattrat && dirFd >= 0 ? listAt(dirFd, SELF, room) : -E.ENOTDIR;
+  if (!isOutOfReach(inIt)) return inIt;
   return putProcFd(dirFd) || ofDescriptor(cList(PROC_PATH, value.address, room));
+}
+
+function listAt(dirFd: number, name: string, room: number): number {
+  return putA(name) || cListxattrat(SYS_LISTXATTRAT, dirFd, NAME_A, AT_SYMLINK_NOFOLLOW, value.address, room);
 }

@@ -21,20 +21,22 @@ export function contentAtOnce(fd: number, size: number, dev: number): Buffer | n
 
 /**
  * The version with its content, whose bytes become an ancestor where policy would merge them; its descriptor is
- * closed then. As it was, where the content cannot be had at once. `merges`: what policy says, where that is known.
+ * closed then. As it was, where the content cannot be had at once. `leaving`: policy would, as is known already, and
+ * the descriptor stays open for whom the object is kept.
  */
-export function learnAtOnce(union: Union, path: string, version: Version, merges?: true): Version {
+export function learnAtOnce(union: Union, path: string, version: Version, leaving = false): Version {
   const { origin, fd, witness } = version;
   if (fd < 0 || witness === null) return version;
   const bytes = contentAtOnce(fd, witness.size, witness.dev);
   if (bytes === null) return version;
   const xattrs = origin.xattrs === '' ? null : readXattrs(fd, '');
   if (!stillShows(fd, witness)) return version;
-  close(fd);
   const content = hash128(bytes);
   rememberContent(union, origin.fingerprint, content);
-  if (merges ?? mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
+  if (leaving || mergeable(path, union.config.osTree, bytes.length)) union.host.keepAncestor(bytes, content);
   if (xattrs !== null) keepXattrs(union, xattrs);
   origin.content = content;
+  if (leaving) return version;
+  close(fd);
   return withoutFd(origin);
 }

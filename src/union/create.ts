@@ -35,7 +35,7 @@ import { close, openat, reopen } from '../sys/file.ts';
 import { linkat, linkFd, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fchmodat, fchownat, fstat, statx } from '../sys/stat.ts';
 import { getxattr, setxattr } from '../sys/xattr.ts';
-import type { JournalRecord } from '../versions/journal.ts';
+import { newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { asCaller, type Caller } from './caller.ts';
 import { copyUp } from './copy-up.ts';
@@ -325,9 +325,7 @@ function publishOver(
   origin: Origin | null,
 ): number {
   const { dirFd, name, path, whiteout } = at;
-  const time = Date.now();
-  const note: JournalRecord =
-    origin === null ? { kind: 'added', path, time } : { kind: 'taken', path, time, origin };
+  const note = newRecord(origin === null ? 'added' : 'taken', path, origin);
   const flags = !whiteout ? RENAME_NOREPLACE : isDir ? RENAME_EXCHANGE : 0;
   const { origins } = union.overlay;
   const put = () => renameat2(union.workFd, temp, dirFd, name, flags);

@@ -1,6 +1,5 @@
 // The origins of an overlay object: read from where they lie, kept on the node while its ctime stands,
 // and made for what takes a name that the base has. The rules are those of native-notes/versioning.md.
-import { readXattrs } from '../branch/copy.ts';
 import { readOriginBytes, writeOriginBytes } from '../branch/origin-store.ts';
 import { E } from '../lib/errno.ts';
 import { fingerprintOf, hashFingerprint, isOf } from '../lib/fingerprint.ts';
@@ -90,10 +89,6 @@ export function printOfNode(union: Union, node: Node, stat: Stat): Print {
 }
 
 /** Hash of the attributes of a base object, as an origin has it; they are kept for a merge of them. */
-export function baseXattrs(union: Union, dirFd: number, name: string): string {
-  return keepXattrs(union, readXattrs(dirFd, name));
-}
-
 export function keepXattrs(union: Union, xattrs: XattrSet): string {
   if (xattrs.size === 0) return '';
   const bytes = encodeXattrs(xattrs);

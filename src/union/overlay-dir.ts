@@ -1,5 +1,5 @@
 // Directories of the overlay for directories of the union, and small things that all who put something there need.
-import { copyAttributes, copyTimes } from '../branch/copy.ts';
+import { attributesOf, copyTimes, giveAttributes } from '../branch/copy.ts';
 import { E } from '../lib/errno.ts';
 import { newStat, type Stat } from '../lib/stat.ts';
 import { AT_REMOVEDIR, AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/constants.ts';
@@ -10,10 +10,11 @@ import { nameCovered } from './directory-links.ts';
 import { locate } from './locate.ts';
 import { type Name, NO_NUMBER, type Node } from './node.ts';
 import { newOrigin } from './origin-list.ts';
-import { baseFingerprint, baseXattrs, writeOrigins } from './origins.ts';
+import { baseFingerprint, keepXattrs, writeOrigins } from './origins.ts';
 import { basePathAt } from './place.ts';
 import { publish } from './publish.ts';
 import type { Union } from './union.ts';
+import type { XattrSet } from './xattr-set.ts';
 
 /**
  * Overlay directories keep their times when something is only brought up into them, and so do those that their
@@ -48,16 +49,18 @@ export function ensureOverlayDir(union: Union, node: Node): number {
   const stat = newStat();
   const known = statx(sourceFd, '', AT_SYMLINK_NOFOLLOW, stat);
   if (known < 0) return known;
+  const lenient = !union.config.privileged;
+  const attributes = attributesOf(sourceFd, '', lenient);
+  if (typeof attributes === 'number') return attributes;
   const temp = union.tempName();
   const made = mkdirat(union.workFd, temp, 0o700);
   if (made < 0) return made;
-  const lenient = !union.config.privileged;
   // Another parent is written into a directory, which only who may write to it may do.
   const shut = !union.config.actsForOthers && (stat.mode & 0o200) === 0;
   const error =
     firstError(
-      () => copyAttributes(stat, sourceFd, '', union.workFd, temp, lenient),
-      () => writeDirOrigin(union, temp, place, stat, { dirFd: sourceFd, layer }),
+      () => giveAttributes(stat, attributes, union.workFd, temp, { lenient, withMode: true }),
+      () => writeDirOrigin(union, temp, place, layer, stat, attributes),
       () => copyTimes(stat, union.workFd, temp),
       () => (shut ? fchmodat(union.workFd, temp, (stat.mode & 0o7777) | 0o200) : 0),
       () =>
@@ -91,13 +94,14 @@ function writeDirOrigin(
   union: Union,
   temp: string,
   place: Name,
+  layer: number,
   stat: Stat,
-  from: { dirFd: number; layer: number },
+  attributes: XattrSet,
 ): number {
   const basePath = basePathAt(place.parent, place.name);
   if (basePath === null) return 0;
-  const origin = newOrigin(basePath, stat, baseFingerprint(union, from.layer, stat), '');
-  origin.xattrs = baseXattrs(union, from.dirFd, '');
+  const origin = newOrigin(basePath, stat, baseFingerprint(union, layer, stat), '');
+  origin.xattrs = keepXattrs(union, attributes);
   return writeOrigins(union, union.workFd, temp, [origin]);
 }
 

@@ -5,7 +5,7 @@ import { readNames } from '../branch/listing.ts';
 import { releasing, unlinkReleasing } from '../branch/origin-store.ts';
 import { noteWhiteouts, placeWhiteout } from '../branch/overlay.ts';
 import { E } from '../lib/errno.ts';
-import { isDirectory } from '../lib/stat.ts';
+import { deviceOf, isDirectory, type Stat } from '../lib/stat.ts';
 import {
   AT_REMOVEDIR,
   O_CLOEXEC,
@@ -18,7 +18,7 @@ import {
 } from '../sys/constants.ts';
 import { close, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
-import type { JournalRecord } from '../versions/journal.ts';
+import { newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { nameCovered } from './directory-links.ts';
@@ -35,6 +35,7 @@ import { pathAt } from './place.ts';
 import { publish } from './publish.ts';
 import { leavingVersion, rememberLeft } from './take.ts';
 import { type Union, waitFor } from './union.ts';
+import type { Version } from './version.ts';
 
 /** Before a whiteout comes into a directory of the overlay, which is known by its node where it has one. */
 export function expectWhiteout(union: Union, dirFd: number, node: Node | null): number {
@@ -80,9 +81,9 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   // While it has its name: by the descriptor that is kept of it an attribute costs three times as much.
   const recorded = !inBase && originsOf(union, child, union.found.stat).list.length > 0;
   const last = child.others.length === 0;
-  if (last) keepObject(union, parent, name, child);
+  if (last && !inBase) keepObject(union, parent, name, child);
   const removed = inBase
-    ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf')
+    ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf', last ? child : null)
     : removeOwn(union, parent, name, dirFd, recorded);
   if (removed < 0) {
     if (last) union.table.letGoKept(child);
@@ -104,8 +105,17 @@ function removeOwn(union: Union, parent: Node, name: string, dirFd: number, reco
   return publish(union, 'remove', notes, () => unlinkReleasing(union.overlay.origins, dirFd, name, 0));
 }
 
-/** Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own. */
-export function keepObject(union: Union, parent: Node, name: string, node: Node): void {
+/**
+ * Who has it open goes on by its handle; an object that the kernel still knows keeps a descriptor of its own: the one by
+ * which its content has just been read (`left`), or one that is opened.
+ */
+export function keepObject(
+  union: Union,
+  parent: Node,
+  name: string,
+  node: Node,
+  left: Version | null = null,
+): void {
   if (node.others.length > 0 || node.orphanFd >= 0 || node.lookups === 0) return;
   const copied = metacopyOf(union, node) !== null;
   if (!copied && ownHandle(node) !== undefined && !isApart(node)) return;
@@ -118,13 +128,26 @@ export function keepObject(union: Union, parent: Node, name: string, node: Node)
     node.orphanFd = closed;
     return;
   }
+  if (left !== null && node.layer >= 0 && isReadFrom(left, union.found.baseStat)) {
+    node.orphanFd = left.fd;
+    left.fd = -1;
+    return;
+  }
   const part = node.layer < 0 ? null : parent.dir?.parts.find((one) => one.layer === node.layer);
   const dirFd = part ? partFd(union, parent, part) : overlayDirFd(union, parent);
   const fd = dirFd < 0 ? dirFd : openat(dirFd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (fd >= 0) node.orphanFd = fd;
 }
 
-/** Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has. */
+/** Whether a version's descriptor is of that object itself, and nobody has to read from it any more. */
+function isReadFrom({ fd, witness, origin }: Version, stat: Stat): boolean {
+  return fd >= 0 && origin.content !== '' && witness?.ino === stat.ino && witness.dev === deviceOf(stat);
+}
+
+/**
+ * Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has.
+ * `last`: the node of what has no other name.
+ */
 function putWhiteout(
   union: Union,
   parent: Node,
@@ -132,6 +155,7 @@ function putWhiteout(
   dirFd: number,
   callerPid: number,
   what: 'leaf' | 'directory' | 'of the base',
+  last: Node | null = null,
 ): number {
   const directory = what === 'directory';
   const path = pathAt(parent, name);
@@ -140,12 +164,11 @@ function putWhiteout(
   if (noted < 0) return noted;
   const left = leavingVersion(union, parent, name, callerPid);
   if (typeof left === 'number') return left;
+  if (last !== null) keepObject(union, parent, name, last, left);
   const origin = left?.origin ?? null;
   const { origins } = union.overlay;
   const temp = union.tempName();
-  const note: JournalRecord = { kind: 'whiteout', path, time: Date.now() };
-  if (origin !== null) note.origin = origin;
-  if (what === 'leaf') note.leaf = true;
+  const note = newRecord('whiteout', path, origin, what === 'leaf');
   const made = makeWhiteout(union, temp, origin);
   const error =
     made < 0

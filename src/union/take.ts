@@ -110,7 +110,7 @@ function openForSync(union: Union, node: Node): number {
 
 /**
  * What a whiteout holds of the name in union.found, which is about to go; null: nothing. Of what policy would merge
- * it has the content, for an update may meet it: at once, or by `rememberLeft`.
+ * it has the content, for an update may meet it: at once, or by `rememberLeft`, which lets go of its descriptor.
  */
 export function leavingVersion(
   union: Union,
@@ -133,11 +133,12 @@ export function leavingVersion(
   return withoutFd(version.origin);
 }
 
-/** The name has gone: a content that is not known yet is hashed in the background. Not gone: it is let go of. */
+/** The name has gone: a content that is not known yet is hashed in the background. Else it is let go of. */
 export function rememberLeft(union: Union, path: string | null, left: Version | null, gone: boolean): void {
   if (left === null || left.fd < 0) return;
   const { origin, fd, witness } = left;
-  if (gone && path !== null && witness !== null) union.host.remember(path, origin.fingerprint, fd, witness);
+  const unknown = gone && path !== null && witness !== null && origin.content === '';
+  if (unknown) union.host.remember(path, origin.fingerprint, fd, witness);
   else close(fd);
 }
 

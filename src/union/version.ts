@@ -11,7 +11,7 @@ import type { Witness } from './witness.ts';
 
 export interface Version {
   origin: Origin;
-  /** To read the content from; -1: it is known, or cannot be had. It is the caller's. */
+  /** To read the content from, or of an object whose content is known; -1: there is none. It is the caller's. */
   fd: number;
   witness: Witness | null;
 }

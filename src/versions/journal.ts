@@ -21,19 +21,40 @@ export interface JournalRecord {
   path: string;
   /** Milliseconds since the epoch. */
   time: number;
-  origin?: Origin;
+  origin?: Origin | undefined;
   /** Of the base's object at origin. */
-  fingerprint?: Fingerprint;
+  fingerprint?: Fingerprint | undefined;
   /** renamed, exchanged: the path of before. */
-  from?: string;
+  from?: string | undefined;
   /** hash128. */
-  content?: string;
+  content?: string | undefined;
   /** whiteout, removed: what went was no directory, so nothing is recorded beneath. */
-  leaf?: boolean;
+  leaf?: boolean | undefined;
   /** whiteout: what lay there is moved in the same operation, and may be gone before the whiteout is there. */
-  moved?: boolean;
+  moved?: boolean | undefined;
   /** exchanged: inode number of what comes to `path`, in the overlay. */
-  ino?: number;
+  ino?: number | undefined;
+}
+
+/** A note of now. All that come often are of one shape, or what reads them would be compiled anew for each. */
+export function newRecord(
+  kind: JournalRecord['kind'],
+  path: string,
+  origin: Origin | null,
+  leaf = false,
+): JournalRecord {
+  return {
+    kind,
+    path,
+    time: Date.now(),
+    origin: origin ?? undefined,
+    fingerprint: undefined,
+    from: undefined,
+    content: undefined,
+    leaf: leaf || undefined,
+    moved: undefined,
+    ino: undefined,
+  };
 }
 
 export const journalName = 'journal';

@@ -363,3 +363,35 @@ mountTest('what is closed and removed at once is still there for who knows it, a
     expect(await waitUntil(() => !descriptorsOf(mount.pid).some(isOwn))).toBe(true);
   }),
 );
+
+mountTest(
+  'what the base has, and the guest removes, is still there for who knows it, and nothing stays open',
+  () =>
+    withLayers(async (layers) => {
+      // Read when it goes, at once or by a job; and not read, for policy ignores it.
+      const sizes = { small: 5, 'x.log': 6, big: 200 * 1024, empty: 0 };
+      const names = Object.keys(sizes) as (keyof typeof sizes)[];
+      for (const name of names)
+        fs.writeFileSync(`${layers.base}/${name}`, name[0]?.repeat(sizes[name]) ?? '');
+      await withBaseUntouched(layers.base, () =>
+        withMount(layers, async (mount) => {
+          const guest = startAgent();
+          for (const name of names) {
+            const path = await guest.call<number>('openSync', `${mount.dir}/${name}`, O_PATH);
+            const { ino } = await guest.call<Stat>('fstatSync', path);
+            fs.rmSync(`${mount.dir}/${name}`);
+            fs.writeFileSync(`${mount.dir}/${name}`, 'another');
+            const known = await guest.call<Stat>('fstatSync', path);
+            expect([known.ino, known.nlink, known.size]).toEqual([ino, 0, sizes[name]]);
+            const again = await guest.call<number>('openSync', `/proc/self/fd/${path}`, 'r');
+            const bytes = await guest.call<Buffer>('readWhole', again);
+            expect(bytes.toString(), name).toBe(name[0]?.repeat(sizes[name]));
+            for (const fd of [again, path]) await guest.call('closeSync', fd);
+          }
+          await guest.stop();
+          const isOfBase = (file: string) => names.some((name) => file === `${layers.base}/${name}`);
+          expect(await waitUntil(() => !descriptorsOf(mount.pid).some(isOfBase))).toBe(true);
+        }),
+      );
+    }),
+);

@@ -482,6 +482,17 @@ describe('extended attributes', () => {
     expect(xattrs.removexattr(handle, '', 'trusted.two')).toBe(0);
     expect(xattrs.removexattr(at.fd, 'link', 'trusted.l')).toBe(0);
     expect(list(handle, '')).toEqual(['', 'user.three']);
+    const dir = open('.', C.O_PATH | C.O_DIRECTORY);
+    expect(xattrs.setxattr(dir, '', 'trusted.d', Buffer.from('dir'), 0)).toBe(0);
+    expect(xattrs.setxattr(dir, '', 'trusted.d', Buffer.from('x'), C.XATTR_CREATE)).toBe(-E.EEXIST);
+    for (const get of [xattrs.getxattr, xattrs.getxattrByPath])
+      expect(String(get(dir, '', 'trusted.d'))).toBe('dir');
+    expect(list(dir, '')).toEqual(['', 'trusted.d']);
+    expect(xattrs.removexattr(dir, '', 'trusted.d')).toBe(0);
+    expect(xattrs.getxattr(dir, '', 'trusted.d')).toBe(-E.ENODATA);
+    expect(xattrs.getxattr(-1, '', 'trusted.d')).toBe(-E.EBADF);
+    expect(xattrs.setxattr(-1, '', 'trusted.d', Buffer.from('x'), 0)).toBe(-E.EBADF);
+    expect(xattrs.listxattr(-1, '')).toBe(-E.EBADF);
     expect(xattrs.removexattr(fd, '', 'user.three')).toBe(0);
     expect(xattrs.removexattr(fd, '', 'user.three')).toBe(-E.ENODATA);
     expect(xattrs.removexattr(link, '', 'trusted.l')).toBe(-E.ENODATA);
