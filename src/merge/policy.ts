@@ -123,16 +123,9 @@ const ignoreRules: Rule[] = [
 const ignoredBy = anyOf(ignoreRules);
 
 export function isIgnored(path: string): string | null {
-  if (path !== last.path) {
-    // What git keeps beneath .git/logs or names x.log is a part of the repository.
-    last.ignored = gitDirectory(path) === null ? ignoredBy(path) : null;
-    last.path = path;
-  }
-  return last.ignored;
+  // What git keeps beneath .git/logs or names x.log is a part of the repository.
+  return gitDirectory(path) === null ? ignoredBy(path) : null;
 }
-
-/** Who removes a file, and makes another in its place, asks for both. */
-const last: { path: string; ignored: string | null } = { path: '', ignored: null };
 
 // One record per line or stanza, keyed by a name or number that must be unique: what a line merge makes of two
 // additions can be two users with one uid. Until record merges exist they are conflicts if both sides changed.

@@ -8,6 +8,7 @@ import { newStat } from '../lib/stat.ts';
 import { O_CLOEXEC, O_NOFOLLOW, O_RDONLY, O_RDWR } from '../sys/constants.ts';
 import { close, dup, openat, reopen } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
+import { newRecord } from '../versions/journal.ts';
 import { decodeOrigins } from '../versions/origin.ts';
 import { partFd } from './dir-fds.ts';
 import { failPoint } from './fail-point.ts';
@@ -115,8 +116,7 @@ function publishContent(union: Union, node: Node, job: CompleteJob, done: JobRes
   const origin = decodeOrigins(Buffer.from(done.origin, 'base64'))?.[0];
   const list = readOrigins(union, fd, '');
   const own = origin && path === job.path ? origin : null;
-  const notes =
-    own === null ? [] : [{ kind: 'copy-up' as const, path: job.path, time: Date.now(), origin: own }];
+  const notes = own === null ? [] : [newRecord('copy-up', job.path, own)];
   const error = publish(union, 'complete', notes, () => {
     const others = list.filter((one) => one.path !== own?.path);
     const written = own === null ? 0 : writeOrigins(union, fd, '', [...others, own]);

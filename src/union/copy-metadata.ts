@@ -10,6 +10,7 @@ import { O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, RENAME_NOREPLACE } fr
 import { close, ftruncate, openat } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import { getxattr } from '../sys/xattr.ts';
+import { newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { indexOf, showContentBeneath } from './base-content.ts';
 import { baseIno } from './identity.ts';
@@ -140,7 +141,7 @@ function finish(
 }
 
 function publishCopy(union: Union, temp: string, origin: Origin, { parentFd, name, path }: Target): number {
-  const note = { kind: 'copy-up', path, time: Date.now(), origin } as const;
+  const note = newRecord('copy-up', path, origin);
   return publish(union, 'copy-metadata', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, temp, parentFd, name, RENAME_NOREPLACE)),
   );

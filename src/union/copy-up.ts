@@ -13,6 +13,7 @@ import { AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH, O_RDONLY, RENAME_NOREPLACE } f
 import { close, openat, reopen } from '../sys/file.ts';
 import { mknodat, readlinkat, renameat2, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
+import { newRecord } from '../versions/journal.ts';
 import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { type BaseFile, indexOf, openBaseFile, openSource, sayContentless } from './base-content.ts';
 import { complete, moveHandle } from './complete.ts';
@@ -332,7 +333,7 @@ function publishFile(
   }
   const unhashed =
     origin.content === '' && !origin.torn ? openVersion(union, node, place, origin.fingerprint) : null;
-  const note = { kind: 'copy-up', path: job.path, time: Date.now(), origin } as const;
+  const note = newRecord('copy-up', job.path, origin);
   const error = publish(union, 'copy-up', [note], () =>
     keepingTimes(parentFd, () => renameat2(union.workFd, job.temp, parentFd, place.name, RENAME_NOREPLACE)),
   );
@@ -418,7 +419,7 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
           () => writeOrigins(union, union.workFd, temp, [origin]),
           () => copyTimes(stat, union.workFd, temp),
           () =>
-            publish(union, 'special', [{ kind: 'copy-up', path, time: Date.now(), origin }], () =>
+            publish(union, 'special', [newRecord('copy-up', path, origin)], () =>
               keepingTimes(parentFd, () =>
                 renameat2(union.workFd, temp, parentFd, place.name, RENAME_NOREPLACE),
               ),

@@ -12,6 +12,7 @@ import { copyStat, isRegular, newStat, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, RENAME_NOREPLACE } from '../sys/constants.ts';
 import { linkat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
+import { newRecord } from '../versions/journal.ts';
 import { type Origin, pathHash } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
@@ -145,7 +146,7 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
   const temp = union.tempName();
   const made = linkat(union.linksFd, link.file, union.workFd, temp, 0);
   if (made < 0) return made;
-  const note = { kind: 'copy-up', path: unionPath, time: Date.now(), origin } as const;
+  const note = newRecord('copy-up', unionPath, origin);
   const error = publish(union, 'hard-link', [note], () =>
     keepingTimes(dirFd, () => renameat2(union.workFd, temp, dirFd, name, RENAME_NOREPLACE)),
   );

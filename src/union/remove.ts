@@ -80,13 +80,12 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
   if (dirFd < 0) return dirFd;
   // While it has its name: by the descriptor that is kept of it an attribute costs three times as much.
   const recorded = !inBase && originsOf(union, child, union.found.stat).list.length > 0;
-  const last = child.others.length === 0;
-  if (last && !inBase) keepObject(union, parent, name, child);
+  if (!inBase) keepObject(union, parent, name, child);
   const removed = inBase
-    ? putWhiteout(union, parent, name, dirFd, callerPid, 'leaf', last ? child : null)
+    ? putWhiteout(union, parent, name, dirFd, callerPid, child)
     : removeOwn(union, parent, name, dirFd, recorded);
   if (removed < 0) {
-    if (last) union.table.letGoKept(child);
+    union.table.letGoKept(child);
     return removed;
   }
   forgetPlace(union, parent, name);
@@ -100,8 +99,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
 /** What the base has not (any more); `recorded`: with an origin, so it has a record, which goes with it. */
 function removeOwn(union: Union, parent: Node, name: string, dirFd: number, recorded: boolean): number {
   const path = pathAt(parent, name);
-  const notes =
-    recorded && path !== null ? [{ kind: 'removed' as const, path, time: Date.now(), leaf: true }] : [];
+  const notes = recorded && path !== null ? [newRecord('removed', path, null, true)] : [];
   return publish(union, 'remove', notes, () => unlinkReleasing(union.overlay.origins, dirFd, name, 0));
 }
 
@@ -145,8 +143,8 @@ function isReadFrom({ fd, witness, origin }: Version, stat: Stat): boolean {
 }
 
 /**
- * Puts a whiteout in place of a non-directory, of a directory of the overlay, or of one that only the base has.
- * `last`: the node of what has no other name.
+ * Puts a whiteout in place of a non-directory, told by its node, of a directory of the overlay, or of one that only the
+ * base has.
  */
 function putWhiteout(
   union: Union,
@@ -154,21 +152,21 @@ function putWhiteout(
   name: string,
   dirFd: number,
   callerPid: number,
-  what: 'leaf' | 'directory' | 'of the base',
-  last: Node | null = null,
+  what: Node | 'directory' | 'of the base',
 ): number {
   const directory = what === 'directory';
+  const leaf = typeof what === 'string' ? null : what;
   const path = pathAt(parent, name);
   if (path === null) return -E.ENOENT;
   const noted = expectWhiteout(union, dirFd, parent);
   if (noted < 0) return noted;
   const left = leavingVersion(union, parent, name, callerPid);
   if (typeof left === 'number') return left;
-  if (last !== null) keepObject(union, parent, name, last, left);
+  if (leaf !== null) keepObject(union, parent, name, leaf, left);
   const origin = left?.origin ?? null;
   const { origins } = union.overlay;
   const temp = union.tempName();
-  const note = newRecord('whiteout', path, origin, what === 'leaf');
+  const note = newRecord('whiteout', path, origin, leaf !== null);
   const made = makeWhiteout(union, temp, origin);
   const error =
     made < 0
@@ -213,7 +211,7 @@ export function rmdir(union: Union, parent: Node, name: string, callerPid: numbe
 
 /** A directory of the overlay that is empty in the union: plainly, or by way of work/ if whiteouts lie in it. */
 export function removeOverlayDir(union: Union, dirFd: number, name: string, path: string): number {
-  const notes = [{ kind: 'removed' as const, path, time: Date.now() }];
+  const notes = [newRecord('removed', path, null)];
   const remove = () => unlinkReleasing(union.overlay.origins, dirFd, name, AT_REMOVEDIR);
   // One that the base has removed may have a record.
   const recorded = readOrigins(union, dirFd, name).length > 0;

@@ -11,7 +11,7 @@ import { isDirectory, newStat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../sys/constants.ts';
 import { mkdirat, renameat2, unlinkat } from '../sys/names.ts';
 import { statx } from '../sys/stat.ts';
-import type { JournalRecord } from '../versions/journal.ts';
+import { type JournalRecord, newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { copyUp } from './copy-up.ts';
 import { addOrigin, isTaken, mustHide, noteArrival, preparePlace } from './create.ts';
@@ -468,7 +468,7 @@ function noteTaken(at: Side, node: Node, { origin }: Taken): JournalRecord[] {
   const path = pathAt(at.parent, at.name);
   return origin === null || path === null || !isTaken(node.dir !== null, origin)
     ? []
-    : [{ kind: 'taken', path, time: Date.now(), origin }];
+    : [newRecord('taken', path, origin)];
 }
 
 /** What an object needs before it comes to lie at a place of the base. */

@@ -9,6 +9,7 @@ import { isIgnored, mergeable } from '../merge/policy.ts';
 import { O_NONBLOCK, O_RDONLY } from '../sys/constants.ts';
 import { close, openat, reopen } from '../sys/file.ts';
 import { readlinkat } from '../sys/names.ts';
+import { newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { learnAtOnce } from './at-once.ts';
 import { openBaseFile, topOf } from './base-content.ts';
@@ -259,7 +260,7 @@ export function ageOrigin(union: Union, node: Node, callerPid: number, reads: bo
   const origin = { ...version.origin, ino: before.ino };
   // It is stale by this, which the next look-up has to notice.
   expireNode(union, node, false);
-  return publish(union, 'age', [{ kind: 'taken', path, time: Date.now(), origin }], () =>
+  return publish(union, 'age', [newRecord('taken', path, origin)], () =>
     writeOrigins(union, dirFd, place.name, [...list.filter((one) => one.path !== origin.path), origin]),
   );
 }

@@ -371,8 +371,8 @@ mountTest(
       // Read when it goes, at once or by a job; and not read, for policy ignores it.
       const sizes = { small: 5, 'x.log': 6, big: 200 * 1024, empty: 0 };
       const names = Object.keys(sizes) as (keyof typeof sizes)[];
-      for (const name of names)
-        fs.writeFileSync(`${layers.base}/${name}`, name[0]?.repeat(sizes[name]) ?? '');
+      const content = (name: keyof typeof sizes) => name.charAt(0).repeat(sizes[name]);
+      for (const name of names) fs.writeFileSync(`${layers.base}/${name}`, content(name));
       await withBaseUntouched(layers.base, () =>
         withMount(layers, async (mount) => {
           const guest = startAgent();
@@ -385,7 +385,7 @@ mountTest(
             expect([known.ino, known.nlink, known.size]).toEqual([ino, 0, sizes[name]]);
             const again = await guest.call<number>('openSync', `/proc/self/fd/${path}`, 'r');
             const bytes = await guest.call<Buffer>('readWhole', again);
-            expect(bytes.toString(), name).toBe(name[0]?.repeat(sizes[name]));
+            expect(bytes.toString(), name).toBe(content(name));
             for (const fd of [again, path]) await guest.call('closeSync', fd);
           }
           await guest.stop();
