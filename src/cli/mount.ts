@@ -139,8 +139,8 @@ async function mount(
     tell(started.pid, started.notes, started.log);
     return EXIT.ok;
   }
-  const runDaemon = await loadDaemon(options);
   const logFd = options.log === null ? 2 : fs.openSync(bytesOf(options.log), 'a', 0o600);
+  const runDaemon = await loadDaemon(options);
   const log = options.log === null ? 'stderr' : shown(options.log);
   return runDaemon(options, (message) => message.ready && tell(process.pid, message.notes, log), logFd);
 }

@@ -79,9 +79,11 @@ export async function runDaemon(
 ): Promise<never> {
   const logConfig: LogConfig = { fd: logFd, level: options.debug ? 'debug' : 'info', prefix: 'main' };
   dieOfMistakes(makeLog(logConfig));
+  // Also where the mount is refused: the serving thread may still be loading its modules.
+  process.once('exit', exitNow);
   const session = await Session.start(options, logConfig, thread);
   ready({ ready: true, notes: session.notes });
-  exitNow(await session.run());
+  process.exit(await session.run());
 }
 
 /**

@@ -5,7 +5,15 @@ import { Level } from 'level';
 import { expect } from 'vitest';
 import { FormatFile, readFormat } from '../../src/versions/format.ts';
 import { expectSound } from '../lib/crash.ts';
-import { kasane, type Layers, type Mount, startMount, withLayers, withMount } from '../lib/kasane.ts';
+import {
+  kasane,
+  type Layers,
+  type Mount,
+  repository,
+  startMount,
+  withLayers,
+  withMount,
+} from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { withBaseUntouched } from '../lib/tree.ts';
 import { text, updateFile, writeFiles } from '../lib/versioning.ts';
@@ -149,12 +157,19 @@ mountTest('a damaged record of the index keeps nothing else from going on, and c
   }),
 );
 
+/** As if a newer Kasane had been here; what its format file says. */
+function writeNewerFormat(layers: Layers): string {
+  const file = `${state(layers)}/format`;
+  const newer = fs.readFileSync(file, 'utf8').replace('"version": 1', '"version": 2');
+  fs.writeFileSync(file, newer);
+  return newer;
+}
+
 mountTest('a format that a newer Kasane has written is refused with 4, and nothing is touched', () =>
   withLayers(async (layers) => {
     await used(layers, false);
     const file = `${state(layers)}/format`;
-    const newer = fs.readFileSync(file, 'utf8').replace('"version": 1', '"version": 2');
-    fs.writeFileSync(file, newer);
+    const newer = writeNewerFormat(layers);
     const names = fs.readdirSync(state(layers)).sort();
     const args = ['mount', '--base', layers.base, '--overlay', layers.overlay, layers.mnt];
     for (const more of [[], ['--foreground']]) {
@@ -165,6 +180,23 @@ mountTest('a format that a newer Kasane has written is refused with 4, and nothi
     expect((await kasane(['check', layers.overlay])).code).toBe(4);
     expect(fs.readFileSync(file, 'utf8')).toBe(newer);
     expect(fs.readdirSync(state(layers)).sort()).toEqual(names);
+  }),
+);
+
+// process.exit would end that thread in the midst of a call of koffi's, which aborts the process.
+mountTest('a mount that is refused before its serving thread has loaded ends as it should', () =>
+  withLayers(async (layers) => {
+    await used(layers, false);
+    writeNewerFormat(layers);
+    const env = { NODE_OPTIONS: `--import ${repository}/test/lib/ever-loading.mjs` };
+    const log = `${layers.dir}/log`;
+    const args = ['--log', log, '--base', layers.base, '--overlay', layers.overlay, layers.mnt];
+    for (const more of [[], ['--foreground']]) {
+      const { code, signal, stderr } = await kasane(['mount', ...more, ...args], { env });
+      expect({ code, signal }).toEqual({ code: 4, signal: null });
+      expect(stderr).toMatch(/^kasane: mount: [^\n]+\n$/);
+      expect(fs.readFileSync(log, 'utf8')).not.toMatch(/FATAL/);
+    }
   }),
 );
 
