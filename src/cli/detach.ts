@@ -41,11 +41,11 @@ export async function detach(mountPoint: string): Promise<void> {
   }
 }
 
-/** A mount without a daemon answers ENOTCONN; one that hangs is not dead. */
+/** A mount without a daemon answers ENOTCONN; one that hangs is not dead. Of its root the kernel may know all but this. */
 export async function isDead(mountPoint: string): Promise<boolean> {
   try {
     await answers(mountPoint);
-    fs.statSync(bytesOf(mountPoint));
+    fs.statfsSync(bytesOf(mountPoint));
     return false;
   } catch (error) {
     if (error instanceof FsError) return false;

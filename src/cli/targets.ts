@@ -4,20 +4,12 @@ import * as fs from 'node:fs';
 import { connectVerbs } from '../control/client.ts';
 import { isWithin, KASANE_TYPE, type Mount, readMountInfo } from '../control/mountinfo.ts';
 import { type Found, readRegistrations } from '../control/registry.ts';
+import { type Resolved, resolveOutside } from '../control/resolve.ts';
 import type { OfflineVerbs, Verbs } from '../control/verbs.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { joinPath, parentPath } from '../lib/names.ts';
-import {
-  absolute,
-  answers,
-  bytesOf,
-  lstatOrNull,
-  type Resolved,
-  resolveOutside,
-  shown,
-  workingDirectory,
-} from './paths.ts';
+import { absolute, answers, bytesOf, lstatOrNull, shown, workingDirectory } from './paths.ts';
 
 export interface Target {
   verbs: Verbs;

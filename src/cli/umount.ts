@@ -3,14 +3,16 @@
 import type { Command } from 'commander';
 import { EXIT, type ExitCode } from '../control/exit-codes.ts';
 import { type Found, isAlive, readRegistrations, removeRegistration } from '../control/registry.ts';
+import { resolveOutside } from '../control/resolve.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { type Context, ending, example, JSON_OPTION } from './context.ts';
 import { detach, isDead, unmount } from './detach.ts';
-import { absolute, resolveOutside, shown, workingDirectory } from './paths.ts';
+import { absolute, shown, workingDirectory } from './paths.ts';
 import { kasaneMounts } from './targets.ts';
 
 const DAEMON_END_MS = 60_000;
+const BUSY_MS = 500;
 
 export function addUmount(program: Command, context: Context): void {
   program
@@ -51,7 +53,7 @@ async function umount(context: Context, typed: string, json: boolean): Promise<E
     forget(registered);
     return told(true, 'its daemon was dead: detached');
   }
-  const result = await unmount(resolved.path, false);
+  const result = await unmountUnlessBusy(resolved.path, live !== undefined);
   if (result === -E.EBUSY) {
     throw new FsError(E.EBUSY, `${shown(resolved.path)}: busy: somebody works in it (fuser -vm shows who)`);
   }
@@ -63,6 +65,16 @@ async function umount(context: Context, typed: string, json: boolean): Promise<E
     forget([live]);
   }
   return told(false, '');
+}
+
+/** As unmount. The daemon itself is in its mount now and then, for some milliseconds, to tell guests of a change. */
+async function unmountUnlessBusy(mountPoint: string, serves: boolean): Promise<number> {
+  const until = Date.now() + (serves ? BUSY_MS : 0);
+  for (;;) {
+    const result = await unmount(mountPoint, false);
+    if (result !== -E.EBUSY || Date.now() >= until) return result;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 function forget(registered: readonly Found[]): void {

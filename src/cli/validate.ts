@@ -12,11 +12,12 @@ import {
   superOption,
 } from '../control/mountinfo.ts';
 import { type Found, isAlive, readRegistrations, removeRegistration } from '../control/registry.ts';
+import { resolveOutside } from '../control/resolve.ts';
 import { loadAddon } from '../fuse/native/addon.ts';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { detach, isDead } from './detach.ts';
-import { answers, bytesOf, isLocal, resolveOutside, shown } from './paths.ts';
+import { answers, bytesOf, isLocal, lstatOrNull, shown } from './paths.ts';
 
 /** The machine, as far as a test wants to bend it. */
 export interface Host {
@@ -27,7 +28,7 @@ export interface Host {
 }
 
 export interface Validated {
-  /** With paths that have no symlinks. */
+  /** With paths that have no symlinks, but for the bases: whoever swaps a link there has another base. */
   options: MountOptions;
   /** A sentence each, to be told. */
   notes: string[];
@@ -70,12 +71,12 @@ export async function validateMount(options: MountOptions, host: Host): Promise<
   refuseUsedOverlay(overlay, mounts, registered);
   refuseReadOnly(overlay.path, options);
   const state = options.state === null ? null : stateDirectory(options.state, overlay, bases);
+  refuseWithoutState(state ?? `${overlay.path}/.kasane`, options);
   refuseWithoutFuse(host, options.transport);
   checkLog(options.log);
   return {
     options: {
       ...options,
-      bases: bases.map((base) => base.path),
       overlay: overlay.path,
       mountPoint: mountPoint.path,
       state,
@@ -290,6 +291,12 @@ function stateDirectory(typed: string, overlay: Dir, bases: readonly Dir[]): str
     throw new FsError(E.EINVAL, `${shown(typed)}: state lies in the base: choose a directory outside`);
   }
   return path;
+}
+
+/** A read-only mount makes nothing. */
+function refuseWithoutState(state: string, { readOnly }: MountOptions): void {
+  if (!readOnly || lstatOrNull(state) !== null) return;
+  throw new FsError(E.ENOENT, `${shown(state)}: is not there yet: mount once without -o ro`);
 }
 
 function refuseWithoutFuse(host: Host, transport: MountOptions['transport']): void {

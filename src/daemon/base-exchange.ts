@@ -1,12 +1,16 @@
 // Which tree the base is. Judges at the start whether it is the one that the origins speak of, opens the tree that
 // has come to lie at the base's path, and keeps whether what lies there is accepted.
 import { type BaseLayer, baseMoved, openBaseLayer } from '../branch/base.ts';
-import { messageOf } from '../lib/errors.ts';
+import type { MountOptions } from '../control/mount-options.ts';
+import { isWithin } from '../control/mountinfo.ts';
+import { resolveOutside } from '../control/resolve.ts';
+import { E } from '../lib/errno.ts';
+import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import type { Reconciler } from '../union/reconcile.ts';
 import type { Store } from '../versions/store.ts';
-import { baseDoubt, baseRecords, doubtNote, isNewTree, type OpenBranches } from './branches.ts';
+import { baseDoubt, baseRecords, isNewTree, type OpenBranches } from './branches.ts';
 import type { WorkerLink } from './worker-link.ts';
 
 /** How often where the base's paths lead is looked at: who works from the kernel's caches makes no request. */
@@ -15,8 +19,9 @@ const CHECK_MS = 500;
 const BASE_RETRY_MS = 200;
 
 export interface ExchangeParts {
-  readOnly: boolean;
   branches: OpenBranches;
+  /** Of the mount, with paths as somebody typed them of the bases alone. */
+  options: Pick<MountOptions, 'bases' | 'overlay' | 'mountPoint' | 'readOnly'>;
   store: Store;
   log: Log;
   /** For whoever mounts; a sentence each is added. */
@@ -42,7 +47,6 @@ export class BaseExchange {
     this.doubt = baseDoubt(known, branches.layers);
     this.isNewTree = this.doubt === null && isNewTree(known, branches.layers);
     if (this.doubt !== null) {
-      notes.push(doubtNote(this.doubt));
       store.events.add({ kind: 'unaccepted', path: '', detail: this.doubt });
       return;
     }
@@ -52,17 +56,43 @@ export class BaseExchange {
   }
 
   #remember(): void {
-    const { readOnly, store, branches } = this.#parts;
-    if (!readOnly) store.setBases(baseRecords(branches.layers));
+    const { options, store, branches } = this.#parts;
+    if (!options.readOnly) store.setBases(baseRecords(branches.layers));
   }
 
   startTimer(): { stop(): void } {
     const timer = setInterval(() => {
       for (const layer of this.#parts.branches.layers) {
-        if (baseMoved(layer) !== 0) void this.reopen(layer.index);
+        if (this.#place(layer).moved !== 0) void this.reopen(layer.index);
       }
     }, CHECK_MS);
     return { stop: () => clearInterval(timer) };
+  }
+
+  /** Where the path that was typed leads to by now, without looking into our own mount; `moved` as of baseMoved. */
+  #place(layer: BaseLayer): { path: string; moved: number } {
+    const { bases, mountPoint } = this.#parts.options;
+    try {
+      const { path } = resolveOutside(bases[layer.index] as string, new Set([mountPoint]));
+      return { path, moved: path === layer.path ? baseMoved(layer) : 1 };
+    } catch (error) {
+      // Links in a circle.
+      if (error instanceof FsError) return { path: layer.path, moved: -error.errno };
+      throw error;
+    }
+  }
+
+  /** Throws FsError EINVAL: a link on the way leads into what the mount writes to, or above it. */
+  #refuseNested(path: string): void {
+    const { options, branches } = this.#parts;
+    const nested = [options.overlay, branches.stateDir, options.mountPoint].find(
+      (dir) => isWithin(path, dir) || isWithin(dir, path),
+    );
+    if (nested === undefined) return;
+    throw new FsError(
+      E.EINVAL,
+      `leads to ${escapeName(path)}, which is no base: ${escapeName(nested)} is not apart`,
+    );
   }
 
   /** The base's path leads to another tree: that is opened; the old one serves until then. */
@@ -75,15 +105,19 @@ export class BaseExchange {
   async #openAnew(index: number): Promise<void> {
     const { branches, log, link } = this.#parts;
     const old = branches.layers[index] as BaseLayer;
+    let said = '';
     for (;;) {
-      const moved = baseMoved(old);
+      const { path, moved } = this.#place(old);
       if (moved === 0) break;
       if (moved === 1) {
         try {
-          this.#take(openBaseLayer(index, old.path, branches.rights, old.marks));
+          this.#refuseNested(path);
+          this.#take(openBaseLayer(index, path, branches.rights, old.marks));
           return;
         } catch (error) {
-          log.warn(`${escapeName(old.path)}: ${messageOf(error)}`);
+          const why = messageOf(error);
+          if (why !== said) log.warn(`${escapeName(this.#parts.options.bases[index] as string)}: ${why}`);
+          said = why;
         }
       }
       // Absent: the old tree answers with what it still has.

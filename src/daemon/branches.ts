@@ -8,6 +8,7 @@ import { type Overlay, openOverlay, probeOverlay } from '../branch/overlay.ts';
 import { marksOfBase } from '../branch/whiteouts.ts';
 import type { MountOptions } from '../control/mount-options.ts';
 import { isWithin, minorOf, readMountInfo } from '../control/mountinfo.ts';
+import { resolveOutside } from '../control/resolve.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { escapeName } from '../lib/names.ts';
@@ -49,7 +50,9 @@ export function openLayers(
 ): Pick<OpenBranches, 'layers' | 'overlay' | 'rights' | 'standIn' | 'osTree'> {
   const rights = rightsOfProcess();
   const marks = marksOfBase(options.whiteouts);
-  const layers = options.bases.map((base, index) => openBaseLayer(index, base, rights, marks));
+  const layers = options.bases.map((base, index) =>
+    openBaseLayer(index, resolveOutside(base, new Set()).path, rights, marks),
+  );
   const overlay = openOverlay(options.overlay, prefixOf(stateDirOf(options), rights));
   const standIn = rights.actsForOthers
     ? null
@@ -225,9 +228,9 @@ export function isNewTree(known: readonly BaseRecord[], layers: readonly BaseLay
 }
 
 /** What is mounted beneath a base is not entered; one sentence that says so. */
-export function submountNotes(bases: readonly string[]): string[] {
+export function submountNotes(layers: readonly BaseLayer[]): string[] {
   const notes: string[] = [];
-  for (const base of bases) {
+  for (const { path: base } of layers) {
     const beneath = readMountInfo()
       .map((mount) => mount.mountPoint)
       .filter((point) => point !== base && isWithin(point, base));

@@ -31,6 +31,7 @@ import { openStore, type Store } from '../versions/store.ts';
 import { BaseExchange } from './base-exchange.ts';
 import {
   backingDepth,
+  doubtNote,
   minorNotes,
   type OpenBranches,
   openLayers,
@@ -82,7 +83,7 @@ export async function runDaemon(
   // Also where the mount is refused: the serving thread may still be loading its modules.
   process.once('exit', exitNow);
   const session = await Session.start(options, logConfig, thread);
-  ready({ ready: true, notes: session.notes });
+  ready({ ready: true, notes: session.notesAtStart });
   process.exit(await session.run());
 }
 
@@ -181,7 +182,7 @@ class Session {
     this.#telling = new Telling(options, branches, transport, notes, this.#log, () => this.#link);
     notes.push(
       ...transport.notes,
-      ...submountNotes(options.bases),
+      ...submountNotes(branches.layers),
       ...protectionNotes(branches.layers),
       ...whiteoutNotes(branches.overlay),
       ...stackNotes(branches),
@@ -189,7 +190,7 @@ class Session {
     );
     if (options.export !== 'off') notes.push(exportNote(options.export === 'nfs4'));
     this.#base = new BaseExchange({
-      readOnly: options.readOnly,
+      options,
       branches,
       store,
       log: this.#log,
@@ -233,6 +234,7 @@ class Session {
       readOnly: this.#options.readOnly,
       isOver: () => this.#link.isOver,
       tempName: () => `m-${temp++}`,
+      caughtUp: () => this.#folding.fold(),
       commit: (...requests) => this.#link.commit(requests),
       doubt: (why) => this.#base.disbelieve(why),
       otherNames: (path) => this.#link.names(path),
@@ -373,6 +375,12 @@ class Session {
   }
 
   #closeServer: () => Promise<void> = async () => {};
+
+  /** For whoever mounts. A doubt about the base comes and goes: status adds it. */
+  get notesAtStart(): string[] {
+    const { doubt } = this.#base;
+    return doubt === null ? this.notes : [...this.notes, doubtNote(doubt)];
+  }
 
   /** Until the mount is gone; the process's exit code. */
   async run(): Promise<number> {

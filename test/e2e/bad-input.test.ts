@@ -197,6 +197,8 @@ describe('a mount point', () => {
       await prepared(layers);
       const first = await startMount({ ...layers, mountPoint: layers.mnt });
       await first.write('b', 'written\n');
+      // All that is asked of the root the kernel knows from now on, and for a minute tells without the daemon.
+      await runOk('stat', [layers.mnt]);
       process.kill(first.pid, 'SIGKILL');
       await first.ended;
       expect((await run('ls', [layers.mnt])).stderr).toMatch(/not connected|connection abort/i);

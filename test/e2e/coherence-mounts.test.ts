@@ -111,6 +111,40 @@ mountTest('another tree in the base’s place shows, also to who asks nothing of
   }),
 );
 
+mountTest('a base named by a link follows it, but not into what the mount writes to', () =>
+  withLayers(async ({ dir, overlay, mnt }) => {
+    for (const name of ['one', 'two']) {
+      fs.mkdirSync(`${dir}/${name}/tree`, { recursive: true });
+      fs.writeFileSync(`${dir}/${name}/tree/f`, `${name}\n`);
+    }
+    const lead = (to: string) => {
+      fs.symlinkSync(to, `${dir}/new`);
+      fs.renameSync(`${dir}/new`, `${dir}/current`);
+    };
+    lead('one');
+    await withMount({ base: `${dir}/current/tree`, overlay, mnt }, async (mount) => {
+      const shows = (what: string) => waitUntil(async () => (await mount.read('f')) === what, 5000);
+      expect(await mount.read('f')).toBe('one\n');
+      lead('two');
+      expect(await shows('two\n')).toBe(true);
+      for (const [to, tree] of [
+        [overlay, `${overlay}/tree`],
+        [mnt, `${mnt}/tree`],
+        [`${mnt}/.kasane`, `${mnt}/.kasane/tree`],
+      ] as const) {
+        lead(to);
+        const refused = `/current/tree: leads to ${tree}, which is no base`;
+        expect(await waitUntil(() => mount.log().includes(refused), 5000), to).toBe(true);
+        expect(await mount.read('f')).toBe('two\n');
+      }
+      lead('current');
+      lead('one');
+      expect(await shows('one\n')).toBe(true);
+      expect((await mount.kasane(['status', mnt])).stdout).toContain(`\nbase ${dir}/current/tree\n`);
+    });
+  }),
+);
+
 mountTest('a daemon that is killed amidst changes of its base leaves no client waiting', () =>
   withLayers(async (layers) => {
     const { base, mnt } = layers;

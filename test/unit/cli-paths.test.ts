@@ -2,8 +2,9 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { absolute, isLocal, resolveOutside } from '../../src/cli/paths.ts';
+import { absolute, isLocal } from '../../src/cli/paths.ts';
 import { parseMountInfo } from '../../src/control/mountinfo.ts';
+import { resolveOutside } from '../../src/control/resolve.ts';
 
 let dir: string;
 
