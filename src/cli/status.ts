@@ -20,7 +20,7 @@ export function addStatus(program: Command, context: Context): void {
         if (path === undefined) return statusOfAll(context, opts.json === true);
         const status = await withTarget(path, ({ verbs }) => verbs.status());
         if (opts.json) context.io.json(statusJson(status));
-        else context.io.out(statusText(status));
+        else context.io.out(statusText(status, 'owner'));
         return EXIT.ok;
       }),
     );
@@ -35,7 +35,7 @@ async function statusOfAll({ io }: Context, json: boolean): Promise<ExitCode> {
     try {
       const status = await askStatus(found);
       reports.push(statusJson(status));
-      texts.push(statusText(status));
+      texts.push(statusText(status, 'owner'));
     } catch (error) {
       reportError(io, 'status', error);
       code = EXIT.unreachable;

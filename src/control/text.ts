@@ -14,8 +14,8 @@ export function eventLine(event: EventRecord): string {
   return `${event.seq} ${event.epoch} ${timeText(event.time)} ${event.kind} ${escapeName(event.path)}\n`;
 }
 
-/** `key value` lines; numbers in bytes, times in UTC. */
-export function statusText(status: StatusReport): string {
+/** `key value` lines; numbers in bytes, times in UTC. For everyone: without names that may lie where only some may look. */
+export function statusText(status: StatusReport, reader: 'owner' | 'everyone'): string {
   const lines: [string, string][] = [
     ['mount_point', escapeName(status.mountPoint)],
     ...status.bases.map((base): [string, string] => ['base', escapeName(base)]),
@@ -34,7 +34,7 @@ export function statusText(status: StatusReport): string {
     ['read_only', status.readOnly ? 'yes' : 'no'],
     ...status.copying.map(({ path, done, size }): [string, string] => [
       'copying',
-      `${done} ${size} ${escapeName(path)}`,
+      reader === 'owner' ? `${done} ${size} ${escapeName(path)}` : `${done} ${size}`,
     ]),
   ];
   const underscored = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

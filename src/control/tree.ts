@@ -172,7 +172,7 @@ class Tree {
       new RenderedFile(async () => Buffer.from(await text(), 'utf8'), now);
     let next = 0;
     this.#files = {
-      status: rendered(async () => statusText(await verbs.status())),
+      status: rendered(async () => statusText(await verbs.status(), 'everyone')),
       'status.json': rendered(async () => jsonText(statusJson(await verbs.status()))),
       conflicts: rendered(async () => (await this.#list()).map(conflictLine).join('')),
       'conflicts.json': rendered(async () => jsonText((await this.#list()).map(conflictJson))),

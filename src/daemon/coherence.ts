@@ -30,9 +30,8 @@ export function chooseCoherence(
 ): Coherence {
   const wish = options.coherence;
   if (wish.mode === 'check') return check(null);
-  if (options.transport === 'fuse-native') {
-    return check(wish.mode === 'auto' ? null : 'coherence is check: libfuse 2 has no way to tell of changes');
-  }
+  if (options.transport === 'fuse-native')
+    return check('coherence is check: libfuse 2 has no way to tell of changes');
   if (wish.mode === 'ttl') return { mode: 'ttl', keeping: 'timed', seconds: wish.seconds, note: null };
   if (options.export !== 'off') {
     return check('coherence is check: clients of an exported mount come by handles, not by names');

@@ -93,13 +93,15 @@ function report(
 ): StatusReport {
   const { options, branches, store, mounted, doubt } = context;
   const coherence = context.coherence?.() ?? chooseCoherence(options);
-  const watcher = watcherOf(context, coherence);
+  const refused = serving?.watchesRefused ?? 0;
+  const watcher = watcherOf(context, coherence, refused);
   const notes = [...context.notes];
-  if (doubt !== null && !notes.includes(doubtNote(doubt))) notes.push(doubtNote(doubt));
+  const base = baseStateOf(context);
+  if (base === 'unaccepted' && doubt !== null) notes.push(doubtNote(doubt));
   if (overlayIsGone(branches)) {
     notes.push('the overlay has been removed: what it held is lost, and nothing can be changed; unmount');
   }
-  if (serving !== null && serving.watchesRefused > 0) notes.push(limitNote());
+  if (refused > 0) notes.push(limitNote());
   return {
     version: packageVersion(),
     mountPoint: options.mountPoint,
@@ -109,7 +111,7 @@ function report(
     pid: mounted?.pid ?? 0,
     started: mounted?.started ?? 0,
     epoch: store.events.epoch,
-    base: baseStateOf(context),
+    base,
     coherence: coherenceName(coherence),
     bound: coherence.seconds,
     watches: serving?.watches ?? 0,
@@ -132,10 +134,11 @@ function overlayfsOptions(user: boolean, { redirects, metadataOnly }: Survey): s
   return special ? 'metacopy=on,redirect_dir=on' : '';
 }
 
-function watcherOf(context: MountContext, coherence: Coherence): WatcherReport {
+function watcherOf(context: MountContext, coherence: Coherence, refused: number): WatcherReport {
   if (context.mounted === null) return { by: 'none', why: 'it is not mounted' };
-  const watched = coherence.keeping === 'watched';
-  return (watched && context.watcher?.()) || { by: 'none', why: `coherence is ${coherenceName(coherence)}` };
+  const report = coherence.keeping === 'watched' ? context.watcher?.() : null;
+  if (!report) return { by: 'none', why: `coherence is ${coherenceName(coherence)}` };
+  return report.by === 'inotify' && refused > 0 ? { by: 'inotify', why: `as far as ${LIMIT} goes` } : report;
 }
 
 const coherenceName = ({ mode, seconds }: Coherence) => (mode === 'ttl' ? `ttl=${seconds}` : mode);

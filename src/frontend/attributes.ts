@@ -33,28 +33,31 @@ export function attributeHandlers(front: Front): Handlers {
     STATX: (r) => doStatx(front, r),
     SETATTR: (r) => doSetattr(front, r),
     GETXATTR: (r) =>
-      withNode(front, r, (node) => {
+      withNode(front, r, -E.ENODATA, (node) => {
         const { size } = readers.getxattr_in(r.view, HEADER);
         const name = readName(r, HEADER + sizeOf('getxattr_in'));
         return sized(r, size, getAttribute(front.union, node, name));
       }),
     LISTXATTR: (r) =>
-      withNode(front, r, (node) => {
+      withNode(front, r, -E.EOPNOTSUPP, (node) => {
         const { size } = readers.getxattr_in(r.view, HEADER);
         return sized(r, size, listAttributes(front.union, node, r.uid === 0));
       }),
-    SETXATTR: (r) => withNode(front, r, (node) => doSetxattr(front, r, node)),
+    SETXATTR: (r) => withNode(front, r, -E.EOPNOTSUPP, (node) => doSetxattr(front, r, node)),
     REMOVEXATTR: (r) =>
-      withNode(front, r, (node) =>
+      withNode(front, r, -E.EOPNOTSUPP, (node) =>
         resultOf(front, removeAttribute(front.union, node, readName(r, HEADER), r.pid)),
       ),
     STATFS: (r) => statfs(front, r),
   };
 }
 
-/** Control files have no extended attributes. */
-function withNode(front: Front, r: FuseRequest, work: (node: Node) => number): number {
-  if (isControl(r.nodeId)) return -E.EOPNOTSUPP;
+/**
+ * Control files have no extended attributes. To get one is ENODATA: any other error the kernel, which asks for the ACL
+ * when somebody else than the owner comes, would hand to him.
+ */
+function withNode(front: Front, r: FuseRequest, ofControl: number, work: (node: Node) => number): number {
+  if (isControl(r.nodeId)) return ofControl;
   const node = nodeOf(front, r.nodeId);
   return node ? work(node) : -E.ESTALE;
 }

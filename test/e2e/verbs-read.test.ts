@@ -6,7 +6,7 @@ import { runtimePaths } from '../../src/control/registry.ts';
 import { ripen } from '../lib/base-update.ts';
 import { say } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
-import { runOk } from '../lib/run.ts';
+import { asUser, runOk } from '../lib/run.ts';
 import { type Guest, text, withGuest } from '../lib/versioning.ts';
 
 const FILE = 'etc/a.conf';
@@ -70,6 +70,29 @@ describe('status', () => {
         expect(await guest.mount.sh('cat .kasane/status')).toContain('conflicts 1\n');
       },
     ),
+  );
+
+  mountTest(
+    'is for everyone to read in the mount, with metrics, but without names; what tells names is not',
+    () =>
+      withFile(async (guest) => {
+        const other = (...command: string[]) => asUser(1000, command);
+        const at = `${guest.mnt}/.kasane`;
+        expect((await other('ls', at)).stdout).toMatch(/^conflict\nconflicts\n/);
+        for (const [name, first] of [
+          ['status', 'mount_point '],
+          ['metrics', '# HELP '],
+        ] as const) {
+          const { code, stdout, stderr } = await other('cat', `${at}/${name}`);
+          expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+          expect(stdout.startsWith(first)).toBe(true);
+        }
+        for (const name of ['status.json', 'conflicts', 'events', 'control', 'conflict/']) {
+          expect((await other('cat', `${at}/${name}`)).stderr, name).toMatch(
+            /Permission denied|Is a directory/,
+          );
+        }
+      }),
   );
 
   mountTest('metrics name requests and gauges', () =>

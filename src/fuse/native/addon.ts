@@ -95,5 +95,5 @@ function reason(message: string): string {
     return 'libfuse.so.2 is missing: install the package libfuse2 (apt-get install libfuse2)';
   if (message.startsWith('No native build'))
     return `fuse-native brings no addon for linux-${process.arch}: use --transport direct`;
-  return `the addon of fuse-native cannot be loaded (${line}): use --transport direct`;
+  return `the addon of fuse-native cannot be loaded (${line}): reinstall libfuse2, or use --transport direct`;
 }
