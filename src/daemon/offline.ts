@@ -177,6 +177,7 @@ class Offline {
       isOver: () => false,
       // Not emptied, so names must differ from those that a daemon has left there.
       tempName: () => `offline-${process.pid}-${temp++}`,
+      caughtUp: async () => {},
       commit: async (...requests) => commit(this.#unionOf(branches), requests),
       doubt,
       otherNames: async () => [],

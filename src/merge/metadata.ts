@@ -30,7 +30,11 @@ export interface MetadataConflict {
 const STICKY_AND_SETID = [0o1000, S_ISGID, S_ISUID];
 
 /** Bound to the bytes: file capabilities, and what IMA and EVM sign. */
-const contentBound = new Set(['security.capability', 'security.ima', 'security.evm']);
+export const contentBound: ReadonlySet<string> = new Set([
+  'security.capability',
+  'security.ima',
+  'security.evm',
+]);
 
 interface Work {
   ancestor: Side | null;

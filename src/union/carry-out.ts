@@ -17,6 +17,7 @@ import {
   closeConflict,
   failed,
   type Intent,
+  isStill,
   type Outcome,
   outcome,
   pending,
@@ -32,6 +33,7 @@ import { newOrigin } from './origin-list.ts';
 import { blueprint, buildFrom, leavesContent, leftContent, type Source } from './plan.ts';
 import { type Found, isMetadataOnly } from './sides.ts';
 import { builtSignature, contentSignature } from './signature.ts';
+import { ungranted, ungrantStep } from './ungrant.ts';
 import { hashXattrs } from './xattr-set.ts';
 
 /** A decision, and for how long it is to wait if it has to. */
@@ -50,7 +52,7 @@ interface Sharing {
 /** A step that can be taken, its intent durable; what follows when it has been taken, and when it could not be. */
 interface Ready {
   step: CommitRequest;
-  taken: () => Promise<Outcome>;
+  taken: () => Promise<Outcome | typeof AGAIN>;
   refused: (result: number) => Outcome | typeof AGAIN;
 }
 
@@ -101,6 +103,15 @@ async function prepareOne(
   sharing: Sharing | null,
 ): Promise<Outcome | typeof AGAIN | Ready> {
   const { view, decision } = assessed;
+  if (decision.do !== 'pending') {
+    // Notes of what the guest did before, folded afterwards, would cover the record, and close the conflict.
+    await context.caughtUp();
+    if (!isStill(context, view)) return AGAIN;
+  }
+  if (decision.do === 'pinned' || decision.do === 'conflict') {
+    const rest = ungranted(view);
+    if (rest !== null) return ungrantStep(context, view, rest);
+  }
   switch (decision.do) {
     case 'current':
       return renewOrigin(context, view, 'current');
@@ -423,17 +434,17 @@ async function conflict(
   context: CarryContext,
   assessed: Assessed,
   decision: Decision & { do: 'conflict' },
-): Promise<Outcome> {
+): Promise<Outcome | typeof AGAIN> {
   const { view } = assessed;
   const { store } = context;
   await loadContents(context, view);
-  const open = store.conflicts.of(view.path);
+  const known = store.conflicts.of(view.path);
   const same =
-    open !== null &&
-    open.kind === decision.kind &&
-    open.baseFingerprint === view.base.fingerprint &&
+    known !== null &&
+    known.kind === decision.kind &&
+    known.baseFingerprint === view.base.fingerprint &&
     store.paths.get(view.path)?.overlaySig === contentSignature(view.overlay.object);
-  if (same) return outcome('conflict', open.reason);
+  if (same) return outcome('conflict', known.reason);
   const sides = await keepSides(store, context.branches, view);
   const offered = proposal(assessed);
   const merged =
@@ -444,6 +455,9 @@ async function conflict(
           markers: !offered.clean,
           size: offered.bytes.length,
         };
+  // Who has removed it meanwhile has decided, and nothing would close what is opened after that.
+  if (!isStill(context, view)) return AGAIN;
+  const open = store.conflicts.of(view.path);
   const fields = {
     kind: decision.kind,
     path: view.path,

@@ -8,8 +8,8 @@ import type { Store } from '../versions/store.ts';
 import type { NewEvent, PathRecord, PathState } from '../versions/types.ts';
 import type { View } from './assess.ts';
 import type { Workshop } from './build.ts';
-import { type CommitRequest, signatureOf } from './commit.ts';
-import type { Branches } from './sides.ts';
+import { type CommitRequest, sameSignature, signatureOf } from './commit.ts';
+import { type Branches, readOverlay } from './sides.ts';
 import { contentSignature } from './signature.ts';
 
 export interface CarryContext {
@@ -23,6 +23,8 @@ export interface CarryContext {
   /** The mount has ended: no look begins any more, and none goes on reading. */
   isOver(): boolean;
   tempName(): string;
+  /** The index knows all that the guest did before the call. */
+  caughtUp(): Promise<void>;
   /** The last step, or steps that are taken together, on the serving thread: see commit.ts. */
   commit(...requests: CommitRequest[]): Promise<number>;
 }
@@ -112,6 +114,14 @@ export function failed(context: CarryContext, view: View, result: number): Outco
   if (result === -E.EROFS) return pending(context, view, 'read-only', RETRY_FULL_MS);
   if (result === -E.ESHUTDOWN) return mountHasEnded();
   throw new FsError(-result, `${view.path}: cannot be replaced (${errnoName(result)})`);
+}
+
+/** Whether the overlay has what was judged. Nothing may come between this and what it is asked for. */
+export function isStill(context: CarryContext, view: View): boolean {
+  const now = readOverlay(context.branches, view.path, view.basePath).object;
+  const then = view.overlay.object;
+  if (now === null || then === null) return now === then;
+  return sameSignature(signatureOf(now.stat), signatureOf(then.stat));
 }
 
 /** The path's record from now on. `seq`: the event that says so, 0: none. */
