@@ -1,10 +1,10 @@
 // GETATTR and SETATTR on nodes. What changes an object of the base brings it up first.
 import { E } from '../lib/errno.ts';
-import { copyStat, isRegular, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
+import { copyStat, isDirectory, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW, O_WRONLY, UTIME_OMIT } from '../sys/constants.ts';
 import { close, ftruncate, openat, reopen } from '../sys/file.ts';
 import { fchmodat, fchownat, fstat, statx, utimensat } from '../sys/stat.ts';
-import { type Caller, mayChangeMode, mayKeepSetgid } from './caller.ts';
+import { type Caller, mayBeWriting, mayChangeMode, mayKeepSetgid } from './caller.ts';
 import { copyUp } from './copy-up.ts';
 import { locate, statNode } from './locate.ts';
 import { fillEntry, find } from './lookup.ts';
@@ -100,8 +100,8 @@ export function setattr(union: Union, node: Node, change: Change, callerPid: num
 
 /**
  * SETATTR of nothing: what comes before a write by who may not keep set-id bits, and of a chown that leaves both
- * ids. The bits go, where somebody has the file open for writing or the caller might have taken them away by
- * chmod. Of a file without such bits nothing changes, and nothing is brought up.
+ * ids. The bits go, where the caller has the file open for writing or might have taken them away by chmod. Of a file
+ * without such bits nothing changes, and nothing is brought up.
  */
 export function dropSetid(
   union: Union,
@@ -116,7 +116,11 @@ export function dropSetid(
   const error = statNode(union, node, stat);
   if (error < 0) return error;
   if (withoutSetid(stat, caller.pid) === (stat.mode & 0o7777)) return fillEntry(union, node, stat);
-  if (!isOpenForWriting(node) && !mayChangeMode(caller, stat.uid)) return -E.EPERM;
+  const owner = stat.uid;
+  const filled = fillEntry(union, node, stat);
+  if (filled < 0) return filled;
+  const writes = isOpenForWriting(node) && mayBeWriting(caller.pid, union.entry.ino);
+  if (!writes && !mayChangeMode(caller, owner)) return -E.EPERM;
   return setattr(union, node, change, caller.pid);
 }
 
@@ -157,7 +161,7 @@ function changeMetadata(
 
 /** Permission bits without set-user-id, and set-group-id where the group may execute or the caller is not in it. */
 function withoutSetid(stat: Stat, callerPid: number): number {
-  if (!isRegular(stat.mode)) return stat.mode & 0o7777;
+  if (isDirectory(stat.mode)) return stat.mode & 0o7777;
   const mode = stat.mode & 0o7777 & ~S_ISUID;
   const loses = (mode & S_ISGID) !== 0 && ((mode & 0o010) !== 0 || !mayKeepSetgid(callerPid, stat.gid));
   return loses ? mode & ~S_ISGID : mode;

@@ -2,7 +2,7 @@
 // mode that the caller's umask leaves (or the directory's default ACL). Permissions have been checked by the
 // kernel (default_permissions), so the right to pass by them is kept.
 import * as fs from 'node:fs';
-import { CAP_FOWNER, CAP_FSETID } from '../sys/constants.ts';
+import { CAP_FOWNER, CAP_FSETID, O_ACCMODE, O_RDONLY } from '../sys/constants.ts';
 import { raiseFileCaps, setFsIds, setGroups } from '../sys/creds.ts';
 import { setUmask } from '../sys/names.ts';
 
@@ -36,6 +36,30 @@ function isCapable(status: string, cap: number): boolean {
 /** Whether the caller may change the mode of an owner's file. */
 export function mayChangeMode({ uid, pid }: Pick<Caller, 'uid' | 'pid'>, owner: number): boolean {
   return uid === owner || isCapable(statusOf(pid), CAP_FOWNER);
+}
+
+/**
+ * Whether a thread has what shows that inode number open for writing, or is the kernel's own (an NFS server), which has
+ * nothing open; true where that is not to be told.
+ */
+export function mayBeWriting(pid: number, ino: number): boolean {
+  if (pid === 0) return true;
+  const dir = `/proc/${pid}/fdinfo`;
+  try {
+    if (fs.readdirSync(dir).some((fd) => isOpenedToWrite(fs.readFileSync(`${dir}/${fd}`, 'latin1'), ino)))
+      return true;
+  } catch (error) {
+    // One that is closed, or a thread that ends, meanwhile is no writer.
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code !== 'ENOENT' && code !== 'ESRCH') return code === 'EACCES' || code === 'EPERM';
+  }
+  const status = statusOf(pid);
+  return status !== '' && !/^VmSize:/m.test(status);
+}
+
+function isOpenedToWrite(fdinfo: string, ino: number): boolean {
+  const flags = Number.parseInt(/^flags:\t(\d+)$/m.exec(fdinfo)?.[1] ?? '0', 8);
+  return (flags & O_ACCMODE) !== O_RDONLY && Number(/^ino:\t(\d+)$/m.exec(fdinfo)?.[1]) === ino;
 }
 
 /** Whether a thread may leave the set-group-id bit on a file of a group: it is in the group, or has CAP_FSETID. */

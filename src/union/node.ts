@@ -237,7 +237,7 @@ export interface Handle {
   fd: number;
   /** The kernel has the data by itself. */
   readonly through: boolean;
-  /** Where `through`, but reads and writes come to us: they have to clear set-id bits. */
+  /** Where `through`, but reads and writes come to us: newHandle tells why. */
   direct: boolean;
   /** Where `through`: opened when something is to be written by us; else -1. */
   writeFd: number;

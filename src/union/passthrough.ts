@@ -10,7 +10,17 @@
 import { branchIno } from '../branch/numbers.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { inPlace, S_ISGID, S_ISUID, type Stat } from '../lib/stat.ts';
-import { F_RDLCK, F_UNLCK, O_ACCMODE, O_CLOEXEC, O_RDONLY, O_RDWR, O_SYNC } from '../sys/constants.ts';
+import {
+  F_RDLCK,
+  F_UNLCK,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_DIRECT,
+  O_RDONLY,
+  O_RDWR,
+  O_SYNC,
+  O_WRONLY,
+} from '../sys/constants.ts';
 import { close, openat, reopen, setLease } from '../sys/file.ts';
 import { fstat } from '../sys/stat.ts';
 import { locate } from './locate.ts';
@@ -70,8 +80,10 @@ export function newHandle(union: Union, node: Node, opened: Opened, flags: numbe
   const handle = union.table.addHandle(node, opened.fd, kept, { writable, layer, through });
   node.cachedAt ??= null;
   if (!through) return handle;
-  // Set-id bits have to go when the file is written to, which takes a request.
-  handle.direct = writable && (mode & (S_ISUID | S_ISGID)) !== 0;
+  // Set-id bits have to go when the file is written to, which takes a request. And who only writes, past the cache, takes
+  // O_DIRECT off for a last piece that is no whole block (dd), of which nobody tells the file beneath.
+  const onlyDirect = access === O_WRONLY && (flags & O_DIRECT) !== 0;
+  handle.direct = writable && (onlyDirect || (mode & (S_ISUID | S_ISGID)) !== 0);
   // Nobody maps what cannot be read.
   if (access === O_RDWR) {
     node.mayBeMapped = true;

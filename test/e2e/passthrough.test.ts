@@ -1,5 +1,6 @@
 // Files that the kernel reads, writes and maps by itself: no such request reaches the daemon, and nobody can tell.
 // What is open on a file of the base when it is copied up keeps its bytes, and is the same object in all else.
+import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { connectVerbs } from '../../src/control/client.ts';
@@ -223,6 +224,31 @@ mountTest('set-id bits and capabilities go when somebody writes who may not keep
     await mount.sh(
       'setcap cap_net_raw+ep tool; test -n "$(getcap tool)"; echo x >> tool; test -z "$(getcap tool)"',
     );
+  }),
+);
+
+mountTest('who neither owns nor writes to it cannot take set-id bits off what somebody else writes to', () =>
+  withStage(async ({ at, agent }) => {
+    const [writer, other] = [agent(), agent()];
+    await other.call('setIds', 1000, 1000);
+    for (const name of ['big', 'made']) {
+      const fd = await writer.call<number>('openSync', at(name), 'a');
+      await writer.call('fchmodSync', fd, 0o6755);
+      await expect(other.call('chownSync', at(name), -1, -1)).rejects.toThrow(/EPERM/);
+      expect(fs.statSync(at(name)).mode & 0o7777).toBe(0o6755);
+    }
+  }),
+);
+
+mountTest('dd takes O_DIRECT off for the last piece, which is no whole block', () =>
+  withStage(async ({ at, mount, dir }) => {
+    fs.writeFileSync(`${dir}/input`, randomBytes(10_000));
+    for (const name of ['new', 'big']) {
+      await mount.sh(`dd if="$1" of=${name} bs=4096 oflag=direct status=none; cmp "$1" ${name}`, [
+        `${dir}/input`,
+      ]);
+      expect(fs.statSync(at(name)).size).toBe(10_000);
+    }
   }),
 );
 
