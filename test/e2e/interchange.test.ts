@@ -5,7 +5,7 @@ import { makeBase, workload } from '../differential/differential.ts';
 import { kasane, type Layers, withLayers, withMount } from '../lib/kasane.ts';
 import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
-import { runOk, sh } from '../lib/run.ts';
+import { run, runOk, sh, sleep } from '../lib/run.ts';
 import { type Compare, diffTrees, readTree, type Tree, withBaseUntouched } from '../lib/tree.ts';
 
 const OPERATIONS = 400;
@@ -24,8 +24,16 @@ const overlayOptions = ({ base, overlay, dir }: Layers, more: string) =>
 
 const kernel: Program = {
   name: 'kernel overlayfs',
-  mount: (layers, more) =>
-    runOk('mount', ['-t', 'overlay', '-o', overlayOptions(layers, more), 'none', layers.mnt]),
+  mount: async (layers, more) => {
+    const args = ['-t', 'overlay', '-o', overlayOptions(layers, more), 'none', layers.mnt];
+    let result = await run('mount', args);
+    // With index=on an upper is busy as long as a mount namespace that somebody made meanwhile has it.
+    for (let i = 0; i < 120 && /already mounted|busy/.test(result.stderr); i++) {
+      await sleep(500);
+      result = await run('mount', args);
+    }
+    if (result.code !== 0) throw new Error(result.stderr);
+  },
 };
 
 const fuseOverlayfs: Program = {
