@@ -242,3 +242,25 @@ mountTest(
     }),
   { filesystems: ['overlay'] },
 );
+
+mountTest(
+  'set-id bits that the guest has set go with the content, also where nobody can merge the rest',
+  () =>
+    withGuest({ files: { owned: text(), undone: text(), plain: text() } }, async (guest) => {
+      const later = text({ 3: 'BASE', 7: 'BASE 7' });
+      const modes = () =>
+        ['owned', 'undone', 'plain'].map((name) => fs.statSync(guest.at(name)).mode & 0o7777);
+      await guest.mount.sh('chown 1000 owned; chmod 4755 owned undone plain');
+      expect(modes()).toEqual([0o4755, 0o4755, 0o4755]);
+      await guest.changeBase(() => fs.chownSync(`${guest.base}/owned`, 1001, 0));
+      for (const name of ['owned', 'undone', 'plain']) await guest.update(name, base3, 'in place');
+      for (const name of ['owned', 'undone', 'plain']) expect(await guest.read(name)).toBe(base3);
+      expect(modes()).toEqual([0o755, 0o755, 0o755]);
+      expect(await guest.conflictList()).toEqual(['owned metadata']);
+      expect(await guest.kasane(['undo', guest.at('undone')])).toMatchObject({ code: 0 });
+      await guest.update('undone', later);
+      expect(await guest.read('undone')).toBe(later);
+      expect(modes()).toEqual([0o755, 0o755, 0o755]);
+      expect(await guest.conflictList()).toEqual(['owned metadata', 'undone undone']);
+    }),
+);

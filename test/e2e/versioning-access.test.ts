@@ -197,3 +197,31 @@ mountTest('what is merged where the kernel remembers nothing leaves nothing behi
     expect(await waitUntil(async () => (await remembered()) === '1', 30_000, 200)).toBe(true);
   }),
 );
+
+mountTest('a conflict about what the guest has just made anew is not closed by the removal before it', () =>
+  withGuest(
+    { files: Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`f${i}`, text()])) },
+    async (guest) => {
+      await guest.mount.sh('for f in f*; do echo guest >> $f; done');
+      await guest.changeBase(() => {
+        for (let i = 0; i < 60; i++) {
+          fs.writeFileSync(`${guest.base}/new`, text({ 15: 'BASE 15' }));
+          fs.renameSync(`${guest.base}/new`, `${guest.base}/f${i}`);
+        }
+      });
+      fs.writeFileSync(`${guest.dir}/own`, text({ 15: 'guest' }));
+      // The one who opens it comes when the look before may be at any point, and the index knows nothing of the removal.
+      await guest.mount.sh('for f in f*; do rm $f; cat "$1" > $f; sleep 0.002; cat $f > /dev/null; done', [
+        `${guest.dir}/own`,
+      ]);
+      // All notes are in the index by then.
+      await sleep(2500);
+      const open = new Set((await guest.conflicts()).map(({ path }) => path));
+      expect(open.size).toBeGreaterThan(30);
+      for (let i = 0; i < 60; i++) {
+        // What was merged before the guest removed it is not in conflict with what it had seen.
+        if (!open.has(`f${i}`)) expect(await guest.events(`f${i}`)).toContain('merged');
+      }
+    },
+  ),
+);

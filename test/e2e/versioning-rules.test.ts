@@ -104,56 +104,6 @@ mountTest(
     }),
 );
 
-mountTest('a conflict about what the guest has just made anew is not closed by the removal before it', () =>
-  withGuest(
-    { files: Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`f${i}`, text()])) },
-    async (guest) => {
-      await guest.mount.sh('for f in f*; do echo guest >> $f; done');
-      await guest.changeBase(() => {
-        for (let i = 0; i < 60; i++) {
-          fs.writeFileSync(`${guest.base}/new`, text({ 15: 'BASE 15' }));
-          fs.renameSync(`${guest.base}/new`, `${guest.base}/f${i}`);
-        }
-      });
-      fs.writeFileSync(`${guest.dir}/own`, text(guest15));
-      // The one who opens it comes when the look before may be at any point, and the index knows nothing of the removal.
-      await guest.mount.sh(
-        'for f in f*; do rm $f; cat "$1" > $f; sleep 0.002; cat $f > /dev/null; done',
-        [`${guest.dir}/own`],
-      );
-      // All notes are in the index by then.
-      await sleep(2500);
-      const open = new Set((await guest.conflicts()).map(({ path }) => path));
-      expect(open.size).toBeGreaterThan(30);
-      for (let i = 0; i < 60; i++) {
-        // What was merged before the guest removed it is not in conflict with what it had seen.
-        if (!open.has(`f${i}`)) expect(await guest.events(`f${i}`)).toContain('merged');
-      }
-    },
-  ),
-);
-
-mountTest(
-  'set-id bits that the guest has set go with the content, also where nobody can merge the rest',
-  () =>
-    withGuest({ files: { owned: text(), undone: text(), plain: text() } }, async (guest) => {
-      const modes = () =>
-        ['owned', 'undone', 'plain'].map((name) => fs.statSync(guest.at(name)).mode & 0o7777);
-      await guest.mount.sh('chown 1000 owned; chmod 4755 owned undone plain');
-      expect(modes()).toEqual([0o4755, 0o4755, 0o4755]);
-      await guest.changeBase(() => fs.chownSync(`${guest.base}/owned`, 1001, 0));
-      for (const name of ['owned', 'undone', 'plain']) await guest.update(name, text(base3), 'in place');
-      for (const name of ['owned', 'undone', 'plain']) expect(await guest.read(name)).toBe(text(base3));
-      expect(modes()).toEqual([0o755, 0o755, 0o755]);
-      expect(await guest.conflictList()).toEqual(['owned metadata']);
-      expect(await guest.kasane(['undo', guest.at('undone')])).toMatchObject({ code: 0 });
-      await guest.update('undone', text({ ...base3, 7: 'BASE 7' }));
-      expect(await guest.read('undone')).toBe(text({ ...base3, 7: 'BASE 7' }));
-      expect(modes()).toEqual([0o755, 0o755, 0o755]);
-      expect(await guest.conflictList()).toEqual(['owned metadata', 'undone undone']);
-    }),
-);
-
 mountTest('a base that goes back to what it was withdraws the conflict', () =>
   withGuest({ files: { f: text() } }, async (guest) => {
     await guest.mount.sh(edit('f'));
