@@ -3,8 +3,14 @@ import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 
+/** As the kernel names it: stat -f calls ext4 `ext2/ext3`. By the mount's id, for a longer path may lie beneath another mount. */
 export function fileSystemOf(dir) {
-  return spawnSync('stat', ['-f', '-c', '%T', dir], { encoding: 'utf8' }).stdout?.trim() ?? '';
+  const fd = fs.openSync(dir, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+  const id = /^mnt_id:\s+(\d+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  fs.closeSync(fd);
+  const lines = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  const line = lines.find((one) => one.startsWith(`${id} `));
+  return / - (\S+)/.exec(line ?? '')?.[1] ?? 'unknown';
 }
 
 export function machine(where) {

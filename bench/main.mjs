@@ -1,5 +1,6 @@
 // npm run bench: reads the options, measures, and writes the reports. `--help` says what it takes.
 import * as fs from 'node:fs';
+import { checkWhere, checkWritable, readResult, writeEach } from './files.mjs';
 import { measureGrowth } from './growth.mjs';
 import { page } from './html.mjs';
 import { fileSystemOf, machine } from './machine.mjs';
@@ -88,16 +89,22 @@ async function measureRows(bench, wanted, progress) {
   return { rows, noise: noiseOf(rows), growth: null };
 }
 
-function writeReports(result, options) {
-  if (options.json) fs.writeFileSync(options.json, `${JSON.stringify(result, null, 1)}\n`);
-  if (options.html) fs.writeFileSync(options.html, page(result));
-  fs.writeSync(1, report(result));
-  return result.rows.some((row) => Object.keys(row.failed).length > 0) ? 1 : 0;
+/** The table first: whatever becomes of the files, it has been shown. */
+function writeReports(result, { json, html }) {
+  const failures = writeEach([
+    ['the table', () => fs.writeFileSync(1, report(result))],
+    ...(json
+      ? [[`--json ${json}`, () => fs.writeFileSync(json, `${JSON.stringify(result, null, 1)}\n`)]]
+      : []),
+    ...(html ? [[`--html ${html}`, () => fs.writeFileSync(html, page(result))]] : []),
+  ]);
+  for (const failure of failures) say(failure);
+  return failures.length > 0 || result.rows.some((row) => Object.keys(row.failed).length > 0) ? 1 : 0;
 }
 
 async function withStage(options, body) {
   if (process.getuid() !== 0) throw new UsageError('it mounts file systems: run it as root');
-  if (!fs.existsSync(options.where)) throw new UsageError(`--where ${options.where}: no such directory`);
+  checkWhere(options.where);
   const traced = fs.existsSync('/sys/kernel/tracing/events');
   const stage = createStage(options.where);
   // perf mounts it for itself, and leaves it.
@@ -116,7 +123,8 @@ async function main(args) {
     fs.writeSync(1, options.help ? helpText() : listing());
     return 0;
   }
-  if (options.from) return writeReports(JSON.parse(fs.readFileSync(options.from, 'utf8')), options);
+  checkWritable(options);
+  if (options.from !== undefined) return writeReports(readResult(options.from), options);
   const wanted = wantedBy(options);
   return withStage(options, async (stage) => {
     if (!options['make-chroot']) return writeReports(await measure(stage, options, wanted), options);
