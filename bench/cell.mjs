@@ -105,7 +105,7 @@ export function startWork(cell, name, folder, args) {
 }
 
 /** Seconds that the daemon and its helpers have run. */
-async function daemonCpu({ bench, pids }) {
+export async function daemonCpu({ bench, pids }) {
   if (pids.length === 0) return 0;
   return Number(await run(bench.stage, [...bench.client, 'cpu', '/', ...pids.map(String)]));
 }

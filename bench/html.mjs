@@ -1,7 +1,22 @@
 // The report as one page for a browser: self-contained, no scripts, nothing from outside.
 import * as fs from 'node:fs';
 import { curves } from './curves.mjs';
-import { atBest, digits, failureLines, figure, perWhat, range, runText, tally, verdict } from './report.mjs';
+import {
+  atBest,
+  costText,
+  count,
+  digits,
+  failureLines,
+  figure,
+  gapLines,
+  noiseGapLines,
+  perWhat,
+  range,
+  runText,
+  spread,
+  tally,
+  verdict,
+} from './report.mjs';
 
 const css = fs.readFileSync(`${import.meta.dirname}/page.css`, 'utf8');
 
@@ -35,26 +50,25 @@ function barsOf(result, row) {
   const percent = (value) => `${((100 * Math.max(0, value)) / most).toFixed(2)}%`;
   return found
     .map(([name, { wall }]) => {
-      const spread = `left:${percent(wall.min)};width:${percent(wall.max - wall.min)}`;
-      const line = wall.n > 1 ? `<i class="spread" style="${spread}"></i>` : '';
+      const extent = `left:${percent(wall.min)};width:${percent(wall.max - wall.min)}`;
+      const line = wall.n > 1 ? `<i class="spread" style="${extent}"></i>` : '';
       const bar = `<b class="bar ${familyOf(result, name)}" style="width:${percent(wall.median)}"></b>`;
-      return `<span>${escaped(name)}</span><span class="track">${bar}${line}</span><span class="number">${figure(wall.median, row)}</span>`;
+      return `<span>${escaped(name)}</span><span class="track" title="${spread(wall, row)}">${bar}${line}</span><span class="number">${figure(wall.median, row)}</span>`;
     })
     .join('');
 }
 
 function detailsOf(row) {
   const lines = Object.entries(row.peers).map(([name, found]) => {
-    const requests = found.requests === null ? '?' : digits(found.requests);
     const cpu = found.client
-      ? `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}</td><td class="figure">${requests}`
+      ? `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}</td><td class="figure">${count(found.requests)}`
       : '–</td><td class="figure">–';
     const ratio = row.ratios[name] ? range(row.ratios[name].wall) : '–';
-    return `<tr><td>${escaped(name)}</td><td class="figure">${ratio}</td><td class="figure">${cpu}</td></tr>`;
+    return `<tr><td>${escaped(name)}</td><td class="figure">${spread(found.wall, row)}</td><td class="figure">${ratio}</td><td class="figure">${cpu}</td></tr>`;
   });
   const head =
-    '<tr><th></th><th class="figure">ratio to it</th><th class="figure">CPU, client + daemon</th><th class="figure">requests</th></tr>';
-  return `<details><summary>ratios, processor time, requests</summary><div class="scroll"><table>${head}${lines.join('')}</table></div></details>`;
+    '<tr><th></th><th class="figure">median (spread)</th><th class="figure">ratio to it</th><th class="figure">CPU, client + daemon</th><th class="figure">requests</th></tr>';
+  return `<details><summary>spread, ratios, processor time, requests</summary><div class="scroll"><table>${head}${lines.join('')}</table></div></details>`;
 }
 
 /** In words, for the bars do not tell it. */
@@ -85,6 +99,18 @@ function figures(result) {
 <div class="cards">${cards}</div>`;
 }
 
+/** What the curves do not show, by count: processor time of client and daemon, requests. */
+function growthCosts({ counts, costs }, row) {
+  const peers = Object.entries(costs ?? {});
+  if (peers.length === 0) return '';
+  const head = counts.map((one) => `<th class="figure">${one}</th>`).join('');
+  const lines = peers.map(([name, list]) => {
+    const cells = list.map((cost) => `<td class="figure">${costText(cost, row)}</td>`).join('');
+    return `<tr><td>${escaped(name)}</td>${cells}</tr>`;
+  });
+  return `<details><summary>processor time of client + daemon, requests</summary><div class="scroll"><table><tr><th></th>${head}</tr>${lines.join('')}</table></div></details>`;
+}
+
 function growth(result) {
   if (!result.growth?.length) return '';
   const cards = result.growth.map((one) => {
@@ -94,7 +120,7 @@ function growth(result) {
       (name) => familyOf(result, name),
       (value) => figure(value, row),
     );
-    return `<div class="card"><h3>${escaped(perWhat(row))}</h3><small>by ${escaped(one.by)}; both axes grow tenfold by equal steps</small>${drawn}</div>`;
+    return `<div class="card"><h3>${escaped(perWhat(row))}</h3><small>by ${escaped(one.by)}; both axes grow tenfold by equal steps</small>${drawn}${growthCosts(one, row)}</div>`;
   });
   return `<h2>Growth</h2><div class="cards">${cards.join('\n')}</div>`;
 }
@@ -121,7 +147,9 @@ function machineTable(result) {
 
 function noise(result) {
   const lines = result.noise.map((one) => `<li>${escaped(one.row)}: ${range(one)}</li>`);
-  const notes = [...result.notes, ...failureLines(result)].map((line) => `<li>${escaped(line)}</li>`);
+  const notes = [...result.notes, ...noiseGapLines(result), ...gapLines(result), ...failureLines(result)].map(
+    (line) => `<li>${escaped(line)}</li>`,
+  );
   const said = notes.length > 0 ? `<h2>Notes</h2><ul>${notes.join('')}</ul>` : '';
   if (lines.length === 0) return said;
   return `<h2>Noise</h2><p>${escaped(result.subject)} measured a second time in each round, as if it were a peer; were there no noise, each would be 1.</p><ul>${lines.join('')}</ul>${said}`;

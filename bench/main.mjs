@@ -7,9 +7,10 @@ import { fileSystemOf, machine } from './machine.mjs';
 import { defaultChroot, makeChroot } from './materials.mjs';
 import { measureAll, rowsOf } from './measure.mjs';
 import { helpText, readOptions, UsageError } from './options.mjs';
+import { peers } from './peers.mjs';
 import { createProgress } from './progress.mjs';
 import { report } from './report.mjs';
-import { noiseOf, rowResult } from './result.mjs';
+import { absencesIn, noiseGaps, noiseOf, rowResult } from './result.mjs';
 import { callRoster, makeClient, makeFloor, tryPerf } from './roster.mjs';
 import { sizes, steppedScenes } from './rows.mjs';
 import { specialScenes } from './special.mjs';
@@ -28,7 +29,8 @@ function wantedBy({ only }) {
 }
 
 function listing() {
-  return `${allRows.map(({ key, name, unit }) => `${key.padEnd(14)} ${name} (${unit})`).join('\n')}\n`;
+  const rows = allRows.map(({ key, name, unit }) => `${key.padEnd(14)} ${name} (${unit})`);
+  return `${rows.join('\n')}\n\npeers: ${Object.keys(peers).join(', ')}\n`;
 }
 
 async function prepare(stage, options) {
@@ -36,9 +38,10 @@ async function prepare(stage, options) {
     stage,
     on: options.on,
     quick: options.quick === true,
-    fresh: options.fresh === true,
+    fresh: options.fresh === true || options.growth === true,
     size: options.quick ? sizes.quick : sizes.full,
-    rounds: Number(options.rounds ?? (options.quick ? 2 : 5)),
+    rounds: options.growth ? 1 : Number(options.rounds ?? (options.quick ? 2 : 5)),
+    named: options.named,
     chroot: options.chroot ?? defaultChroot(),
     places: new Map(),
     notes: new Set(),
@@ -58,7 +61,7 @@ async function measure(stage, options, wanted) {
   const { usable, missing, subject } = await callRoster(bench, options.peers);
   for (const [name, why] of Object.entries(missing)) say(`${name} is missing: ${why}`);
   if (Object.keys(usable).length === 0) throw new Error('none of the peers can be mounted');
-  Object.assign(bench, { usable, subject });
+  Object.assign(bench, { usable, missing, subject });
   const progress = createProgress();
   const common = {
     format: 1,
@@ -75,7 +78,12 @@ async function measure(stage, options, wanted) {
   };
   const began = performance.now();
   const measured = options.growth
-    ? { rows: [], noise: [], growth: await measureGrowth(bench, progress) }
+    ? {
+        rows: [],
+        noise: [],
+        noiseGaps: [{ row: 'growth', why: 'it is one pass' }],
+        ...(await measureGrowth(bench, progress)),
+      }
     : await measureRows(bench, wanted, progress);
   progress.end();
   const seconds = Math.round((performance.now() - began) / 1000);
@@ -86,7 +94,13 @@ async function measure(stage, options, wanted) {
 async function measureRows(bench, wanted, progress) {
   const store = await measureAll(bench, scenes, wanted, progress.step);
   const rows = allRows.filter(wanted).map((row) => rowResult(row, store, bench.subject));
-  return { rows, noise: noiseOf(rows), growth: null };
+  const measured = scenes.map((scene) => ({
+    scene,
+    rows: rowsOf(scene).filter((row) => wanted(row) && !store.lacks[row.key]),
+  }));
+  const absent = absencesIn(measured, Object.keys(bench.usable));
+  const gaps = noiseGaps(rows, { ...bench, absent });
+  return { rows, absent, noise: noiseOf(rows), noiseGaps: gaps, growth: null };
 }
 
 /** The table first: whatever becomes of the files, it has been shown. */
@@ -99,7 +113,8 @@ function writeReports(result, { json, html }) {
     ...(html ? [[`--html ${html}`, () => fs.writeFileSync(html, page(result))]] : []),
   ]);
   for (const failure of failures) say(failure);
-  return failures.length > 0 || result.rows.some((row) => Object.keys(row.failed).length > 0) ? 1 : 0;
+  const failed = result.rows.some((row) => Object.keys(row.failed).length > 0);
+  return failed || (result.failed ?? []).length > 0 || failures.length > 0 ? 1 : 0;
 }
 
 async function withStage(options, body) {

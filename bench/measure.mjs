@@ -1,7 +1,7 @@
 // The order of a run: round by round, scene by scene, peer by peer, the peers in an order that rotates. Samples
 // are kept by row, peer and round, so that ratios can be taken within a round.
 import { closeCell, dropCaches, measured, openCell, work } from './cell.mjs';
-import { takesPart } from './peers.mjs';
+import { absence } from './peers.mjs';
 import { placeOn } from './places.mjs';
 import { beInUse, fillUsed } from './used.mjs';
 
@@ -24,7 +24,7 @@ export const rowsOf = (scene) => scene.steps ?? scene.rows;
 
 /** Steps that are wanted, and those that they build on. */
 function stepsFor(scene, wanted, peer) {
-  const asked = scene.steps.filter((step) => wanted(step) && takesPart(peer, step));
+  const asked = scene.steps.filter((step) => wanted(step) && absence(peer, scene, step) === null);
   return scene.steps.filter((step) => asked.includes(step) || asked.some((one) => one.needs === step.key));
 }
 
@@ -76,7 +76,7 @@ async function play(bench, scene, name, round, store, wanted) {
   for (const row of rowsOf(scene)) store.places[row.key] = place.name;
   if (scene.steps) return playSteps(bench, scene, name, place, round, store, wanted);
   const record = (row, sample) => keep(store, row, name, { round, ...sample });
-  return scene.measure(bench, bench.usable[name], place, record);
+  return scene.measure(bench, bench.usable[name], place, record, round === 0);
 }
 
 /** [scene, peer, round] in the order of the run. */
@@ -89,8 +89,7 @@ export function planOf(bench, scenes, wanted) {
       const inIt = names.filter(
         (name) =>
           round < Math.min(scene.rounds ?? Infinity, bench.usable[name].rounds) &&
-          (scene.peers?.includes(name) ?? !bench.usable[name].command) &&
-          rows.some((row) => takesPart(name, row)),
+          rows.some((row) => absence(name, scene, row) === null),
       );
       inIt.forEach((_, i) => {
         plan.push({ scene, name: inIt[(i + round) % inIt.length], round });

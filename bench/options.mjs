@@ -1,5 +1,6 @@
 // The command line of the bench. What cannot be understood is one line that says what to do, and exit code 2.
 import { parseArgs } from 'node:util';
+import { growthRows } from './growth.mjs';
 import { peers } from './peers.mjs';
 import { fileSystems } from './places.mjs';
 
@@ -8,7 +9,7 @@ export class UsageError extends Error {}
 const known = {
   quick: { type: 'boolean', help: 'small sizes and few rounds: about five minutes' },
   fresh: { type: 'boolean', help: 'mounts that nobody has used before' },
-  growth: { type: 'boolean', help: 'instead: the same rows at 1k to 1M files, and at 1 to 32 mounts' },
+  growth: { type: 'boolean', help: 'instead: a few rows at 1k to 1M files, and at 1 to 32 mounts (below)' },
   only: {
     type: 'string',
     multiple: true,
@@ -50,6 +51,11 @@ export function helpText() {
     'Peers; what is missing on this machine is named, and the rest goes on:',
     ...who,
     '',
+    'Rows of --growth, in one pass, of mounts that nobody has used; with --quick up to 10k files and 8 mounts:',
+    ...Object.entries(growthRows).flatMap(([by, names]) =>
+      names.map((name, i) => `  ${(i === 0 ? `by ${by}` : '').padEnd(19)} ${name}`),
+    ),
+    '',
     'Exit codes: 0 measured (goals may be missed), 1 something failed, 2 usage. How to read it:',
     'native-notes/performance.md.',
     '',
@@ -76,10 +82,13 @@ export function readOptions(args) {
   if (on !== undefined && !fileSystems.includes(on)) {
     throw new UsageError(`--on ${on}: one of ${fileSystems.join(', ')}`);
   }
+  if (values.growth && values.only) throw new UsageError('--growth has rows of its own: leave --only out');
+  if (values.growth && (rounds ?? '1') !== '1')
+    throw new UsageError('--growth is one pass: leave --rounds out');
   const names = values.peers?.split(',');
   const unknown = names?.find((name) => !Object.hasOwn(peers, name));
   if (unknown !== undefined) {
     throw new UsageError(`--peers ${unknown}: unknown; known are ${Object.keys(peers).join(', ')}`);
   }
-  return { where: '/var/tmp', ...values, peers: names ?? Object.keys(peers) };
+  return { where: '/var/tmp', ...values, peers: names ?? Object.keys(peers), named: names !== undefined };
 }

@@ -1,6 +1,6 @@
 // Who is measured, as data. `mount` is the command that mounts base and overlay at a point and returns once it
-// serves; `mark` says what runs there. `rounds` is how many rounds a peer takes part in (Infinity: each); `rows`
-// limits it to these. `user` is who mounts and works there. `family` is what the charts group by; those of `floor` are no
+// serves. `rounds` is how many rounds a peer takes part in (Infinity: each); `rows` limits it to these, and `why` says
+// why. `user` is who mounts and works there. `family` is what the charts group by; those of `floor` are no
 // file systems for use: what they take is the best that is possible by way of the device.
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -47,7 +47,7 @@ const awake = keepsAwake({ cpuLatency: 'auto', transport: 'direct' });
 const floor = (spin) => ({
   family: 'floor',
   rounds: Infinity,
-  // What it cannot follow it leaves out: an overlay that is on disk, copy-ups of big files, chroots.
+  why: 'it answers small files from memory: no disk, no big files, no chroots',
   rows: [
     ...[
       'walk-cold',
@@ -94,6 +94,7 @@ export const peers = {
     ...ofKasane,
     rounds: Infinity,
     rows: ['lstat', 'open', 'create', 'read'],
+    why: 'it tells the noise of lstat, open, create and read',
     about: 'Kasane once more: what differs from it is noise',
     mount: notify,
   },
@@ -101,6 +102,7 @@ export const peers = {
     ...ofKasane,
     rounds: 2,
     rows: ['walk-cold', 'open', 'create', 'create-write', 'untar', 'chmod', 'git-status', 'git-checkout'],
+    why: 'it tells what waking processors costs, of a few rows',
     about: 'Kasane with --cpu-latency off: idle processors may sleep',
     mount: kasane('--cpu-latency', 'off', ...asRoot),
   },
@@ -108,6 +110,7 @@ export const peers = {
     ...ofKasane,
     rounds: Infinity,
     rows: ['walk-export'],
+    why: 'it tells what --export costs',
     about: 'Kasane with --export',
     mount: kasane('--export', ...asRoot),
   },
@@ -135,6 +138,7 @@ export const peers = {
     ...fuseOverlayfs,
     rounds: 3,
     rows: ['lstat', 'walk-warm'],
+    why: 'it is the peer of --coherence check, of what kernels keep',
     about: 'fuse-overlayfs with timeout=0',
     mount: (at) => ['fuse-overlayfs', '-o', `${layers(at)},timeout=0,suid,dev`, at.mnt],
   },
@@ -180,6 +184,7 @@ export const peers = {
     family: 'other',
     rounds: 1,
     rows: ['conffile'],
+    why: 'it is no file system, and only updates a conffile',
     about: 'Mercurial in base and overlay, as in the paper',
     version: ['hg', '--version', '--quiet'],
     versionIn: /version ([^)]+)/,
@@ -192,7 +197,10 @@ export const subjectOf = (usable) => Object.keys(usable).find((name) => peers[na
 
 export const floors = Object.keys(peers).filter((name) => peers[name].family === 'floor');
 
-export const takesPart = (name, row) =>
-  (row.peers?.includes(name) ?? true) &&
-  (peers[name].rows?.includes(row.key) ?? true) &&
-  !row.without?.includes(name);
+/** Why a peer takes no part in a row of a scene; null where it does. */
+export function absence(name, scene, row) {
+  const { rows, why } = peers[name];
+  if (rows && !rows.includes(row.key)) return why;
+  const closed = [scene, row].find((one) => one.peers && !one.peers.includes(name));
+  return closed?.why ?? row.without?.[name] ?? null;
+}

@@ -3,11 +3,25 @@ import { floors } from './peers.mjs';
 
 const NARROW = ['dir', 'overlayfs', 'fuse-overlayfs', 'unionfs-fuse', 'mergerfs'];
 
-/** In the unit of a row: of times the one that fits. */
+/** The unit of a row, and by what to multiply for it: of times the one that fits. */
+function unitFor(value, row) {
+  if (row.value && row.unit !== 's') return [1, row.unit];
+  if (value < 1e-3) return [1e6, 'µs'];
+  return value < 1 ? [1e3, 'ms'] : [1, 's'];
+}
+
 export function figure(value, row) {
   if (value === null || value === undefined) return '–';
-  if (row.value && row.unit !== 's') return `${digits(value)} ${row.unit}`;
-  return time(value);
+  const [factor, unit] = unitFor(value, row);
+  return `${digits(value * factor)} ${unit}`;
+}
+
+/** The median and, of several rounds, the least and the most in the unit of the median. */
+export function spread(found, row) {
+  const median = figure(found?.median, row);
+  if (!found || found.n < 2) return median;
+  const [factor] = unitFor(found.median, row);
+  return `${median} (${digits(found.min * factor)}–${digits(found.max * factor)})`;
 }
 
 export function digits(value) {
@@ -15,11 +29,6 @@ export function digits(value) {
   if (size >= 100) return value.toFixed(0);
   if (size >= 10) return value.toFixed(1);
   return size > 0 && size < 0.1 ? value.toPrecision(2) : value.toFixed(2);
-}
-
-function time(seconds) {
-  if (seconds < 1e-3) return `${digits(seconds * 1e6)} µs`;
-  return seconds < 1 ? `${digits(seconds * 1e3)} ms` : `${digits(seconds)} s`;
 }
 
 export const perWhat = (row) => (row.value ? row.name : `${row.name}, per ${row.unit}`);
@@ -87,16 +96,20 @@ function table(result, title, names, cell) {
   return `\n${title}\n${align([['row', ...shown], ...lines])}`;
 }
 
+export const count = (requests) => (requests === null || requests === undefined ? '?' : digits(requests));
+
 function counts(row, name) {
   const found = row.peers[name];
   if (!found?.client) return '–';
-  return `${figure(found.client.median, row)} + ${figure(found.daemon.median, row)}, ${requestsOf(row, name)}`;
+  return costText({ ...found, client: found.client.median, daemon: found.daemon.median }, row);
 }
 
-const requestsOf = (row, name) => {
-  const requests = row.peers[name]?.requests ?? null;
-  return requests === null ? '?' : digits(requests);
-};
+export function costText(cost, row) {
+  if (!cost) return '–';
+  return `${figure(cost.client, row)} + ${figure(cost.daemon, row)}, ${count(cost.requests)}`;
+}
+
+const requestsOf = (row, name) => count(row.peers[name]?.requests);
 
 /** What is left to win: the subject and the floors beside fuse-overlayfs, and the requests of each. */
 function floorTable({ rows, subject }) {
@@ -115,7 +128,7 @@ function floorTable({ rows, subject }) {
 }
 
 export const runText = ({ quick, fresh, rounds }) =>
-  `${quick ? 'quick, ' : ''}${fresh ? 'fresh mounts, ' : ''}${rounds} rounds`;
+  `${quick ? 'quick, ' : ''}${fresh ? 'fresh mounts, ' : ''}${rounds} ${rounds === 1 ? 'round' : 'rounds'}`;
 
 export function headLines(result) {
   const { machine, peers, missing, noise, notes } = result;
@@ -133,32 +146,74 @@ export function headLines(result) {
   ];
   const states = noise.map((one) => `${one.row} ${range(one)}`);
   if (states.length > 0) lines.push(`noise, ${result.subject} ÷ itself: ${states.join('; ')}`);
-  return lines;
+  return [...lines, ...noiseGapLines(result)];
 }
 
-function growthTables(growth) {
-  return growth
-    .map(({ name, unit, value: isValue, by, counts: sizes, peers }) => {
-      const row = { name, unit, value: isValue };
-      const lines = Object.entries(peers).map(([peer, values]) => [
-        peer,
-        ...values.map((value) => figure(value, row)),
-      ]);
-      return `\n${perWhat(row)}, by ${by}\n${align([['', ...sizes.map(String)], ...lines])}`;
-    })
-    .join('');
+const chosen = (result) =>
+  result.growth ? ['growth'] : result.rows.filter(({ lacks }) => !lacks).map(({ name }) => name);
+
+/** Some of all rows in few words. */
+function among(some, all) {
+  const rest = all.filter((name) => !some.includes(name));
+  if (rest.length >= some.length || all.length < 3) return some.join('; ');
+  return rest.length === 0 ? 'any of these rows' : `any row but ${rest.join('; ')}`;
+}
+
+/** `items` by what `key` gives, in the order in which that was first seen. */
+function grouped(items, key) {
+  const groups = new Map();
+  for (const one of items) groups.set(key(one), [...(groups.get(key(one)) ?? []), one]);
+  return [...groups];
+}
+
+export function noiseGapLines(result) {
+  return grouped(result.noiseGaps ?? [], ({ why }) => why).map(([why, gaps]) => {
+    const rows = among(
+      gaps.map(({ row }) => row),
+      chosen(result),
+    );
+    return `noise not measured: ${rows}: ${why}`;
+  });
+}
+
+/** Who takes no part in what, and which rows have a figure alone; a line for each reason. */
+export function gapLines(result) {
+  const absent = (result.absent ?? []).map(({ peer, why, rows }) => ({
+    peer,
+    key: `no part in ${among(rows, chosen(result))}: `,
+    why,
+  }));
+  const parts = grouped(absent, ({ key, why }) => `${key}\0${why}`).map(([, list]) => {
+    const [{ key, why }] = list;
+    return `${key}${list.map(({ peer }) => peer).join(', ')}: ${why}`;
+  });
+  const bare = result.rows.filter((row) => row.bare && Object.keys(row.peers).length > 0);
+  const alone = grouped(bare, (row) => row.bare).map(([why, rows]) => {
+    return `no processor time, no requests: ${rows.map(({ name }) => name).join('; ')}: ${why}`;
+  });
+  return [...parts, ...alone];
+}
+
+function growthTable({ name, unit, value, by, counts: sizes, peers, costs }) {
+  const row = { name, unit, value };
+  const grid = (title, lists, text) => {
+    const lines = Object.entries(lists).map(([peer, list]) => [peer, ...list.map((one) => text(one, row))]);
+    return lines.length === 0 ? '' : `\n${title}\n${align([['', ...sizes.map(String)], ...lines])}`;
+  };
+  const title = `${perWhat(row)}, by ${by}`;
+  const more = grid(`${title}: processor time of client + daemon, requests`, costs ?? {}, costText);
+  return `${grid(title, peers, figure)}${more}`;
 }
 
 /** One line for each reason, however many peers it holds for. */
 export function failureLines(result) {
-  return result.rows.flatMap((row) => {
-    const byReason = Object.entries(row.failed).reduce(
-      (map, [peer, why]) => map.set(why, [...(map.get(why) ?? []), peer]),
-      new Map(),
+  const lines = result.rows.flatMap((row) => {
+    const failed = grouped(Object.entries(row.failed), ([, why]) => why).map(
+      ([why, list]) => `failed: ${row.name}: ${list.map(([peer]) => peer).join(', ')}: ${why}`,
     );
-    const failed = [...byReason].map(([why, names]) => `failed: ${row.name}: ${names.join(', ')}: ${why}`);
     return row.lacks ? [`not measured: ${row.name}: ${row.lacks}`, ...failed] : failed;
   });
+  return [...lines, ...(result.failed ?? []).map((line) => `failed: ${line}`)];
 }
 
 export function report(result) {
@@ -167,12 +222,12 @@ export function report(result) {
   const others = names.filter(
     (name) => name !== subject && (NARROW.includes(name) || name.startsWith('kasane-')),
   );
-  const failures = failureLines(result);
+  const said = [...gapLines(result), ...failureLines(result)];
   const goals = result.rows.flatMap((row) => row.goals);
   return [
     `${headLines(result).join('\n')}\n`,
     goalTable(result),
-    table(result, 'medians', names, (row, name) => figure(row.peers[name]?.wall?.median, row)),
+    table(result, 'medians (spread) of rounds', names, (row, name) => spread(row.peers[name]?.wall, row)),
     subject
       ? table(
           result,
@@ -183,8 +238,8 @@ export function report(result) {
       : '',
     table(result, 'processor time of client + daemon, requests per operation', names, counts),
     subject ? floorTable(result) : '',
-    growthTables(result.growth ?? []),
-    failures.length > 0 ? `\n${failures.join('\n')}\n` : '',
+    ...(result.growth ?? []).map(growthTable),
+    said.length > 0 ? `\n${said.join('\n')}\n` : '',
     goals.some(({ met }) => met !== null) ? `\ngoals: ${tally(goals)}\n` : '',
   ].join('');
 }

@@ -1,7 +1,7 @@
 // From samples to a result: medians with their spread, ratios of the subject to every peer taken within rounds,
 // whether goals are met, and whether they can be. Pure. The result is what goes into the JSON file and what reports are
 // made from.
-import { floors } from './peers.mjs';
+import { absence, floors } from './peers.mjs';
 
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
@@ -95,13 +95,42 @@ export function rowResult(row, store, subject) {
     goals: (row.goals ?? []).map((goal) => goalResult(goal, row, samples, subject)),
     failed: store.failed[row.key] ?? {},
     lacks: store.lacks[row.key] ?? null,
+    bare: row.bare ?? null,
   };
 }
+
+/** Who of these peers takes no part in which rows: an entry for each reason. */
+export function absencesIn(scenes, names) {
+  return names.flatMap((peer) => {
+    const rowsBy = new Map();
+    for (const { scene, rows } of scenes) {
+      for (const row of rows) {
+        const why = absence(peer, scene, row);
+        if (why !== null) rowsBy.set(why, [...(rowsBy.get(why) ?? []), row.name]);
+      }
+    }
+    return [...rowsBy].map(([why, rows]) => ({ peer, why, rows }));
+  });
+}
+
+const AGAIN = 'kasane-again';
 
 /** How far the subject is from itself: the median and the worst of its pairs, by row. */
 export function noiseOf(rows) {
   return rows.flatMap((row) => {
-    const wall = row.ratios['kasane-again']?.wall;
+    const wall = row.ratios[AGAIN]?.wall;
     return wall ? [{ row: row.name, ...wall }] : [];
   });
+}
+
+/** The rows of which that is not known, each with why. */
+export function noiseGaps(rows, { missing, usable, absent }) {
+  const why = ({ name }) => {
+    if (Object.hasOwn(missing, AGAIN)) return `${AGAIN} is missing`;
+    if (!Object.hasOwn(usable, AGAIN)) return `${AGAIN} is not among the peers`;
+    const left = absent.some((one) => one.peer === AGAIN && one.rows.includes(name));
+    return left ? `${AGAIN} takes no part` : 'it failed';
+  };
+  const measured = rows.filter((row) => Object.keys(row.peers).length > 0);
+  return measured.filter((row) => !row.ratios[AGAIN]?.wall).map((row) => ({ row: row.name, why: why(row) }));
 }

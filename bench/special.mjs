@@ -1,13 +1,16 @@
 // Rows that are no workload in one mount: memory, page cache, mounting, a copy-up beside a storm, an update of the
-// base. Each measures what it likes and hands it to `record`.
+// base. Each measures what it likes and hands it to `record`. `bare` says why a row has neither processor time nor
+// requests.
 import * as fs from 'node:fs';
-import { closeCell, daemonMemory, dropCaches, make, openCell, startWork, work } from './cell.mjs';
+import { closeCell, daemonMemory, dropCaches, make, measured, openCell, startWork, work } from './cell.mjs';
 import { bigFile } from './materials.mjs';
 import { peers } from './peers.mjs';
 import { readProc, sleep } from './stage.mjs';
 import { conffileScene } from './updates.mjs';
 
 const withDaemon = Object.keys(peers).filter((name) => peers[name].family !== 'kernel' && !peers[name].rows);
+
+const SIZE = 'it is a size';
 
 async function withCell(bench, peer, place, options, body) {
   const cell = await openCell(bench, peer, place, options);
@@ -22,7 +25,14 @@ const mounting = {
   key: 'mount',
   on: 'tmpfs',
   rows: [
-    { key: 'mount', name: 'mount until the first answer', unit: 's', value: true, goals: [{ most: 0.5 }] },
+    {
+      key: 'mount',
+      name: 'mount until the first answer',
+      unit: 's',
+      value: true,
+      goals: [{ most: 0.5 }],
+      bare: 'the daemon starts in it, so there is nothing to measure from',
+    },
   ],
   async measure(bench, peer, place, record) {
     const prepare = ({ at }) => fs.writeFileSync(`${at.base}/file`, 'x');
@@ -42,6 +52,7 @@ const memory = {
   key: 'memory',
   on: 'tmpfs',
   peers: withDaemon,
+  why: 'it has no daemon',
   rounds: 1,
   rows: [
     {
@@ -49,6 +60,7 @@ const memory = {
       name: 'daemon RSS after mount',
       unit: 'MiB',
       value: true,
+      bare: SIZE,
       goals: [{ most: 90 }],
     },
     {
@@ -56,6 +68,7 @@ const memory = {
       name: 'daemon RSS per 100,000 nodes',
       unit: 'MiB',
       value: true,
+      bare: SIZE,
       goals: [{ most: 40 }],
     },
   ],
@@ -78,8 +91,9 @@ const idle = {
   key: 'idle',
   on: 'tmpfs',
   peers: withDaemon,
+  why: 'it has no daemon',
   rounds: 1,
-  rows: [{ key: 'pss', name: 'PSS of many idle mounts, per mount', unit: 'MiB', value: true }],
+  rows: [{ key: 'pss', name: 'PSS of many idle mounts, per mount', unit: 'MiB', value: true, bare: SIZE }],
   async measure(bench, peer, place, record) {
     const cells = [];
     try {
@@ -97,7 +111,6 @@ const cached = () => Number(/^Cached:\s+(\d+)/m.exec(readProc('meminfo'))[1]) * 
 const pageCache = {
   key: 'page-cache',
   on: 'ext4',
-  peers: [...withDaemon, 'overlayfs', 'dir'],
   rounds: 1,
   rows: [
     {
@@ -105,6 +118,7 @@ const pageCache = {
       name: 'page cache of one file read by four guests',
       unit: '×',
       value: true,
+      bare: SIZE,
       goals: [{ most: 1.1 }],
     },
   ],
@@ -134,10 +148,16 @@ async function stormBeside(cell, body) {
   return operations / seconds;
 }
 
+function bringUp(cell, name, options) {
+  const copy = ['sh', '-c', `cp ${name} ${name}.copy && sync -d ${name}.copy`];
+  return cell.peer.plain
+    ? work(cell, 'run', '.', copy, options)
+    : work(cell, 'copy-up', '.', [name], options);
+}
+
 const copyUp = {
   key: 'copy-up',
   on: 'ext4',
-  peers: [...withDaemon, 'overlayfs', 'dir'],
   rounds: 2,
   rows: [
     {
@@ -153,21 +173,19 @@ const copyUp = {
       unit: '×',
       value: true,
       goals: [{ most: 1.5 }],
+      bare: 'it is a ratio of two speeds, and the daemon serves storm and copy-up at once',
     },
   ],
-  async measure(bench, peer, place, record) {
+  /** Two files, for a file is brought up once: one by itself, to be told apart from the storm, the other beside it. */
+  async measure(bench, peer, place, record, count) {
     const prepare = async ({ at }) => {
       await make(bench, 'tree', `${at.base}/tree`, ...STORM, 0);
-      await make(bench, 'big', at.base, 'big', bench.size.copyUp);
+      for (const name of ['big', 'other']) await make(bench, 'big', at.base, name, bench.size.copyUp);
     };
     await withCell(bench, peer, place, { prepare }, async (cell) => {
+      record('copy-up', await measured(cell, 1, count, (before) => bringUp(cell, 'big', { before })));
       const alone = await stormBeside(cell, () => {});
-      let took;
-      const beside = await stormBeside(cell, async () => {
-        const copy = ['sh', '-c', 'cp big copy && sync -d copy'];
-        took = peer.plain ? await work(cell, 'run', '.', copy) : await work(cell, 'copy-up', '.', ['big']);
-      });
-      record('copy-up', { wall: took.seconds });
+      const beside = await stormBeside(cell, () => bringUp(cell, 'other'));
       record('copy-up-storm', { wall: alone / beside });
     });
   },

@@ -78,12 +78,14 @@ export const conffileScene = {
   on: 'ext4',
   rounds: 1,
   peers: ['kasane', 'kasane-check', 'mercurial'],
+  why: 'only Kasane and Mercurial merge, and of Kasane notify and check are measured',
   rows: [
     {
       key: 'conffile',
       name: 'conffile update, durable',
       unit: 's',
       value: true,
+      bare: 'the client asks again and again, and the daemon answers, until the update is there',
       goals: [{ most: 0.015 }, { peer: 'mercurial', most: 0.02, metric: 'wall' }],
     },
   ],
