@@ -227,7 +227,7 @@ export function report(result) {
   return [
     `${headLines(result).join('\n')}\n`,
     goalTable(result),
-    table(result, 'medians (spread) of rounds', names, (row, name) => spread(row.peers[name]?.wall, row)),
+    table(result, 'medians (spread)', names, (row, name) => spread(row.peers[name]?.wall, row)),
     subject
       ? table(
           result,

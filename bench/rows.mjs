@@ -1,6 +1,7 @@
 // What is measured, as data: scenes, each with a base of its own and steps that run one after another in one
 // mount (in use before, where the scene says `used`); each step is a row. `args(size)` is the workload for the client;
-// `warm` runs it, or others, before the clock, `cold` drops the caches first. A goal is at most so much of a peer's wall (or
+// `warm` runs it, or others, before the clock, `cold` drops the caches first. `peers` limits a row to these, and `why` says
+// why; `without` names who is left out, each with why. A goal is at most so much of a peer's wall (or
 // cpu: client and daemon together).
 import * as fs from 'node:fs';
 import * as path from 'node:path';

@@ -52,7 +52,7 @@ const memory = {
   key: 'memory',
   on: 'tmpfs',
   peers: withDaemon,
-  why: 'it has no daemon',
+  why: 'no daemon',
   rounds: 1,
   rows: [
     {
@@ -91,7 +91,7 @@ const idle = {
   key: 'idle',
   on: 'tmpfs',
   peers: withDaemon,
-  why: 'it has no daemon',
+  why: 'no daemon',
   rounds: 1,
   rows: [{ key: 'pss', name: 'PSS of many idle mounts, per mount', unit: 'MiB', value: true, bare: SIZE }],
   async measure(bench, peer, place, record) {

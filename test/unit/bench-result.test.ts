@@ -90,7 +90,7 @@ describe('who takes no part', () => {
     const names = ['kasane', 'kasane-user', 'dir', 'mercurial'];
     expect(absencesIn(only('chown', 'rss', 'create'), names)).toEqual([
       { peer: 'kasane-user', why: 'an ordinary user may not chown', rows: ['chown -R of files of the base'] },
-      { peer: 'dir', why: 'it has no daemon', rows: ['daemon RSS after mount'] },
+      { peer: 'dir', why: 'no daemon', rows: ['daemon RSS after mount'] },
       {
         peer: 'mercurial',
         why: 'it is no file system, and only updates a conffile',
