@@ -19,7 +19,10 @@ import { CONTROL_NAME } from './place.ts';
 import { redirectedParts } from './redirect.ts';
 import type { Union } from './union.ts';
 
-/** The union's entries of a directory, sorted by offset; a negative errno if a branch cannot be read. */
+/**
+ * The union's entries of a directory, sorted by offset; a negative errno if a branch cannot be read. A part of the base
+ * that was removed meanwhile has nothing; ENOENT, as of any directory that was removed: there is nothing else, either.
+ */
 export function listDirectory(union: Union, node: Node): ListEntry[] | number {
   const dir = node.dir;
   if (dir === null) return -E.ENOTDIR;
@@ -47,6 +50,7 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
     if (error < 0) return error;
   }
   const own = entries.length;
+  let present = hasOverlay;
   for (const part of parts) {
     const fd = partFd(union, node, part);
     if (isAbsent(fd)) continue;
@@ -68,9 +72,13 @@ export function listDirectory(union: Union, node: Node): ListEntry[] | number {
       else if (above.type === DT_DIR && type === DT_DIR && !merged.has(name))
         merged.set(name, baseIno(union, part.layer, inoOf(name, ino, type), node, name));
     });
+    // It is open still, and has been removed.
+    if (isAbsent(error)) continue;
     if (error < 0) return error;
+    present = true;
     for (const name of taken) hidden.add(name);
   }
+  if (!present) return -E.ENOENT;
   // Nowhere else can an object show a number that is not its own.
   const copied = own > 0 && (dir.parts.length > 0 || isImpure(union.overlay, pathFd));
   for (let i = 0; copied && i < own; i++) {

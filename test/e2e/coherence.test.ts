@@ -9,7 +9,7 @@ import { version } from '../lib/base-storm.mjs';
 import { caughtUp, type Layers, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { lookAt } from '../lib/look.mjs';
 import { mountTest } from '../lib/needs.ts';
-import { sleep, waitUntil } from '../lib/run.ts';
+import { sh, sleep, waitUntil } from '../lib/run.ts';
 
 /** Each in a directory of its own with f, g, link -> one, and sub/deep/x. */
 const changes: Record<string, (dir: string) => void> = {
@@ -310,3 +310,44 @@ mountTest(
       });
     }),
 );
+
+mountTest('a directory lists what the overlay has, whatever becomes of what the base has of it', async () => {
+  for (const options of [notifyBy('inotify'), notifyBy('fanotify'), ['--coherence', 'check']]) {
+    await withLayers(async (layers) => {
+      const { base, dir, mnt } = layers;
+      fs.mkdirSync(`${base}/sub`);
+      for (const name of ['f', 'sub/f']) fs.writeFileSync(`${base}/${name}`, 'base\n');
+      await withMount({ ...layers, options }, async (mount) => {
+        await mount.sh('echo own > own; echo own > sub/own');
+        const inside = startAgent({ cwd: `${mnt}/sub` });
+        const outside = startAgent();
+        const list = async () => [
+          await inside.call<string[]>('readdirSync', '.'),
+          await outside.call<string[]>('readdirSync', mnt),
+        ];
+        expect((await list()).map((names) => names.sort())).toEqual([
+          ['f', 'own'],
+          ['f', 'own', 'sub'],
+        ]);
+        const comesTo = (wanted: boolean) =>
+          waitUntil(async () => {
+            const names = await list();
+            for (const some of names) expect(some).toContain('own');
+            return names.every((some) => some.includes('f') === wanted);
+          });
+        // Another tree for a moment, which is removed.
+        let over = false;
+        const exchange = sh(
+          'cd "$1"; mv base away; mkdir base; sleep 0.3; rmdir base; sleep 0.3; mv away base',
+          [dir],
+        ).finally(() => (over = true));
+        while (!over) for (const names of await list()) expect(names).toContain('own');
+        await exchange;
+        expect(await comesTo(true)).toBe(true);
+        fs.rmSync(base, { recursive: true });
+        expect(await comesTo(false)).toBe(true);
+        for (const agent of [inside, outside]) await agent.stop();
+      });
+    });
+  }
+});
