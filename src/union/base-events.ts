@@ -88,10 +88,10 @@ function noteAt(union: Union, parent: Node, name: string, mask: number, known: N
 
 function ofDirectory(union: Union, node: Node, mask: number): void {
   const itself = (mask & (OF_ITSELF | IN_IGNORED)) !== 0;
-  if (itself) {
-    if (node.id === ROOT_ID) for (const layer of union.layers) union.host.baseMoved(layer.index);
-    refresh(union, node);
-  }
+  if (itself && node.id === ROOT_ID) for (const layer of union.layers) union.host.baseMoved(layer.index);
+  // By an attribute a directory of one layer hides, or has elsewhere, what the layers beneath have at its name. Fanotify
+  // tells of that here alone.
+  if (itself || ((mask & IN_ATTRIB) !== 0 && union.layers.length > 1)) refresh(union, node);
   // Somebody may stand in it, or have it open.
   if (itself || (mask & IN_ATTRIB) !== 0) union.kernel.changed(node, itself);
 }

@@ -3,12 +3,13 @@
 import * as fs from 'node:fs';
 import { expect } from 'vitest';
 import { workload } from '../differential/differential.ts';
+import { startAgent } from '../lib/agent.ts';
 import { renameWith } from '../lib/calls.ts';
 import { forgetAll, openHandles, takeHandles } from '../lib/handles.ts';
-import { caughtUp, kasane, type Layers, type Mount, withLayers } from '../lib/kasane.ts';
+import { caughtUp, kasane, type Layers, type Mount, notifyBy, watchers, withLayers } from '../lib/kasane.ts';
 import { inOverlayfs, overlayfsOver, withUnion } from '../lib/layers.ts';
 import { mountTest } from '../lib/needs.ts';
-import { runOk, sh } from '../lib/run.ts';
+import { runOk, sh, waitUntil } from '../lib/run.ts';
 import { type Compare, diffTrees, readTree, type Tree, withBaseUntouched, wrongLinks } from '../lib/tree.ts';
 import { BASE_LINE, BaseWatch, GUEST_LINE, text, updateFile } from '../lib/versioning.ts';
 
@@ -314,6 +315,48 @@ mountTest(
         expect(await mount.sh('ls d e f/g')).toBe('d:\none\ntwo\n\ne:\nfour\nthree\n\nf/g:\nfive\n');
       },
     ),
+  { commands },
+);
+
+mountTest(
+  'a directory of a layer that begins or ends to hide what lies beneath, or has it elsewhere, is soon shown so',
+  async () => {
+    for (const watcher of watchers) {
+      await withLayers(async (layers) => {
+        const { base } = layers;
+        await sh('mkdir -p a/d b/d b/e c; touch a/d/upper b/d/lower b/e/other', [], { cwd: base });
+        await withUnion(
+          layers,
+          async ({ dir: mnt }) => {
+            const guest = startAgent();
+            const shows = (...expected: string[]) =>
+              waitUntil(async () => {
+                const listed = await guest.call<string[]>('readdirSync', `${mnt}/d`);
+                const there = await Promise.all(
+                  ['lower', 'other', 'upper'].map((name) => guest.call('existsSync', `${mnt}/d/${name}`)),
+                );
+                // What it tells of itself is kept, too.
+                await guest.call('statSync', `${mnt}/d`);
+                const found = ['lower', 'other', 'upper'].filter((_, i) => there[i]);
+                return [listed.sort(), found].every((names) => names.join() === expected.join());
+              });
+            expect(await shows('lower', 'upper')).toBe(true);
+            for (const [change, ...expected] of [
+              ['-n trusted.overlay.opaque -v y', 'upper'],
+              ['-x trusted.overlay.opaque', 'lower', 'upper'],
+              ['-n trusted.overlay.redirect -v /e', 'other', 'upper'],
+              ['-x trusted.overlay.redirect', 'lower', 'upper'],
+            ] as const) {
+              await sh(`setfattr ${change} a/d`, [], { cwd: base });
+              expect(await shows(...expected), change).toBe(true);
+            }
+            await guest.stop();
+          },
+          notifyBy(watcher),
+        );
+      });
+    }
+  },
   { commands },
 );
 
