@@ -6,10 +6,10 @@ import { type FuseRequest, forEachForget, type Handlers, NO_REPLY, readName } fr
 import { E } from '../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../lib/stat.ts';
 import { O_EXCL } from '../sys/constants.ts';
-import { readlinkat } from '../sys/names.ts';
 import { getattr } from '../union/attributes.ts';
 import { createFile, createUnnamed, link, makeObject, type NewObject, newObject } from '../union/create.ts';
-import { locate } from '../union/locate.ts';
+import { isReplaced } from '../union/dir-fds.ts';
+import { readTarget } from '../union/locate.ts';
 import { lookup } from '../union/lookup.ts';
 import { ROOT_ID } from '../union/node.ts';
 import { isControlName } from '../union/place.ts';
@@ -66,6 +66,7 @@ function doLookup(front: Front, r: FuseRequest): number {
   const error = lookup(front.union, parent, name);
   if (error !== -E.ENOENT) return error < 0 ? error : replyEntry(front, r);
   const { union } = front;
+  if (isReplaced(union, parent)) return -E.ESTALE;
   const kept = union.kernel.keeps && keepsNames(union, parent) && union.kernel.keepAbsent(parent, name);
   return kept ? writeNegativeEntry(r, front.keepSeconds) : error;
 }
@@ -95,9 +96,7 @@ function forget(front: Front, r: FuseRequest): number {
 function readlink(front: Front, r: FuseRequest): number {
   const node = nodeOf(front, r.nodeId);
   if (!node) return -E.ESTALE;
-  const at = locate(front.union, node);
-  if (typeof at === 'number') return at;
-  const target = readlinkat(at.dirFd, at.name);
+  const target = readTarget(front.union, node);
   return typeof target === 'number' ? target : r.reply.write(target, PAYLOAD, 'latin1');
 }
 

@@ -44,6 +44,22 @@ export function partFd(union: Union, node: Node, part: DirPart): number {
   return fd;
 }
 
+/**
+ * As partFd, for who has come by a path; ESTALE: something that is no directory lies there, or on the way. By then the
+ * path leads to another object, or to this one in another way, so neither of these errors would be true of it.
+ */
+export function partNowFd(union: Union, node: Node, part: DirPart): number {
+  const fd = partFd(union, node, part);
+  return fd === -E.ENOTDIR || fd === -E.ELOOP ? -E.ESTALE : fd;
+}
+
+/** A directory of the base alone has been replaced: that it has no such name says nothing of its path. */
+export function isReplaced(union: Union, node: Node): boolean {
+  const { dir } = node;
+  if (dir === null || dir.hasOverlay || dir.parts.length === 0) return false;
+  return dir.parts.every((part) => partNowFd(union, node, part) === -E.ESTALE);
+}
+
 const asked = newStat();
 
 /**

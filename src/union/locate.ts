@@ -4,9 +4,10 @@ import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
 import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
+import { readlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
 import { showContentOf } from './base-content.ts';
-import { overlayDirFd, partFd } from './dir-fds.ts';
+import { overlayDirFd, partNowFd } from './dir-fds.ts';
 import { showOther } from './expiry.ts';
 import type { Handle, Node } from './node.ts';
 import type { Union } from './union.ts';
@@ -32,7 +33,8 @@ function at(dirFd: number, name: string, layer: number): Location | number {
 
 /**
  * Where the object lies that a node shows; a negative errno when there is no way to it. ESTALE: none of its names leads
- * to it any more, perhaps since the kernel has walked one of them; it looks that up anew, and finds what is there now.
+ * to it any more, or another object lies on the way, perhaps since the kernel has walked it; it looks the path up anew,
+ * and finds what is there now.
  */
 export function locate(union: Union, node: Node): Location | number {
   if (node.dir !== null) return locateDirectory(union, node);
@@ -47,7 +49,7 @@ export function locate(union: Union, node: Node): Location | number {
 function dirOf(union: Union, node: Node, parent: Node): number {
   if (node.layer < 0) return overlayDirFd(union, parent);
   const part = parent.dir?.parts.find((one) => one.layer === node.layer);
-  return part ? partFd(union, parent, part) : -E.ESTALE;
+  return part ? partNowFd(union, parent, part) : -E.ESTALE;
 }
 
 function locateDirectory(union: Union, node: Node): Location | number {
@@ -56,7 +58,7 @@ function locateDirectory(union: Union, node: Node): Location | number {
   if (dir.hasOverlay) return at(overlayDirFd(union, node), '', -1);
   const part = dir.parts[0];
   if (!part) return -E.ENOENT;
-  return at(partFd(union, node, part), '', part.layer);
+  return at(partNowFd(union, node, part), '', part.layer);
 }
 
 /**
@@ -102,4 +104,12 @@ export function statNode(union: Union, node: Node, out: Stat): number {
   if ((out.mode & S_IFMT) !== node.type || node.type === S_IFLNK) return -E.ESTALE;
   showOther(union, node, where.layer, out);
   return 0;
+}
+
+/** READLINK: the target, or a negative errno; ESTALE where the name leads to no symlink any more. */
+export function readTarget(union: Union, node: Node): string | number {
+  const at = locate(union, node);
+  if (typeof at === 'number') return at;
+  const target = readlinkat(at.dirFd, at.name);
+  return target === -E.EINVAL ? -E.ESTALE : target;
 }

@@ -1,7 +1,9 @@
 // Open files: OPEN and RELEASE, reading and writing, and what may wait for a disk (as jobs). A file of the base
 // that is opened for writing is brought up first, so that a write is a bare pwrite.
 import { E } from '../lib/errno.ts';
+import { S_IFMT } from '../lib/stat.ts';
 import {
+  AT_SYMLINK_NOFOLLOW,
   O_ACCMODE,
   O_APPEND,
   O_CLOEXEC,
@@ -15,7 +17,7 @@ import {
   O_WRONLY,
 } from '../sys/constants.ts';
 import { append, close, dup, lseek, openat, pread, pwrite, reopen } from '../sys/file.ts';
-import { fstat } from '../sys/stat.ts';
+import { fstat, statx } from '../sys/stat.ts';
 import { killSetid } from './attributes.ts';
 import { holdingAt, sayContentless } from './base-content.ts';
 import { copyUp } from './copy-up.ts';
@@ -167,7 +169,7 @@ function settleBeforeOpen(union: Union, node: Node): number {
 /**
  * Opens what the node shows. Its name may lead to another object since it was looked up. One node has one page
  * cache: while others have the old object open, a reader gets that, and a writer ESTALE (the kernel looks the name
- * up anew); else the node goes over to the new one.
+ * up anew); else the node goes over to the new one. One of another type is another node's, and ESTALE to all.
  */
 function openShown(union: Union, node: Node, flags: number): number {
   const fd = openObject(union, node, flags);
@@ -175,6 +177,10 @@ function openShown(union: Union, node: Node, flags: number): number {
   const { stat } = union;
   const error = fstat(fd, stat);
   if (error === 0 && union.table.shows(node, node.layer, stat)) return fd;
+  if (error === 0 && (stat.mode & S_IFMT) !== node.type) {
+    close(fd);
+    return -E.ESTALE;
+  }
   const [other] = node.handles;
   if (error === 0 && other === undefined) {
     showOther(union, node, node.layer, stat);
@@ -191,9 +197,17 @@ function openShown(union: Union, node: Node, flags: number): number {
 function openObject(union: Union, node: Node, flags: number): number {
   const at = locate(union, node);
   if (typeof at === 'number') return at;
-  if (at.name === '') return reopen(at.dirFd, flags | O_CLOEXEC);
-  const fd = openat(at.dirFd, at.name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  return fd === -E.ENOENT && leavePlace(union, node) ? openObject(union, node, flags) : fd;
+  const { dirFd, name, layer } = at;
+  if (name === '') return reopen(dirFd, flags | O_CLOEXEC);
+  // The base may have put a FIFO or a device there by now, and to open one is no mere look.
+  if (layer >= 0 && isOfOtherType(union, node, dirFd, name)) return -E.ESTALE;
+  const fd = openat(dirFd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd === -E.ENOENT && leavePlace(union, node)) return openObject(union, node, flags);
+  return fd === -E.ELOOP || fd === -E.ENXIO ? -E.ESTALE : fd;
+}
+
+function isOfOtherType({ stat }: Union, { type }: Node, dirFd: number, name: string): boolean {
+  return statx(dirFd, name, AT_SYMLINK_NOFOLLOW, stat) === 0 && (stat.mode & S_IFMT) !== type;
 }
 
 export function read(handle: Handle, buffer: Buffer, at: number, length: number, offset: number): number {

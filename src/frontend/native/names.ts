@@ -5,11 +5,10 @@ import { entryWords } from '../../fuse/native/words.ts';
 import { E } from '../../lib/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../lib/stat.ts';
 import { DT_DIR } from '../../sys/constants.ts';
-import { readlinkat } from '../../sys/names.ts';
 import { link, makeObject, type NewObject, newObject } from '../../union/create.ts';
 import { listedIno } from '../../union/identity.ts';
 import { listDirectory } from '../../union/listing.ts';
-import { locate } from '../../union/locate.ts';
+import { readTarget } from '../../union/locate.ts';
 import { rmdir, unlink } from '../../union/remove.ts';
 import { rename } from '../../union/rename.ts';
 import { listControl } from './control-files.ts';
@@ -33,9 +32,7 @@ export function nameHandlers(front: NativeFront): NameHandlers {
   return {
     readlink: (path, out) =>
       atNode(front, path, (node) => {
-        const at = locate(front.union, node);
-        if (typeof at === 'number') return at;
-        const target = readlinkat(at.dirFd, at.name);
+        const target = readTarget(front.union, node);
         if (typeof target === 'number') return target;
         out.target = target;
         return 0;
