@@ -25,10 +25,10 @@ import { failPoint } from './fail-point.ts';
 import { dropHardLink, hasHardLink, keepHardLink } from './hard-links.ts';
 import { nodeIno } from './identity.ts';
 import type { CopyUpJob } from './jobs.ts';
-import { type Location, locate } from './locate.ts';
+import { type Location, leavePlace, locate } from './locate.ts';
 import { find, instantiate } from './lookup.ts';
 import { hasOutlived, metacopyOf } from './metacopy.ts';
-import { IN_BASE, IN_OVERLAY, learn, type Name, type Node, placesOf } from './node.ts';
+import { IN_BASE, IN_OVERLAY, learn, type Name, NONE, type Node, placesOf, WHITEOUT } from './node.ts';
 import { newOrigin } from './origin-list.ts';
 import { baseFingerprint, noteOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, firstError, keepingTimes } from './overlay-dir.ts';
@@ -75,6 +75,8 @@ export function copyUp(union: Union, node: Node, callerPid: number, wish = wholl
     return shown < 0 || wish.metadata ? shown : fillCopy(union, node, callerPid, wish);
   }
   const moved = state === IN_BASE && !union.table.shows(node, node.layer, stat);
+  const lost = moved || state === NONE || state === WHITEOUT;
+  if (lost && leavePlace(union, node)) return copyUp(union, node, callerPid, wish);
   if (state !== IN_BASE || type !== node.type || (moved && node.handles.size > 0)) {
     if (wish.byName) return -E.ESTALE;
     union.kernel.expire(place.parent, place.name);

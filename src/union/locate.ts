@@ -2,7 +2,7 @@
 // no name any more.
 import { E } from '../lib/errno.ts';
 import type { Stat } from '../lib/stat.ts';
-import { S_IFLNK, S_IFMT } from '../lib/stat.ts';
+import { newStat, S_IFLNK, S_IFMT } from '../lib/stat.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../sys/constants.ts';
 import { readlinkat } from '../sys/names.ts';
 import { fstat, statx } from '../sys/stat.ts';
@@ -42,8 +42,22 @@ export function locate(union: Union, node: Node): Location | number {
   const place = node.place;
   if (!place) return at(ownHandle(node)?.fd ?? -E.ESTALE, '', node.layer);
   const dirFd = dirOf(union, node, place.parent);
-  if ((dirFd === -E.ENOENT || dirFd === -E.ESTALE) && leavePlace(union, node)) return locate(union, node);
+  if (hasLost(union, node, dirFd, place.name) && leavePlace(union, node)) return locate(union, node);
   return at(dirFd, place.name, node.layer);
+}
+
+const namedStat = newStat();
+
+/**
+ * Whether the first of several names leads to the object no more: the base has removed it, or put another object there.
+ * Nobody need have asked for that name since. What has one name alone is looked at by who uses it.
+ */
+function hasLost(union: Union, node: Node, dirFd: number, name: string): boolean {
+  if (node.others.length === 0) return false;
+  if (dirFd < 0) return dirFd === -E.ENOENT || dirFd === -E.ESTALE;
+  if (node.layer < 0) return false;
+  const error = statx(dirFd, name, AT_SYMLINK_NOFOLLOW, namedStat);
+  return error === -E.ENOENT || (error === 0 && !union.table.shows(node, node.layer, namedStat));
 }
 
 function dirOf(union: Union, node: Node, parent: Node): number {
@@ -74,7 +88,7 @@ export function anyHandle(node: Node): Handle {
   return node.handles.values().next().value as Handle;
 }
 
-/** The base has removed or renamed the first of several names: the next one leads there. False: it was the last. */
+/** The base has taken the first of several names from the object: the next one leads there. False: it was the last. */
 export function leavePlace(union: Union, node: Node): boolean {
   const first = node.place;
   if (node.dir !== null || first === null || node.others.length === 0) return false;

@@ -7,7 +7,7 @@ import { renameat2 } from '../../src/sys/names.ts';
 import { startAgent } from '../lib/agent.ts';
 import { caughtUp, type Mount, notifyBy, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
-import { runOk, sh, sleep } from '../lib/run.ts';
+import { run, runOk, sh, sleep } from '../lib/run.ts';
 
 const { O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY, S_IFIFO, S_IFMT } = fs.constants;
 
@@ -97,6 +97,61 @@ mountTest(
       });
     }),
   { commands: ['getfattr'] },
+);
+
+/** What the base does with the first name of a file, and of a symlink. */
+const losses = {
+  removed: 'rm f l',
+  'a directory': 'rm f l; mkdir f l',
+  'a symlink': 'rm f l; ln -s other f; ln -s other l',
+  'another file': 'echo another > new; mv new f; rm l; echo > l',
+  'a FIFO': 'rm f l; mkfifo f l',
+};
+
+/** What a guest does by the second name, and what that comes to. */
+const byOther: Record<string, [script: string, result: string]> = {
+  read: ['cat of', 'text'],
+  asked: ['stat -c %F of', 'regular file'],
+  'asked for an attribute': ['getfattr --only-values -n user.a of', '1'],
+  followed: ['readlink ol', 'there'],
+  'written to': ['echo more >> of; cat of', 'text\nmore'],
+  changed: ['chmod 600 of; stat -c %a of; cat of', '600\ntext'],
+};
+
+mountTest(
+  'what has lost the first of the names that a guest knows it by is reached by the other, and not what lies there now',
+  async () => {
+    for (const options of [notifyBy('inotify'), ['--coherence', 'check']]) {
+      await withLayers(async (layers) => {
+        const { base, overlay } = layers;
+        const cases = Object.entries(losses).flatMap(([loss, script]) =>
+          Object.keys(byOther).map((use) => ({ loss, script, use, name: `${loss}, ${use}` })),
+        );
+        for (const { name } of cases) {
+          fs.mkdirSync(`${base}/${name}`);
+          const made = 'echo text > f; setfattr -n user.a -v 1 f; ln f of; ln -s there l; ln -P l ol';
+          await sh(made, [], { cwd: `${base}/${name}` });
+        }
+        await withMount({ ...layers, options }, async ({ dir }) => {
+          for (const { name } of cases) await sh('stat f of l ol', [], { cwd: `${dir}/${name}` });
+          for (const { name, script } of cases) await sh(script, [], { cwd: `${base}/${name}` });
+          await caughtUp(dir);
+          const results: [string, string][] = [];
+          for (const { name, use } of cases) {
+            const { stdout, stderr } = await run('bash', ['-c', byOther[use]?.[0] as string], {
+              cwd: `${dir}/${name}`,
+            });
+            results.push([name, (stdout + stderr).trim()]);
+          }
+          expect(results).toEqual(cases.map(({ name, use }) => [name, byOther[use]?.[1]]));
+          for (const { name } of cases)
+            for (const lost of ['f', 'l'])
+              expect(fs.existsSync(`${overlay}/${name}/${lost}`), name).toBe(false);
+        });
+      });
+    }
+  },
+  { commands: ['getfattr', 'setfattr'] },
 );
 
 mountTest('a FIFO that the base puts in place of a file is not opened by who opens the file', () =>
