@@ -50,16 +50,17 @@ function exchange(from: string, to: string): void {
 /** What is done while the daemon stands still, and what is asked of it meanwhile. */
 async function whileStopped<T>(mount: Mount, change: () => void, ask: () => Promise<T>): Promise<T> {
   process.kill(mount.pid, 'SIGSTOP');
-  let asked: Promise<T>;
+  let asked: Promise<PromiseSettledResult<T>[]>;
   try {
     change();
-    asked = ask();
-    asked.catch(() => {});
+    asked = Promise.allSettled([ask()]);
     await sleep(50);
   } finally {
     process.kill(mount.pid, 'SIGCONT');
   }
-  return asked;
+  const [answer] = await asked;
+  if (answer?.status !== 'fulfilled') throw answer?.reason;
+  return answer.value;
 }
 
 mountTest(
