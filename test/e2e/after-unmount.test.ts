@@ -3,9 +3,10 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { expect } from 'vitest';
-import { kasane, withLayers, withMount } from '../lib/kasane.ts';
+import { kasane, say, stopBackground, withLayers, withMount } from '../lib/kasane.ts';
+import { takeDown } from '../lib/mounts.ts';
 import { mountTest } from '../lib/needs.ts';
-import { run, waitUntil } from '../lib/run.ts';
+import { run, runOk, sh, waitUntil } from '../lib/run.ts';
 
 function namesIn(dir: string): string[] {
   return fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort();
@@ -28,6 +29,28 @@ mountTest('after the unmount no name comes into the overlay or goes from it', ()
     const { code, stdout } = await kasane(['check', overlay]);
     expect(stdout).toContain('no damage');
     expect(code).toBe(0);
+  }),
+);
+
+mountTest('what base and overlay lie on can be unmounted once kasane umount has returned', () =>
+  withLayers(async ({ dir, mnt }) => {
+    const below = path.join(dir, 'below');
+    fs.mkdirSync(below);
+    const [base, overlay] = [`${below}/base`, `${below}/overlay`];
+    try {
+      for (let i = 0; i < 6; i++) {
+        await runOk('mount', ['-t', 'tmpfs', 'none', below]);
+        for (const made of [base, overlay]) fs.mkdirSync(made);
+        fs.writeFileSync(`${base}/f`, 'text\n');
+        await say(0, 'mount', '--base', base, '--overlay', overlay, mnt);
+        await sh('echo more >> "$1"/f', [mnt]);
+        await say(0, 'umount', mnt);
+        await runOk('umount', [below]);
+      }
+    } finally {
+      await stopBackground(mnt);
+      await takeDown(below);
+    }
   }),
 );
 
