@@ -25,7 +25,7 @@ import { decodeOrigins, type Origin } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireAll, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { nameDropped, nameReplaced, replacedAt } from './hard-links.ts';
+import { nameDropped, nameInView, nameReplaced, replacedAt } from './hard-links.ts';
 import { isLocked } from './locks.ts';
 import { find, forgetPlace, instantiate, walk } from './lookup.ts';
 import { markOf } from './mark.ts';
@@ -249,6 +249,7 @@ function perform(
   if (action === 'replace') noteNumbers(union, dirFd, name);
   if (replaced !== null && action === 'replace') nameReplaced(union, replaced, dirFd);
   else if (replaced !== null) nameDropped(union, replaced);
+  if (action === 'drop') nameInView(union, parent, name);
   union.covered.delete(parent);
   if (parent.dir) parent.dir.version += 1;
   showAnew(union, parent, name, child);

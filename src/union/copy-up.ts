@@ -431,7 +431,10 @@ function copyUpSpecial(union: Union, node: Node, place: Name, stat: Stat): numbe
     unlinkReleasing(union.overlay.origins, union.workFd, temp, 0);
     return error;
   }
-  return showOverlay(union, node, place, parentFd);
+  const shown = showOverlay(union, node, place, parentFd);
+  // Its other names go on showing the base's, which has one less: a look at this one tells.
+  if (stat.nlink > 1) find(union, place.parent, place.name);
+  return shown;
 }
 
 /** Hash of a symlink's target; '' for what has no content. */

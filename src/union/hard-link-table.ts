@@ -12,7 +12,7 @@ export interface BaseFileKey {
   btimeNsec: number;
 }
 
-type Birth = Pick<Stat, 'btimeSec' | 'btimeNsec'>;
+export type Birth = Pick<Stat, 'btimeSec' | 'btimeNsec'>;
 
 export interface HardLink extends BaseFileKey {
   /** Its name in links/. */

@@ -17,8 +17,17 @@ import { type Origin, pathHash } from '../versions/origin.ts';
 import { overlayDirFd } from './dir-fds.ts';
 import { expireNode } from './expiry.ts';
 import { type HardLink, linkFile, parseLinkFile } from './hard-link-table.ts';
+import {
+  type BaseName,
+  hasSeveral,
+  hiddenNames,
+  hide,
+  loadHidden,
+  severalAt,
+  unhide,
+} from './hidden-names.ts';
 import { ownIno } from './identity.ts';
-import type { Found, Node } from './node.ts';
+import { type Found, IN_BASE, IN_OVERLAY, type Node } from './node.ts';
 import { numberIn, originFor } from './origin-list.ts';
 import { baseFingerprint, readOrigins, writeOrigins } from './origins.ts';
 import { ensureOverlayDir, keepingTimes } from './overlay-dir.ts';
@@ -52,17 +61,17 @@ export function loadHardLinks(union: Union): number {
   const { linksFd } = union;
   const found: HardLink[] = [];
   const error = readBeneath(linksFd, (file) => {
-    const key = parseLinkFile(file);
+    const key = loadHidden(union, file) ? null : parseLinkFile(file);
     if (key === null || statx(linksFd, file, AT_SYMLINK_NOFOLLOW, union.stat) < 0) return;
     const copyIno = union.stat.ino;
     const origins = readOrigins(union, linksFd, file);
     const number = numberIn(origins);
     const shown = number || ownIno(union.numbers, copyIno);
     const taken = new Set(origins.filter(({ ino }) => ino === number).map(({ path }) => path));
-    const untaken = Math.max(0, key.nlink - taken.size);
-    found.push({ ...key, file, copyIno, shown, taken, untaken, lost: false });
+    found.push({ ...key, file, copyIno, shown, taken, untaken: 0, lost: false });
   });
   for (const link of found) {
+    link.untaken = untakenOf(link, link.nlink, knownHidden(union, link));
     union.hardLinks.add(link);
     // Its last name may have gone without us.
     nameRemoved(union, link.copyIno);
@@ -73,6 +82,8 @@ export function loadHardLinks(union: Union): number {
 /** A file in work/ is about to be published, whose base file has several names: those will find it. */
 export function keepHardLink(union: Union, layer: number, base: Stat, temp: string, origin: Origin): number {
   const link = newLink(union, { layer, stat: base }, origin);
+  // The guest has hidden the others.
+  if (link.untaken === 0 && isForgettable(link)) return 0;
   const error = placeLink(union, link, union.workFd, temp);
   return error < 0 ? error : addLink(union, link);
 }
@@ -87,16 +98,18 @@ function newLink(union: Union, { layer, stat }: InBase, origin: Origin): HardLin
   const { btimeSec, btimeNsec, nlink } = stat;
   const identity = union.layers[layer]?.identity ?? '';
   const key = { identity, layer, ino: branchIno(union.layers, layer, stat), btimeSec, btimeNsec };
-  return {
+  const link = {
     ...key,
     file: linkFile(key, nlink),
     copyIno: 0,
     shown: origin.ino,
     nlink,
     taken: new Set([origin.path]),
-    untaken: nlink - 1,
+    untaken: 0,
     lost: false,
   };
+  link.untaken = untakenOf(link, nlink, hiddenNames(union, layer, stat));
+  return link;
 }
 
 /** Makes its link in links/, in place of one that may lie there. */
@@ -155,13 +168,21 @@ export function followHardLink(union: Union, parent: Node, name: string, layer: 
     return error;
   }
   link.taken.add(origin.path);
-  count(union, link, base.nlink);
+  count(union, link, layer, base);
   return 1;
 }
 
-/** The base's link count, as it is now. */
-function count(union: Union, link: HardLink, nlink: number): void {
-  link.untaken = Math.max(0, nlink - link.taken.size);
+/** Names of the base's file that are neither taken nor hidden. */
+function untakenOf({ taken }: HardLink, nlink: number, hidden: ReadonlyMap<string, string>): number {
+  let untaken = nlink - taken.size;
+  for (const hash of hidden.keys()) if (!taken.has(hash)) untaken -= 1;
+  return Math.max(0, untaken);
+}
+
+/** The base's file, as it is now. */
+function count(union: Union, link: HardLink, layer: number, base: Stat): void {
+  const { nlink } = base;
+  link.untaken = untakenOf(link, nlink, hiddenNames(union, layer, base));
   if (link.untaken === 0 && isForgettable(link)) dropLink(union, link);
   else if (nlink !== link.nlink) recount(union, link, nlink);
 }
@@ -191,7 +212,55 @@ export function noteNames(union: Union, parent: Node, name: string, found: Found
   if (found.baseStat.nlink === link.nlink && !link.lost) return;
   const path = basePathAt(parent, name);
   if (path !== null) link.taken.add(pathHash(path));
-  count(union, link, found.baseStat.nlink);
+  count(union, link, link.layer, found.baseStat);
+}
+
+/** Looked at is a name that the base gives to a file with several: whether the guest hides it. */
+export function noteSeveral(union: Union, parent: Node, name: string, found: Found): void {
+  if (found.state === IN_BASE) {
+    nameInView(union, parent, name);
+    return;
+  }
+  const link = found.state === IN_OVERLAY ? union.hardLinks.of(found.stat.ino) : undefined;
+  if (link !== undefined && isIts(union, link, inBase(parent, found))) return;
+  if (nameHidden(union, severalAt(union, parent, name))) tellOthers(union, inBase(parent, found));
+}
+
+/** Other names of a file of the base show another count from now on. */
+function tellOthers(union: Union, base: InBase | null): void {
+  const node = base === null ? undefined : union.table.ofObject(base.layer, base.stat);
+  if (node) union.kernel.changedLate(node);
+}
+
+/**
+ * The guest hides a name that the base gives to a file with several: one less leads to the copy, if there is one. Whether
+ * that was not known.
+ */
+export function nameHidden(union: Union, base: BaseName | null): boolean {
+  if (base === null || !hide(union, base)) return false;
+  const { identity, layer, ino, nlink } = base;
+  const link = union.hardLinks.find(identity, layer, ino, base);
+  if (link !== undefined) link.untaken = untakenOf(link, nlink, knownHidden(union, link));
+  return true;
+}
+
+/** What the base has there, as union.found has it, is in view, or is about to be: it leads to the copy, if there is one. */
+export function nameInView(union: Union, parent: Node, name: string): void {
+  const { found } = union;
+  const base = inBase(parent, found);
+  if (base === null || union.hidden.isEmpty || !hasSeveral(found)) return;
+  const hash = unhide(union, parent, name);
+  if (hash === null) return;
+  tellOthers(union, base);
+  const link = linkOf(union, base);
+  if (link === undefined) return;
+  link.taken.delete(hash);
+  link.untaken = untakenOf(link, base.stat.nlink, knownHidden(union, link));
+}
+
+/** As hiddenNames, without a look at the base. */
+function knownHidden({ hidden }: Union, link: HardLink): ReadonlyMap<string, string> {
+  return hidden.find(link.identity, link.layer, link.ino, link)?.names ?? new Map();
 }
 
 function inBase(parent: Node, { inBase: there, part, baseStat }: Found): InBase | null {
@@ -305,7 +374,7 @@ function join(union: Union, parent: Node, name: string, dirFd: number, base: InB
   if (known !== undefined) {
     if (known.copyIno !== copyIno) return;
     known.taken.add(origin.path);
-    count(union, known, base.stat.nlink);
+    count(union, known, base.layer, base.stat);
     return;
   }
   // A content that lies in the base lies there under this name.

@@ -28,7 +28,8 @@ import { overlayDirFd, partFd } from './dir-fds.ts';
 import { mergedLinks } from './directory-links.ts';
 import { expireBeneath, showOther } from './expiry.ts';
 import { closePart } from './fd-cache.ts';
-import { followHardLink, noteNames, shownLinks } from './hard-links.ts';
+import { followHardLink, noteNames, noteSeveral, shownLinks } from './hard-links.ts';
+import { baseLinks, hasSeveral } from './hidden-names.ts';
 import { objectIno } from './identity.ts';
 import { markOf, ownMark } from './mark.ts';
 import { hasOutlived, metacopyOf, showContent } from './metacopy.ts';
@@ -103,6 +104,7 @@ export function find(union: Union, parent: Node, name: string): number {
     found.state = IN_BASE;
     copyStat(found.baseStat, found.stat);
   }
+  if (hasSeveral(found)) noteSeveral(union, parent, name, found);
   const error = union.hardLinks.size > 0 ? followToOverlay(union, parent, name, found) : 0;
   if (error < 0) return error;
   found.parent = parent;
@@ -437,9 +439,7 @@ export function fillEntry(union: Union, node: Node, stat: Stat): number {
     entry.keepAttributes = false;
   }
   if (union.hardLinks.size > 0 && node.layer < 0) entry.stat.nlink = shownLinks(union, entry.stat);
-  // What the base still has, but the union does not: somebody has it open, who may ask whether it was removed.
-  if (node.dir === null && node.layer >= 0 && node.place === null && entry.stat.nlink > 0)
-    entry.stat.nlink -= 1;
+  if (node.dir === null && node.layer >= 0) entry.stat.nlink = baseLinks(union, node, entry.stat);
   if (node.dir !== null && isMerged(node.dir)) {
     entry.stat.nlink = mergedLinks(union, node, entry.stat);
     if (union.table.identity !== null) newestChange(union, node, entry.stat);

@@ -22,7 +22,8 @@ import { newRecord } from '../versions/journal.ts';
 import type { Origin } from '../versions/origin.ts';
 import { overlayDirFd, partFd } from './dir-fds.ts';
 import { nameCovered } from './directory-links.ts';
-import { nameRemoved } from './hard-links.ts';
+import { nameHidden, nameRemoved } from './hard-links.ts';
+import { severalAt } from './hidden-names.ts';
 import { listDirectory } from './listing.ts';
 import { ownHandle } from './locate.ts';
 import { findAgain, forgetPlace, instantiate, keepFound } from './lookup.ts';
@@ -88,6 +89,7 @@ export function unlink(union: Union, parent: Node, name: string, callerPid: numb
     union.table.letGoKept(child);
     return removed;
   }
+  if (inBase) nameHidden(union, severalAt(union, parent, name));
   forgetPlace(union, parent, name);
   if (child.layer < 0) nameRemoved(union, child.ino);
   if (parent.dir) parent.dir.version += 1;

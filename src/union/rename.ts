@@ -19,7 +19,8 @@ import { overlayDirFd } from './dir-fds.ts';
 import { nameCovered } from './directory-links.ts';
 import { expireBeneath, expirePlace } from './expiry.ts';
 import { failPoint } from './fail-point.ts';
-import { nameRemoved } from './hard-links.ts';
+import { nameHidden, nameRemoved } from './hard-links.ts';
+import { severalAt } from './hidden-names.ts';
 import { find, instantiate } from './lookup.ts';
 import { IN_BASE, IN_OVERLAY, NONE, type Node, WHITEOUT } from './node.ts';
 import { originsOf, writeOrigins } from './origins.ts';
@@ -113,6 +114,7 @@ function move(
   const prepared = preparePlace(union, to.parent, to.name, callerPid, source.dir ? null : source, taken);
   if (prepared < 0) return prepared;
   const { state } = union.found;
+  const hides = severalAt(union, to.parent, to.name);
   const hidesDirectory = mustHide(union.found);
   const exists = state === IN_BASE || state === IN_OVERLAY;
   if (exists && noReplace) return -E.EEXIST;
@@ -136,6 +138,7 @@ function move(
     return error;
   }
   if (target !== null && target.dir !== null && state === IN_BASE) nameCovered(union, to.parent);
+  nameHidden(union, hides);
   if (target !== null && target.layer < 0) nameRemoved(union, target.ino);
   union.table.attach(source, to.parent, to.name);
   union.table.leave(source, from.parent, from.name);
@@ -195,6 +198,7 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   const found = find(union, from.parent, from.name);
   if (found < 0) return found;
   const leaves = union.found.inBase;
+  const leavesName = severalAt(union, from.parent, from.name);
   const path = pathAt(to.parent, to.name);
   const fromPath = pathAt(from.parent, from.name);
   if (path === null || fromPath === null) return -E.ENOENT;
@@ -207,6 +211,7 @@ function moveObject(union: Union, from: Side, to: Side, source: Node, target: Ta
   if (typeof leaving === 'number') return leaving;
   const way = { fromFd, toFd, fromPath, path, leaves, recorded };
   const error = moveAlong(union, from, to, source, target, way, leaving?.origin ?? null);
+  if (error === 0) nameHidden(union, leavesName);
   rememberLeft(union, fromPath, leaving, error === 0);
   return error;
 }

@@ -14,6 +14,7 @@ import { Announcements } from './announcements.ts';
 import { BaseChanges } from './base-changes.ts';
 import { FdCache } from './fd-cache.ts';
 import { HardLinks } from './hard-link-table.ts';
+import { HiddenNames } from './hidden-name-table.ts';
 import { Holdings } from './holdings.ts';
 import type { JobArgs, JobResult } from './jobs.ts';
 import { type Keeping, KernelView } from './kernel-view.ts';
@@ -101,6 +102,7 @@ export class Union {
   readonly workFd: number;
   readonly linksFd: number;
   readonly hardLinks = new HardLinks();
+  readonly hidden = new HiddenNames();
   /** Copies of metadata alone whose times have been put back since somebody looked at them. */
   readonly timesBack = new Set<Node>();
   /** Inode numbers that copies show, by the pathHash of where the base had the object. */

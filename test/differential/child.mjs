@@ -15,7 +15,7 @@ const TMPFS_MAGIC = 0x01021994;
 const load = (dist, file) => import(pathToFileURL(`${dist}/sys/${file}`).href);
 
 /** One tree or two (then the second is the one to go by), a model of it, and open handles in both. */
-async function openWorld({ dist, union, plain, countsLinks, report, client = null }) {
+async function openWorld({ dist, union, plain, report, client = null }) {
   const files = ['file.js', 'names.js', 'stat.js', 'xattr.js', 'creds.js', 'constants.js', 'ffi.js'];
   const modules = await Promise.all(files.map((file) => load(dist, file)));
   const sys = Object.assign({}, ...modules);
@@ -25,7 +25,6 @@ async function openWorld({ dist, union, plain, countsLinks, report, client = nul
   const world = {
     sys,
     E,
-    countsLinks,
     /** Where the file system counts directories, so does the union. */
     countsDirectories: fs.statSync(plain).nlink > 1,
     zeroes: fs.statfsSync(plain).type !== TMPFS_MAGIC,

@@ -46,11 +46,10 @@ export function startClient(timeout: number): Client {
 /** Shows a client its two trees, or one alone with `union` null. */
 export async function openTrees(
   client: Client,
-  trees: { union: string | null; plain: string; countsLinks?: boolean; client?: number | null },
+  trees: { union: string | null; plain: string; client?: number | null },
 ): Promise<void> {
   await client.ask('open', {
     dist: path.join(repository, 'dist'),
-    countsLinks: true,
     client: null,
     report: process.env.KASANE_REPORT ?? null,
     ...trees,

@@ -141,7 +141,6 @@ class Run {
     for (const [i, client] of this.#clients.entries()) {
       await openTrees(client, {
         ...trees,
-        countsLinks: this.#spec.hardLinks !== true,
         client: one ? null : i,
       });
     }

@@ -52,7 +52,7 @@ export function describeStat(world, s) {
     uid: s.uid,
     gid: s.gid,
     ...(plain ? { size: s.size } : {}),
-    ...((plain ? world.countsLinks : world.countsDirectories) ? { nlink: s.nlink } : {}),
+    ...(plain || world.countsDirectories ? { nlink: s.nlink } : {}),
     ...(type === 'char' || type === 'block' ? { rdev: `${s.rdevMajor}:${s.rdevMinor}` } : {}),
     // What goes through a FIFO is between the kernel and its users: the file system hears nothing of it.
     ...(type === 'fifo' ? {} : { mtime: s.mtimeSec < OLD ? `${s.mtimeSec}.${s.mtimeNsec}` : 'now' }),

@@ -91,7 +91,7 @@ const cases: Case[] = [
     what: 'one more, when something else has been renamed over the copy',
     guest: `${copied}; rm b; echo own > x; mv x a`,
     base: 'ln a c; rm b',
-    files: ['a 1', 'c 2'],
+    files: ['a 1', 'c 1'],
     holds: ['c', 'line 1'],
     kept: false,
   },
@@ -130,7 +130,7 @@ const cases: Case[] = [
     guest: 'mv a x; read -r < b',
     base: "sed 's/^line 3$/base/' b > y; cat y > b; rm y",
     use: 'until grep base b; do sleep 0.05; done',
-    files: ['b 2', 'x 1'],
+    files: ['b 1', 'x 1'],
     holds: ['b', 'base'],
     kept: false,
   },
@@ -145,6 +145,10 @@ const cases: Case[] = [
     kept: true,
   },
 ];
+
+/** Links that links/ has to copies. Other names there are of what the guest has hidden. */
+const copiesIn = (overlay: string) =>
+  fs.readdirSync(`${overlay}/.kasane/links`).filter((name) => name.includes('+'));
 
 /** All cases at once, on however busy a machine. */
 const patient = { timeout: 100_000 };
@@ -201,7 +205,7 @@ mountTest(
       await withMount(layers, expectAll);
       fs.rmSync(`${overlay}/.kasane/index`, { recursive: true });
       await withMount(layers, expectAll);
-      expect(fs.readdirSync(`${overlay}/.kasane/links`).length).toBe(cases.filter(({ kept }) => kept).length);
+      expect(copiesIn(overlay).length).toBe(cases.filter(({ kept }) => kept).length);
     }),
   { timeout: 300_000 },
 );
@@ -275,6 +279,148 @@ mountTest('a large file with several names is opened for writing while somebody 
       const fd = await reader.call<number>('openSync', `${mnt}/a`, 'r');
       await mount.sh('printf guest 1<> a; cmp a b; head -c 5 b');
       expect((await reader.call<Buffer>('readWhole', fd)).equals(Buffer.alloc(LARGE, 'b'))).toBe(true);
+      await reader.stop();
+    });
+  }),
+);
+
+/** What a guest does in a directory where the base has one file as `a`, `b`, `c` and `sub/d`, and another as `one`. */
+const hiding: string[] = [
+  'rm a',
+  'rm a b',
+  'rm a b c; stat -c "%h %n" sub/d',
+  'echo other > x; mv x a',
+  'echo other > x; chmod 600 a; mv x a',
+  'chmod 600 b; echo other > x; mv x a',
+  'rm a; chmod 600 b',
+  'rm a; chmod 600 b; rm b',
+  'chmod 600 b; rm a',
+  'chmod 600 b; rm a b',
+  'rm a; echo other > a',
+  'rm a; mkdir a',
+  'rm a; ln b a',
+  'rm a; ln b x; rm b',
+  'rm a; mv b a',
+  'mv a x',
+  'mv a x; rm x',
+  'mv one a',
+  'mv a one',
+  'rm -r sub',
+  'rm -r sub; mkdir sub',
+  'mv sub x; rm x/d',
+  'mv sub x; chmod 600 a; rm x/d',
+  'rm s; chown -h 1 t',
+  'rm a; exec 3< b; rm b; stat -Lc %h /proc/self/fd/3',
+  'exec 3< a; rm a; chmod 600 b; stat -Lc %h /proc/self/fd/3',
+  'exec 3< a; rm a b c sub/d; stat -Lc %h /proc/self/fd/3',
+  'exec 3< a; chmod 600 b; rm a b c sub/d; stat -Lc %h /proc/self/fd/3',
+  'exec 3< a; echo x > x; for name in a b c sub/d; do ln x y; mv y $name; done; stat -Lc %h /proc/self/fd/3',
+  'exec 3< one; rm one; stat -Lc %h /proc/self/fd/3',
+  'exec 3< one; echo x > x; mv x one; stat -Lc %h /proc/self/fd/3',
+];
+
+/** The counts of all that has not gone, each asked for before anything is known of the names after it. */
+const counts = hiding
+  .map(
+    (_, i) =>
+      `( cd ${i}; for name in c b sub/d x one a t; do stat -c "${i} %h %F $name" $name 2> /dev/null || :; done )`,
+  )
+  .join('\n');
+
+mountTest(
+  'names that the guest removes or replaces, brought up before or not, are not counted, in the next mount neither',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay, dir } = layers;
+      const make = 'mkdir sub; echo a > a; ln a b; ln a c; ln a sub/d; echo one > one; ln -s a s; ln s t';
+      for (const i of hiding.keys()) fs.mkdirSync(`${base}/${i}`);
+      await sh(hiding.map((_, i) => `( cd ${i}; ${make} )`).join('\n'), [], { cwd: base, ...patient });
+      await sh(`cp -a base plain`, [], { cwd: dir, ...patient });
+      const act = hiding.map((script, i) => `( echo ${i}; cd ${i}; ${script} )`).join('\n');
+      const onPlain = (script: string) => sh(script, [], { cwd: `${dir}/plain`, ...patient });
+      const [said, expected] = [await onPlain(act), await onPlain(counts)];
+      await withBaseUntouched(base, async () => {
+        await withMount(layers, async (mount) => {
+          expect(await mount.sh(act, [], patient)).toBe(said);
+          expect(await mount.sh(counts, [], patient)).toBe(expected);
+        });
+        const again = () =>
+          withMount(layers, async (mount) => {
+            expect(await mount.sh(counts, [], patient)).toBe(expected);
+          });
+        await again();
+        fs.rmSync(`${overlay}/.kasane/index`, { recursive: true });
+        await again();
+      });
+    }),
+  { timeout: 300_000 },
+);
+
+mountTest('what the base does with names that the guest has hidden is counted, mounted or not', () =>
+  withLayers(async (layers) => {
+    const inBase = (script: string) => sh(script, [], { cwd: layers.base });
+    await inBase(`
+      for dir in 0 1 2 3; do mkdir $dir; echo a > $dir/a; ln $dir/a $dir/b; ln $dir/a $dir/c; done
+      mkdir d; echo a > d/a; ln d/a b
+      ln -s x s; ln s t; ln s u`);
+    await withMount(layers, async (mount) => {
+      const reader = startAgent({ cwd: mount.dir });
+      const open = (name: string) => reader.call<number>('openSync', name, 'r');
+      const left = async (fd: number) => (await reader.call<{ nlink: number }>('fstatSync', fd)).nlink;
+      const [first, second] = [await open('0/a'), await open('b')];
+      await mount.sh('rm 0/a 1/a 2/a; chmod 600 2/b; rm 3/a 3/b; rm b d/a');
+      // Nobody has looked at what is left of them.
+      expect([await left(first), await left(second)]).toEqual([2, 0]);
+      await inBase('rm 0/a 0/b; mv 1/a 1/d; ln 3/a 3/d; mv d e');
+      await caughtUp(mount.dir);
+      expect([await left(first), await left(second)]).toEqual([1, 1]);
+      expect(await mount.sh('stat -c %h 0/c 1/b 2/b 3/c e/a')).toBe('1\n3\n2\n2\n1\n');
+      // What is no file parts from its other names when it is copied up.
+      expect(await mount.sh('touch -h s; stat -c %h t')).toBe('2\n');
+      await reader.stop();
+    });
+    await inBase('rm 1/d; mv 2/a 2/d');
+    await withMount(layers, async (mount) => {
+      expect(await mount.sh('stat -c %h 1/b 2/d 2/b 3/d')).toBe('2\n3\n3\n2\n');
+    });
+  }),
+);
+
+mountTest(
+  'a name that the base gets back counts again, and so does one whose whiteout somebody has removed',
+  () =>
+    withLayers(async (layers) => {
+      const { base, overlay } = layers;
+      fs.writeFileSync(`${base}/a`, text());
+      await sh('ln a b; ln a c', [], { cwd: base });
+      await withMount(layers, async (mount) => {
+        await mount.sh("rm b; sed 's/^line 3$/guest/' a > x; mv x a; stat -c %h c | grep -x 1");
+        await sh("sed 's/^line 3$/base/' a > ../x; cat ../x > a", [], { cwd: base });
+        await caughtUp(mount.dir);
+        expect(await mount.kasane(['reconcile', mount.dir])).toMatchObject({ code: 1 });
+        const resolved = await mount.kasane(['resolve', `${mount.dir}/a`, '--take', 'base']);
+        expect(resolved).toMatchObject({ code: 0 });
+        expect(await mount.sh('stat -c %h c')).toBe('2\n');
+      });
+      fs.unlinkSync(`${overlay}/b`);
+      await withMount(layers, async (mount) => {
+        expect(await mount.sh('grep -x base b; stat -c %h c; rm a b; stat -c %h c')).toBe('base\n3\n1\n');
+      });
+    }),
+);
+
+mountTest('a file that the base has replaced under one name counts the other for who has it open', () =>
+  withLayers(async (layers) => {
+    await sh('echo a > a; ln a b', [], { cwd: layers.base });
+    await withMount(layers, async (mount) => {
+      const reader = startAgent({ cwd: mount.dir });
+      const fd = await reader.call<number>('openSync', 'a', 'r');
+      await sh('echo other > x; mv x a', [], { cwd: layers.base });
+      await caughtUp(mount.dir);
+      await mount.sh('grep other a');
+      await expect.poll(async () => (await reader.call<{ nlink: number }>('fstatSync', fd)).nlink).toBe(1);
+      await mount.sh('rm b');
+      expect((await reader.call<{ nlink: number }>('fstatSync', fd)).nlink).toBe(0);
       await reader.stop();
     });
   }),
