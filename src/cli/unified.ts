@@ -29,7 +29,11 @@ export async function sideDiff(item: DiffItem, from: SideName, to: SideName): Pr
   } else if (a.type === 'file' || b.type === 'file') {
     const binary = isBinary(a) || isBinary(b);
     if (binary && !(a.hash === b.hash && a.hash !== null))
-      head.push(`binary content differs: ${a.size}, ${b.size} bytes`);
+      head.push(
+        a.unkept || b.unkept
+          ? `content ${a.hash === null || b.hash === null ? 'may differ' : 'differs'}: the ancestor’s is not kept`
+          : `binary content differs: ${a.size}, ${b.size} bytes`,
+      );
     if (!binary) body = await unified(bytes(a), bytes(b), `${from}/${name}`, `${to}/${name}`);
   }
   if (head.length === 0 && body.length === 0) return body;

@@ -152,6 +152,8 @@ export interface ShowReport extends SideInfo {
 export interface DiffSide extends SideInfo {
   /** base64; null where the type has none, the content is binary (a NUL byte) or above 4 MiB. */
   content: string | null;
+  /** Of an ancestor: there was a content, and nobody has its bytes any more; size is 0. */
+  unkept: boolean;
 }
 
 /** One object that differs from its ancestor, or whose base does. */

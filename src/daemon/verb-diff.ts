@@ -18,8 +18,8 @@ import type { MountContext } from './context.ts';
 import { absentSide, assessContext, expectPath, infoOfFound, typeOf, unknownSide } from './objects.ts';
 import { hiddenBeneath } from './survey.ts';
 
-const absent: DiffSide = { ...absentSide, content: null };
-const unknown: DiffSide = { ...unknownSide, content: null };
+const absent: DiffSide = { ...absentSide, content: null, unkept: false };
+const unknown: DiffSide = { ...unknownSide, content: null, unkept: false };
 
 export async function diff(
   context: MountContext,
@@ -65,9 +65,7 @@ async function itemNow(assess: AssessContext, path: string, basePath: string): P
   const own = await sideOf(view.overlay.object, () => openOverlayFile(branches, path));
   const reachable = branches.layers.length > 0;
   const base = reachable ? await sideOf(view.base.object, () => openBase(branches, basePath)) : unknown;
-  // Who follows the base has its content.
-  const follows = isMetadataOnly(view.overlay.object) && base.type === 'file';
-  const overlay = follows ? { ...own, size: base.size, hash: base.hash, content: base.content } : own;
+  const overlay = follows(view, base) ? { ...own, ...contentOf(base) } : own;
   const ancestor = await ancestorOf(assess, view, overlay, base);
   const changed = ancestor.type !== 'unknown' && differ(ancestor, overlay);
   const moved = base.type !== 'unknown' && differ(ancestor.type === 'unknown' ? overlay : ancestor, base);
@@ -79,7 +77,7 @@ async function sideOf(found: Found | null, open: () => number): Promise<DiffSide
   const keep = sizeOf(found) <= MAX_TEXT;
   // Who looks on is shown something of what is just written to, and not refused all else.
   await fillContent(found, open, keep, { asRead: true });
-  return { ...infoOfFound(found), content: textOf(found.bytes) };
+  return { ...infoOfFound(found), content: textOf(found.bytes), unkept: false };
 }
 
 function textOf(bytes: Buffer | null): string | null {
@@ -110,8 +108,11 @@ async function ancestorOf(
     hash: isRegular(mode) ? content : null,
     target: null,
     content: null,
+    unkept: false,
   };
-  if (content === null) return side;
+  // The guest has changed nothing of the content, whatever the base had then.
+  if (isRegular(mode) && follows(view, base)) return { ...side, ...contentOf(base) };
+  if (content === null) return { ...side, unkept: isRegular(mode) };
   const twins = [
     { found: view.overlay.object, side: overlay },
     { found: view.base.object, side: base },
@@ -121,7 +122,17 @@ async function ancestorOf(
   if (!isRegular(mode)) return side;
   if (twin !== undefined) return { ...side, size: twin.size, content: twin.content };
   const bytes = await assess.store.ancestors.get(content);
-  return bytes === null ? side : { ...side, size: bytes.length, content: textOf(bytes) };
+  if (bytes === null) return { ...side, unkept: true };
+  return { ...side, size: bytes.length, content: textOf(bytes) };
+}
+
+/** A copy of metadata alone has the base's content. */
+function follows(view: View, base: DiffSide): boolean {
+  return isMetadataOnly(view.overlay.object) && base.type === 'file';
+}
+
+function contentOf({ size, hash, content }: DiffSide): Pick<DiffSide, 'size' | 'hash' | 'content'> {
+  return { size, hash, content };
 }
 
 /** What a person would call a difference; times are none. */

@@ -51,13 +51,18 @@ async function keepContent(store: Store, found: Found, open: () => number): Prom
   }
 }
 
-/** The ancestor as a version; 'unknown' where its content is not kept. */
-export function ancestorRef(view: View): SideRef {
+/**
+ * The ancestor as a version; 'unknown' where nothing is known of its content. Of what is never merged the hash alone is
+ * known: then it has no content, for a version that names one promises that it can be shown.
+ */
+function ancestorRef({ ancestors }: Store, view: View): SideRef {
   const { origin } = view.overlay;
   if (origin === null) return 'unknown';
-  if (isRegular(origin.mode) && view.ancestorContent === null) return 'unknown';
+  const regular = isRegular(origin.mode);
+  const content = regular ? view.ancestorContent : null;
+  if (regular && content === null) return 'unknown';
   return {
-    content: isRegular(origin.mode) ? view.ancestorContent : null,
+    content: content !== null && ancestors.has(content) ? content : null,
     mode: origin.mode,
     uid: origin.uid,
     gid: origin.gid,
@@ -77,19 +82,18 @@ export interface Sides {
 /** All three sides of a path as versions. */
 export async function keepSides(store: Store, branches: Branches, view: View): Promise<Sides> {
   const { overlay, base, path, basePath } = view;
-  return {
-    ancestor: ancestorRef(view),
-    overlay:
-      overlay.object === null
-        ? null
-        : await keepObject(store, overlay.object, () => openOverlayFile(branches, path), overlay.origins),
-    base:
-      base.object === null
-        ? null
-        : isMetadataOnly(overlay.object) && base.object.content === null
-          ? withoutContent(base.object)
-          : await keepObject(store, base.object, () => openBase(branches, basePath), []),
-  };
+  const own =
+    overlay.object === null
+      ? null
+      : await keepObject(store, overlay.object, () => openOverlayFile(branches, path), overlay.origins);
+  const theirs =
+    base.object === null
+      ? null
+      : isMetadataOnly(overlay.object) && base.object.content === null
+        ? withoutContent(base.object)
+        : await keepObject(store, base.object, () => openBase(branches, basePath), []);
+  // Last: one of them may be what the ancestor was.
+  return { ancestor: ancestorRef(store, view), overlay: own, base: theirs };
 }
 
 /** Numbers for the sides among the versions of the path, so that `show --version` finds them. */

@@ -77,6 +77,30 @@ describe('resolve', () => {
     }),
   );
 
+  mountTest(
+    'decides of a file too large for its ancestor to be kept, and nothing is missed then or later',
+    () =>
+      withFile(async (guest) => {
+        const big = (head: string) => `${head}\n${'line\n'.repeat(1_000_000)}`;
+        await guest.changeBase(() => fs.writeFileSync(`${guest.base}/big`, big('base')));
+        await ripen(`${guest.base}/big`);
+        await guest.mount.sh('printf GUES | dd of=big conv=notrunc status=none');
+        await guest.update('big', big('next'));
+        await ends(guest, 1, 'reconcile', guest.mnt);
+        const shown = await guest.kasane(['show', '--side', 'ancestor', guest.at('big')]);
+        expect([shown.code, shown.stderr]).toEqual([2, 'kasane: show: its content is not kept\n']);
+        expect(await ends(guest, 1, 'diff', guest.at('big'))).toContain('the ancestor’s is not kept\n');
+        const sound = () => ends(guest, 0, 'check', guest.mnt);
+        expect(await sound()).toContain(': no damage, 0 warnings');
+        await ends(guest, 0, 'resolve', guest.at('big'), '--take', 'base');
+        await ends(guest, 0, 'undo', guest.at('big'));
+        expect((await guest.read('big')).slice(0, 5)).toBe('GUES\n');
+        expect(await sound()).toContain(': no damage, 0 warnings');
+        await ends(guest, 0, 'resolve', guest.at('big'), '--take', 'overlay');
+        expect(await sound()).toContain(': no damage, 0 warnings');
+      }),
+  );
+
   mountTest('takes a file, which has the mode of the overlay’s, and no proposal with markers', () =>
     withFile(async (guest) => {
       await guest.mount.sh('chmod 640 "$1"', [FILE]);

@@ -50,6 +50,17 @@ describe('an overlay that is not mounted', () => {
     }),
   );
 
+  mountTest(
+    'shows of a copy of metadata alone that its metadata were changed, wherever the base has moved',
+    () =>
+      withLayers(async (layers) => {
+        writeFiles(layers.base, { f: text() });
+        await withMount(layers, (mount) => mount.sh('chmod 600 f'));
+        await updateFile(`${layers.base}/f`, text({ 3: 'base' }), 'replace');
+        expect(await say(1, 'diff', layers.overlay)).toBe('# f\n# mode ancestor 0644, overlay 0600\n');
+      }),
+  );
+
   mountTest('is decided, and a mount finds it so', () =>
     withPast(async (layers) => {
       const { overlay, base } = layers;

@@ -289,6 +289,7 @@ describe('a mount whose daemon answers', () => {
       ...fileSide(text.length),
       mode,
       content: Buffer.from(text).toString('base64'),
+      unkept: false,
     });
     stub.verbs.diff = async (_request, emit) => {
       const sides = {
@@ -315,8 +316,25 @@ describe('a mount whose daemon answers', () => {
     expect(await kasane('diff', 'overlay/etc/x')).toEqual({ code: 0, out: '', err: '' });
   });
 
+  test('diff says of an ancestor that is not kept that it is not', async () => {
+    const side = { ...fileSide(5), content: null, unkept: false };
+    const lost = { ...side, size: 0, unkept: true };
+    const tell = async (ancestor: typeof lost) => {
+      const other = { ...side, hash: 'f'.repeat(32) };
+      stub.verbs.diff = async (_request, emit) => {
+        await emit({ path: 'etc/x', ancestor, overlay: other, base: other, changing: false });
+        return { looked: 1 };
+      };
+      return kasane('diff', 'overlay/etc/x');
+    };
+    const told = await tell({ ...lost, hash: 'e'.repeat(32) });
+    expect(told.out).toBe('# etc/x\n# content differs: the ancestor’s is not kept\n');
+    const unknown = await tell(lost);
+    expect(unknown.out).toBe('# etc/x\n# content may differ: the ancestor’s is not kept\n');
+  });
+
   test('diff names what comes and goes each time it is looked at, and takes it for a difference', async () => {
-    const unknown = { ...fileSide(0), type: 'unknown' as const, content: null };
+    const unknown = { ...fileSide(0), type: 'unknown' as const, content: null, unkept: false };
     const sides = { ancestor: unknown, overlay: unknown, base: unknown };
     stub.verbs.diff = async (_request, emit) => {
       await emit({ path: 'etc/x', ...sides, changing: true });
