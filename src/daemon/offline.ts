@@ -16,6 +16,7 @@ import { loadHardLinks } from '../union/hard-links.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import { Union, type UnionHost } from '../union/union.ts';
 import { Watches } from '../union/watches.ts';
+import { isOutOfRoom } from '../versions/files.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
@@ -74,13 +75,16 @@ async function openKnown(overlay: string, stateDir: string, log: Log): Promise<O
   try {
     store = await openStore(options);
   } catch (error) {
-    if (!(error instanceof FsError) || error.errno !== E.EROFS) throw error;
+    // On a full disk it is looked at all the same, and nothing is decided.
+    if (!isOutOfRoom(error) && !(error instanceof FsError && error.errno === E.EROFS)) throw error;
     store = await openStore({ ...options, readOnly: true });
   } finally {
     close(opened.rootFd);
   }
   try {
-    return await new Offline(overlay, stateDir, store, log).open(null);
+    const opened = await new Offline(overlay, stateDir, store, log).open(null);
+    store.keepReserve();
+    return opened;
   } catch (error) {
     await store.close();
     throw error;

@@ -148,8 +148,8 @@ export async function recover(store: Store, branches: OpenBranches, log: Log): P
   }
   const finished = await finishIntents(store, branches, log);
   if (finished > 0) log.info(`${finished} merges that were cut off are recorded now`);
-  await store.flush();
-  store.recoveryDone();
+  // Else the next start finds it all undone, as this one has.
+  if (await store.flushIfRoom()) store.recoveryDone();
   return notes;
 }
 

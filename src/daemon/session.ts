@@ -27,6 +27,7 @@ import { readVersion } from '../union/job-runner.ts';
 import type { Verdict } from '../union/node.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import type { Witness } from '../union/witness.ts';
+import { isOutOfRoom } from '../versions/files.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import { BaseExchange } from './base-exchange.ts';
 import {
@@ -369,6 +370,7 @@ class Session {
     });
     this.#closeServer = () => server.close();
     writeRegistration(newRegistration({ mountPoint, bases, overlay, state: this.#branches.stateDir }));
+    this.#store.keepReserve();
     for (const path of this.#store.recovered.unfinished) {
       this.#noticed(path);
     }
@@ -450,14 +452,25 @@ class Session {
     await this.#reconciler.idle();
     await this.#folding.stop();
     try {
+      this.#store.useReserve();
       // No name comes or goes from now on: whoever removes the overlay just after unmounting would meet with it.
-      if (journal !== '') await this.#store.foldJournal(journal, true);
+      if (journal !== '') await this.#foldLast(journal);
       await this.#store.close();
     } catch (error) {
       if (!overlayIsGone(this.#branches)) throw error;
       this.#log.info('the overlay was removed meanwhile');
     }
     removeRegistration(this.#options.mountPoint);
+  }
+
+  /** What there is no room for is folded at the next start. */
+  async #foldLast(journal: string): Promise<void> {
+    try {
+      await this.#store.foldJournal(journal, true);
+    } catch (error) {
+      if (!isOutOfRoom(error)) throw error;
+      this.#log.warn(`folding the journal: ${messageOf(error)}`);
+    }
   }
 
   async #look(path: string): Promise<void> {

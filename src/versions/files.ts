@@ -24,9 +24,37 @@ export function errnoOf(error: unknown): number {
     const { errno } = at as NodeJS.ErrnoException;
     if (typeof errno === 'number') return Math.abs(errno);
     if (at.message.includes('No space left on device')) return E.ENOSPC;
+    if (at.message.includes('Disk quota exceeded')) return E.EDQUOT;
     if (at.message.includes('Read-only file system')) return E.EROFS;
   }
   return E.EIO;
+}
+
+/** Nothing failed but that the disk, or a quota, is full. */
+export function isOutOfRoom(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === E.ENOSPC || errno === E.EDQUOT;
+}
+
+export interface Space {
+  /** Bytes of the whole file system, free ones, and those of them that everybody may use. */
+  all: number;
+  free: number;
+  available: number;
+  /** Inodes; Infinity where nobody counts them. */
+  inodes: number;
+}
+
+/** Of the file system beneath a directory; null: it has been removed. */
+export function spaceAt(path: Buffer): Space | null {
+  try {
+    const { blocks, bfree, bavail, bsize, files, ffree } = fs.statfsSync(path);
+    const inodes = files === 0 ? Number.POSITIVE_INFINITY : ffree;
+    return { all: blocks * bsize, free: bfree * bsize, available: bavail * bsize, inodes };
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  }
 }
 
 /** The content, or null when there is no such file. */

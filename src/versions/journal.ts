@@ -7,8 +7,16 @@ import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import type { Fingerprint } from '../lib/fingerprint.ts';
 import { newStat } from '../lib/stat.ts';
-import { O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, RENAME_NOREPLACE } from '../sys/constants.ts';
-import { close, ftruncate, openat, write } from '../sys/file.ts';
+import {
+  FALLOC_FL_KEEP_SIZE,
+  O_APPEND,
+  O_CLOEXEC,
+  O_CREAT,
+  O_EXCL,
+  O_WRONLY,
+  RENAME_NOREPLACE,
+} from '../sys/constants.ts';
+import { close, fallocate, ftruncate, openat, write } from '../sys/file.ts';
 import { renameat2, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import type { Origin } from './origin.ts';
@@ -64,6 +72,8 @@ const FRAME_MAGIC = 0xd74b;
 const FRAME_HEADER = 10;
 /** Two paths of 4096 bytes, all of them escaped, and the rest. */
 const MAX_PAYLOAD = 65_536;
+/** Bytes that are allocated before they are needed. */
+const AHEAD = 16 * 1024;
 
 const kinds: ReadonlySet<unknown> = new Set([
   'copy-up',
@@ -98,6 +108,7 @@ export class JournalWriter {
     }
     this.#fd = fd;
     this.#size = Math.max(stat.size, FILE_HEADER);
+    reserveRoom(fd, this.#size);
   }
 
   /** Bytes in the current file. */
@@ -133,7 +144,10 @@ export class JournalWriter {
   takeBack(size: number): void {
     if (size >= this.#size) return;
     // Should it fail, the note stays, and tells of something that lies in the overlay no more than before.
-    if (ftruncate(this.#fd, size) === 0) this.#size = size;
+    if (ftruncate(this.#fd, size) < 0) return;
+    this.#size = size;
+    // What is allocated past the end has gone with it.
+    reserveRoom(this.#fd, size);
   }
 
   /**
@@ -162,6 +176,7 @@ export class JournalWriter {
       return failed;
     }
     close(this.#fd);
+    reserveRoom(fd, FILE_HEADER);
     this.#fd = fd;
     this.#size = FILE_HEADER;
     return name;
@@ -199,6 +214,14 @@ const needsNoEscape = /^[ !#-[\]-~]*$/;
 
 function quoted(text: string): string {
   return needsNoEscape.test(text) ? `"${text}"` : JSON.stringify(text);
+}
+
+/**
+ * Who removes something from a full disk finds room for the note of it. Where the file system cannot do that, the rest of
+ * the last block must do.
+ */
+function reserveRoom(fd: number, size: number): void {
+  fallocate(fd, FALLOC_FL_KEEP_SIZE, size, AHEAD);
 }
 
 /** Each file has an id of its own, by which the index knows what it has folded already. */

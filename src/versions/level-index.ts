@@ -6,6 +6,7 @@ import * as fs from 'node:fs';
 import { Level } from 'level';
 import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
+import { spaceAt } from './files.ts';
 import type { KeyRange } from './records.ts';
 
 type Memory = Map<string, Buffer | null>;
@@ -21,6 +22,8 @@ const options = {
 } as const;
 
 const CHUNK = 500;
+/** What LevelDB needs to be opened again, and for a batch beside its bytes. */
+const ROOM = 32 * 1024;
 
 export class LevelIndex {
   readonly #location: string;
@@ -169,6 +172,7 @@ export class LevelIndex {
 
   async #write(memory: Memory): Promise<void> {
     const db = this.#db as Database;
+    this.#expectRoom(memory);
     // After a failed write (a full disk) LevelDB refuses every other until it is opened again.
     if (this.#broken) {
       await db.close();
@@ -188,6 +192,17 @@ export class LevelIndex {
       this.#broken = true;
       throw error;
     }
+  }
+
+  /**
+   * On a full disk LevelDB is left alone, for it could not even be read any more once it had to be opened again; and a
+   * write that fails in its midst takes the last room.
+   */
+  #expectRoom(memory: Memory): void {
+    let bytes = ROOM;
+    for (const [key, value] of memory) bytes += key.length + (value?.length ?? 0);
+    const space = spaceAt(Buffer.from(this.#location, 'utf8'));
+    if (space !== null && space.free < bytes) throw new FsError(E.ENOSPC, 'no space is left for the index');
   }
 
   /**

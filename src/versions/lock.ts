@@ -5,7 +5,7 @@ import * as fs from 'node:fs';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { tryLock } from '../sys/lock.ts';
-import { bytesOf, codeOf } from './files.ts';
+import { bytesOf, codeOf, isOutOfRoom } from './files.ts';
 
 export interface StoreLock {
   release(): void;
@@ -34,9 +34,16 @@ export function lockStore(dir: string, readOnly: boolean): StoreLock {
     }
     throw new FsError(E.EBUSY, `overlay is in use (pid ${/^\d+$/.test(holder) ? holder : 'unknown'})`);
   }
-  if (!readOnly) {
+  if (!readOnly) notePid(fd);
+  return { release: () => fs.closeSync(fd) };
+}
+
+function notePid(fd: number): void {
+  try {
     fs.ftruncateSync(fd, 0);
     fs.writeSync(fd, `${process.pid}\n`, 0);
+  } catch (error) {
+    // It is not worth a refusal.
+    if (!isOutOfRoom(error)) throw error;
   }
-  return { release: () => fs.closeSync(fd) };
 }

@@ -5,7 +5,7 @@ import * as crypto from 'node:crypto';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { Level } from 'level';
-import { bytesOf, makeDirectory, namesIn } from './files.ts';
+import { bytesOf, isOutOfRoom, makeDirectory, namesIn } from './files.ts';
 import { type FormatFile, moveAside } from './format.ts';
 import { LevelIndex, reason } from './level-index.ts';
 import type { DamageList } from './record-store.ts';
@@ -85,6 +85,8 @@ async function tryOpen(stateDir: string, expected: string, damage: DamageList): 
   try {
     index = await LevelIndex.open(levelLocation(stateDir, indexName), damage.report);
   } catch (error) {
+    // That is no damage: it is to stay where it is.
+    if (isOutOfRoom(error)) throw error;
     const why = `the index cannot be opened: ${reason(error)}`;
     return { index: null, id: '', whole: false, why, salvage: true };
   }

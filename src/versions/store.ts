@@ -10,7 +10,7 @@ import { Ancestors, dropTemporaries } from './ancestors.ts';
 import { HashIndex, IntentBook, NumberBook, PathIndex, VersionBook } from './books.ts';
 import { ConflictBook } from './conflicts.ts';
 import { EventLog } from './events.ts';
-import { errnoOf, makeDirectory, readIfThere } from './files.ts';
+import { errnoOf, isOutOfRoom, makeDirectory, readIfThere } from './files.ts';
 import {
   closeJournal,
   dropJournalFile,
@@ -26,6 +26,7 @@ import { lockStore, type StoreLock } from './lock.ts';
 import { type Origin, pathHash } from './origin.ts';
 import { DamageList, RecordStore } from './record-store.ts';
 import { markIndex, type OpenedIndex, openIndex, openIndexReadOnly } from './recover.ts';
+import { Reserve } from './reserve.ts';
 import type { BaseRecord, PathRecord } from './types.ts';
 import {
   type Books,
@@ -89,6 +90,7 @@ export function needsRebuild(recovered: Recovered): boolean {
   return created || indexMissing || uncleanBoot || torn || formatDamaged;
 }
 
+const NO_ROOM = ': make room in its file system, or mount it with -o ro';
 const SEQ_BLOCK = 1024;
 const CONFLICT_BLOCK = 32;
 const GC_MIN_AGE_MS = 10 * 60 * 1000;
@@ -98,6 +100,7 @@ const folders = ['work', 'index', 'ancestors', 'origins', 'links', 'displaced'];
 interface Parts {
   options: StoreOptions;
   lock: StoreLock;
+  reserve: Reserve;
   format: FormatFile;
   opened: OpenedIndex;
   damage: DamageList;
@@ -193,14 +196,16 @@ export class Store {
     }
     // A session begins with one, so that none is left by a crash of the machine, or by somebody's hand.
     recovered.torn ||= !recovered.clean && filled.length === 0;
-    await this.flush();
+    if (!this.readOnly) {
+      // What the end of the session will need is made now.
+      this.#seqs.ensure(1);
+      this.#parts.format.prepareFinish();
+    }
+    const lasting = await this.flushIfRoom();
     if (this.readOnly) return;
-    for (const name of over) dropJournalFile(this.stateDir, name);
+    if (lasting) for (const name of over) dropJournalFile(this.stateDir, name);
     this.#replayed = replayed;
-    this.#isUndone = replayed.length > 0 || needsRebuild(recovered);
-    // What the end of the session will need is made now.
-    this.#seqs.ensure(1);
-    this.#parts.format.prepareFinish();
+    this.#isUndone = replayed.length > 0 || needsRebuild(recovered) || !lasting;
   }
 
   /** Leaves out the notes of an operation that a crash cut off. */
@@ -319,6 +324,41 @@ export class Store {
     return this.#commits.flush();
   }
 
+  /**
+   * Whether it is durable: on a full disk it is not, and what a session that ends so has left is found by the next start,
+   * in the journals and origins.
+   */
+  async flushIfRoom(): Promise<boolean> {
+    try {
+      await this.flush();
+      return true;
+    } catch (error) {
+      if (!isOutOfRoom(error)) throw error;
+      this.#log.warn(messageOf(error));
+      return false;
+    }
+  }
+
+  // ---- room on a full disk ----
+
+  /** The start is over: what it has left of the reserve, if it needed it, is kept for the end, and for the next one. */
+  keepReserve(): void {
+    if (!this.readOnly) this.#keepReserve(true);
+  }
+
+  #keepReserve(anew: boolean): void {
+    try {
+      this.#parts.reserve.keep(anew);
+    } catch (error) {
+      this.#log.warn(`no room is kept for a full disk: ${messageOf(error)}`);
+    }
+  }
+
+  /** The session is about to end, and what it has to write is to find room. */
+  useReserve(): void {
+    if (!this.readOnly) this.#parts.reserve.emptyIfLow();
+  }
+
   // ---- upkeep ----
 
   /** Drops ancestors that neither the index nor `extra` names. Those put within minAgeMs stay. */
@@ -326,6 +366,7 @@ export class Store {
     await dropOldHashes(this.#books, Date.now() - HASH_MAX_AGE_MS);
     // A record that no longer names an ancestor has to be durable before the ancestor goes.
     await this.flush();
+    this.keepReserve();
     return collectAncestors(this.#books, extra, options.minAgeMs ?? GC_MIN_AGE_MS);
   }
 
@@ -342,24 +383,37 @@ export class Store {
     return forgetHistory(this.#books, path);
   }
 
-  /** Flushes, closes, unlocks. Rejects with what the flush said, but lets go of everything first. */
+  /**
+   * Flushes, closes, unlocks. Rejects with what the flush said, but lets go of everything first. On a full disk it does
+   * not reject: the session has not come to its end, and the next start learns what it has done as after a crash.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     this.#commits.stop();
-    const { format, opened, lock } = this.#parts;
+    const { opened, lock } = this.#parts;
     try {
-      await this.flush();
+      this.useReserve();
+      const lasting = await this.flushIfRoom();
       await opened.index.close();
-      if (!this.readOnly) {
-        const seqBlockEnd = this.#seqs.next;
-        format.finish({ clean: !this.#isUndone, seqBlockEnd, conflictBlockEnd: this.#conflictIds.next });
-      }
+      if (!this.readOnly) this.#finish(lasting);
     } finally {
       await opened.index.close();
       opened.cleanUp();
       lock.release();
     }
+  }
+
+  #finish(lasting: boolean): void {
+    const [seqBlockEnd, conflictBlockEnd] = [this.#seqs.next, this.#conflictIds.next];
+    try {
+      if (lasting) this.#parts.format.finish({ clean: !this.#isUndone, seqBlockEnd, conflictBlockEnd });
+    } catch (error) {
+      // Then the session has not come to its end.
+      if (!isOutOfRoom(error)) throw error;
+      this.#log.warn(`the session is not recorded as ended: ${messageOf(error)}`);
+    }
+    this.#keepReserve(false);
   }
 }
 
@@ -369,18 +423,29 @@ export class Store {
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   try {
-    return await openLocked(options);
+    return await openInRoom(options);
   } catch (error) {
     if (error instanceof FsError) throw error;
     throw new FsError(
       errnoOf(error),
-      `cannot open ${escapeName(options.stateDir)}: ${messageOf(error)}`,
+      `cannot open ${escapeName(options.stateDir)}: ${messageOf(error)}${isOutOfRoom(error) ? NO_ROOM : ''}`,
       error,
     );
   }
 }
 
-async function openLocked(options: StoreOptions): Promise<Store> {
+/** A quota that is used up is not seen beforehand. */
+async function openInRoom(options: StoreOptions): Promise<Store> {
+  const reserve = new Reserve(options.stateDir);
+  try {
+    return await openLocked(options, reserve);
+  } catch (error) {
+    if (options.readOnly || !isOutOfRoom(error) || !reserve.release()) throw error;
+    return openLocked(options, reserve);
+  }
+}
+
+async function openLocked(options: StoreOptions, reserve: Reserve): Promise<Store> {
   const { stateDir, log } = options;
   const readOnly = options.readOnly === true;
   if (!readOnly) makeDirectory(stateDir);
@@ -406,6 +471,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
       formatDamaged: found === 'damaged' || found === 'lost',
     };
     if (!readOnly) {
+      reserve.releaseIfLow();
       if (found === 'damaged') damage.report('the format file', `moved to ${moveAside(stateDir, 'format')}`);
       for (const folder of folders) makeDirectory(`${stateDir}/${folder}`);
       dropTemporaries(`${stateDir}/ancestors`);
@@ -418,7 +484,7 @@ async function openLocked(options: StoreOptions): Promise<Store> {
     recovered.indexMissing = opened.missing;
     recovered.indexDamaged = opened.damaged;
     for (const line of opened.damaged) log.warn(line);
-    const store = new Store({ options, lock, format, opened, damage, recovered });
+    const store = new Store({ options, lock, reserve, format, opened, damage, recovered });
     await store.load();
     return store;
   } catch (error) {
