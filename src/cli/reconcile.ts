@@ -23,7 +23,7 @@ export function addReconcile(program: Command, context: Context): void {
   program
     .command('reconcile <path>')
     .description(
-      'bring every stale file at or beneath PATH up to date; naming a file lifts its pin. Exit 1 if conflicts are left',
+      'bring every stale file at or beneath PATH up to date; naming a file lifts its pin. Exit 1 if conflicts are left, 4 if something failed, or the overlay is full',
     )
     .option('--dry-run', 'say what would happen, change nothing')
     .option('--accept-base', 'take a base of another release, or one that lost much, as the right one')
@@ -47,6 +47,8 @@ export function addReconcile(program: Command, context: Context): void {
           );
           if (opts.json) context.io.json(reconcileJson(report));
           else context.io.out(reconcileText(report));
+          // Conflicts are for a person to decide; this is a failure, and nothing to be decided.
+          if (report.failed > 0 || report.full > 0) return EXIT.refused;
           return report.conflicts.length > 0 ? EXIT.conflicts : EXIT.ok;
         },
       ),

@@ -11,7 +11,10 @@ export const EXIT = {
   usage: 2,
   /** On no mount, daemon dead, no /dev/fuse, no fusermount3. */
   unreachable: 3,
-  /** In use, no xattrs, read-only, newer format, damage, busy, an id unknown or closed, not there yet. */
+  /**
+   * In use, no xattrs, read-only, newer format, damage, busy, an id unknown or closed, not there yet; what `reconcile`
+   * failed to do, or had no room for.
+   */
   refused: 4,
 } as const;
 

@@ -305,6 +305,8 @@ export interface ReconcileReport {
   kept: number;
   pending: number;
   failed: number;
+  /** Of those that pend, the ones that the overlay has no room for. */
+  full: number;
   /** Those that are open beneath `path` afterwards (with dryRun: those that would be). */
   conflicts: Conflict[];
   baseAccepted: boolean;

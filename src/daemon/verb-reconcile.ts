@@ -104,6 +104,7 @@ class Run {
     failed: 0,
   };
   readonly #wouldBe: Conflict[] = [];
+  #full = 0;
   #done = 0;
 
   constructor(context: MountContext, request: ReconcileRequest, total: number, emit: Emit<ReconcileItem>) {
@@ -157,10 +158,10 @@ class Run {
       : outcome;
   }
 
-  /** What settles will, if late; others are waited for a while. */
+  /** What settles will, if late; others are waited for a while, but not until somebody makes room. */
   #isWorthWaiting(outcome: Outcome): boolean {
     if (this.#request.dryRun || this.#context.options.readOnly) return false;
-    if (outcome.outcome !== 'pending' || outcome.retryMs === null) return false;
+    if (outcome.outcome !== 'pending' || outcome.retryMs === null || outcome.full === true) return false;
     return outcome.settling === true || performance.now() - this.#began < PATIENCE_MS;
   }
 
@@ -172,6 +173,7 @@ class Run {
   async #settled(place: Place, outcome: Outcome): Promise<void> {
     this.#done += 1;
     this.#counts[outcome.outcome] += 1;
+    if (outcome.full === true) this.#full += 1;
     if (outcome.kind !== undefined) {
       const { path } = place;
       const open = this.#context.store.conflicts.of(path);
@@ -196,7 +198,8 @@ class Run {
     const { current: _, conflict: __, ...counts } = this.#counts;
     const { dryRun, path } = this.#request;
     const open = this.#context.store.conflicts.under(path).map(conflictOf);
-    return { dryRun, looked: this.#done, ...counts, conflicts: dryRun ? this.#wouldBe : open };
+    const conflicts = dryRun ? this.#wouldBe : open;
+    return { dryRun, looked: this.#done, ...counts, full: this.#full, conflicts };
   }
 }
 

@@ -3,6 +3,7 @@ import type { ConflictKind, ReconcileOutcome } from '../control/verbs.ts';
 import { E, errnoName } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { errnoOf, isOutOfRoom } from '../versions/files.ts';
 import { encodeOrigins, type Origin } from '../versions/origin.ts';
 import type { Store } from '../versions/store.ts';
 import type { NewEvent, PathRecord, PathState } from '../versions/types.ts';
@@ -38,6 +39,8 @@ export interface Outcome {
   settling?: boolean;
   /** Of a pending one: somebody has it open for writing. */
   writer?: boolean;
+  /** Of a pending one: there is no room for what was decided. */
+  full?: boolean;
   /** Of a conflict that would be. */
   kind?: ConflictKind;
 }
@@ -183,13 +186,34 @@ export function pending(context: CarryContext, view: View, reason: string, waitM
       record(context, view, 'P', detail, seq, false);
     }
   }
-  const retryMs =
-    reason === 'settling' ? waitMs : reason === 'unaccepted' || reason === 'held' ? null : RETRY_WRITER_MS;
+  const retryMs = reason === 'settling' || reason === 'full' ? waitMs : RETRY_WRITER_MS;
   return {
     ...outcome('pending', detail, retryMs),
     settling: reason === 'settling',
     writer: reason === 'writer',
+    full: reason === 'full',
   };
+}
+
+/** What was thrown because no room, or no leave, is there to write anything; null: anything else. */
+export function whyUnwritable(error: unknown): 'full' | 'read-only' | null {
+  if (isOutOfRoom(error)) return 'full';
+  return errnoOf(error) === E.EROFS ? 'read-only' : null;
+}
+
+/** What was decided could not be written: the path waits until it can be. `view` null: nothing is to be recorded of it. */
+export function pendingUnwritable(
+  context: CarryContext,
+  view: View | null,
+  reason: 'full' | 'read-only',
+): Outcome {
+  try {
+    if (view !== null) return pending(context, view, reason, RETRY_FULL_MS);
+  } catch (error) {
+    // Not even another number for an event can be had: it is looked at again all the same.
+    if (whyUnwritable(error) === null) throw error;
+  }
+  return { ...outcome('pending', pendingReasons[reason], RETRY_FULL_MS), full: reason === 'full' };
 }
 
 /** The open conflict of a path is over. */

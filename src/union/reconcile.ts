@@ -3,13 +3,20 @@
 import { E } from '../lib/errno.ts';
 import { FsError, messageOf } from '../lib/errors.ts';
 import { setOf } from '../merge/policy.ts';
+import { isCurrent, type View, viewOf } from './assess.ts';
 import { type AcceptanceParts, BaseAcceptance } from './base-acceptance.ts';
-import { type CarryContext, mountHasEnded, type Outcome } from './carrying.ts';
+import {
+  type CarryContext,
+  mountHasEnded,
+  type Outcome,
+  pendingUnwritable,
+  whyUnwritable,
+} from './carrying.ts';
 import { followersIn, isLeft, type Place } from './left-dirs.ts';
 import { type Beneath, isKept, lookAtObject } from './look-object.ts';
 import { LookQueue } from './look-queue.ts';
 import { lookAtSet, membersBeneath } from './look-set.ts';
-import { type LookContext, type LookOptions, RETRY_FAILED_MS, tell } from './looking.ts';
+import { type LookContext, type LookOptions, RETRY_FAILED_MS, settled, tell } from './looking.ts';
 import { MergeThread } from './merge-thread.ts';
 import { Settling } from './settling.ts';
 import { basePathOf } from './walk-overlay.ts';
@@ -86,11 +93,30 @@ export class Reconciler {
         return await lookAtObject(looks, path, options, beneath);
       } catch (error) {
         if (error instanceof FsError && error.errno === E.ESHUTDOWN) return mountHasEnded();
+        const reason = whyUnwritable(error);
+        if (reason !== null) return this.#waitForRoom(path, reason, options);
         const detail = messageOf(error);
         looks.log.error(`${path}: ${error instanceof FsError ? detail : (error as Error).stack}`);
         if (!options.dryRun) tell(looks, path, null, { retryMs: RETRY_FAILED_MS });
         return { outcome: 'failed', detail, retryMs: null };
       }
     });
+  }
+
+  /** What was decided could not be written, and nothing has come of it. */
+  async #waitForRoom(path: string, reason: 'full' | 'read-only', { dryRun }: LookOptions): Promise<Outcome> {
+    const looks = this.#looks;
+    let view: View;
+    try {
+      view = await viewOf(looks, path, basePathOf(looks.branches.overlay, path));
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+      return { outcome: 'failed', detail: error.message, retryMs: null };
+    }
+    // What was done has only not been recorded durably yet.
+    const isDone = view.overlay.state !== 'object' || isCurrent(view);
+    const done = pendingUnwritable(looks, dryRun || isDone ? null : view, reason);
+    if (!dryRun) settled(looks, view, done);
+    return done;
   }
 }

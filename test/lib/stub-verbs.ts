@@ -139,6 +139,7 @@ export function stubVerbs(): Stub {
           adopted: 0,
           kept: 0,
           pending: 0,
+          full: 0,
           failed: 0,
           conflicts: [],
           baseAccepted: false,

@@ -260,7 +260,16 @@ describe('verbs written to control', () => {
       await new Promise<void>((resolve) => {
         finish = resolve;
       });
-      const counts = { looked: 2, merged: 1, dropped: 0, adopted: 0, kept: 0, pending: 1, failed: 0 };
+      const counts = {
+        looked: 2,
+        merged: 1,
+        dropped: 0,
+        adopted: 0,
+        kept: 0,
+        pending: 1,
+        failed: 0,
+        full: 0,
+      };
       return { ...counts, dryRun: request.dryRun, conflicts: [], baseAccepted: false };
     };
     expect(await command('reconcile etc')).toBe(13);
