@@ -41,6 +41,8 @@ export interface Outcome {
   writer?: boolean;
   /** Of a pending one: there is no room for what was decided. */
   full?: boolean;
+  /** A directory has made way: nothing lies beneath it any more. */
+  displaced?: boolean;
   /** Of a conflict that would be. */
   kind?: ConflictKind;
 }

@@ -62,7 +62,7 @@ async function removeEmpty(
   store.events.add({ kind: 'merged', path: view.path, detail });
   store.paths.delete(view.path);
   await store.flush();
-  return outcome('merged', detail);
+  return { ...outcome('merged', detail), displaced: true };
 }
 
 /** A conflict, with what found no place in displaced/ID. It is told before it is done: nothing lies there unnamed. */
@@ -95,7 +95,7 @@ async function putAside(context: CarryContext, view: View, why: string): Promise
   }
   store.events.add({ kind: 'conflict', path: view.path, detail: reason, conflict: id });
   await store.flush();
-  return outcome('conflict', reason);
+  return { ...outcome('conflict', reason), displaced: true };
 }
 
 function displacedPath({ store }: CarryContext, name: string | number): Buffer {

@@ -9,6 +9,7 @@ import { carryOut, carryOutTogether, type Decided, noteHidden, renewOrigin } fro
 import { AGAIN, base64, closeConflict, failed, type Outcome, outcome, stepOf } from './carrying.ts';
 import { judge, planned } from './judging.ts';
 import { doubtIfGone, keepsChanging, type LookContext, type LookOptions, settled, TRIES } from './looking.ts';
+import { readOverlay } from './sides.ts';
 import { pinIfPutBack } from './undone.ts';
 import { basePathOf } from './walk-overlay.ts';
 
@@ -158,7 +159,10 @@ export function noteAbsent(context: LookContext, view: View, { dryRun }: LookOpt
   if (view.overlay.state === 'whiteout' && !dryRun && context.acceptance.state === 'accepted') {
     noteHidden(context, view);
   }
-  if (!dryRun) context.verdict(view.path, null);
+  if (!dryRun) {
+    context.verdict(view.path, null);
+    forgetStray(context, view);
+  }
   const open = store.conflicts.of(view.path);
   // One about what was displaced never had an object.
   if (open !== null && open.overlay !== null && !dryRun) {
@@ -167,6 +171,13 @@ export function noteAbsent(context: LookContext, view: View, { dryRun }: LookOpt
     store.conflicts.close(open.id, { how: 'removed', take: '', seq });
   }
   return outcome('current');
+}
+
+/** With a directory that made way for what the base has there now, what lay beneath it has gone, and nobody noted it. */
+function forgetStray({ store, branches }: LookContext, { path, basePath, overlay }: View): void {
+  if (overlay.state !== 'none' || store.paths.get(path) === null) return;
+  // As it is at this very moment: the guest may have brought it up since.
+  if (readOverlay(branches, path, basePath).state === 'none') store.paths.delete(path);
 }
 
 /** AGAIN where a side has moved while it was read. */

@@ -80,9 +80,9 @@ export class Reconciler {
   }
 
   /** `beneath`: of a directory that the base has removed, else null. */
-  #lookAlone(path: string, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
+  async #lookAlone(path: string, options: LookOptions, beneath: Beneath | null): Promise<Outcome> {
     const looks = this.#looks;
-    return this.exclusively(path, async () => {
+    const done = await this.exclusively(path, async (): Promise<Outcome> => {
       if (looks.isOver()) return mountHasEnded();
       try {
         const set = beneath === null ? setOf(path) : null;
@@ -101,6 +101,17 @@ export class Reconciler {
         return { outcome: 'failed', detail, retryMs: null };
       }
     });
+    if (done.displaced) await this.#queue.preparing(this.#lookBeneath(path, options));
+    return done;
+  }
+
+  /** After looks at what lay beneath that were under way: they have recorded what they saw. */
+  async #lookBeneath(dir: string, options: LookOptions): Promise<void> {
+    const { store } = this.#looks;
+    const paths = new Set(store.conflicts.under(dir).map((one) => one.path));
+    for await (const record of store.paths.under(dir)) paths.add(record.path);
+    paths.delete(dir);
+    for (const path of paths) await this.look(path, options);
   }
 
   /** What was decided could not be written, and nothing has come of it. */

@@ -6,7 +6,7 @@ import { expect } from 'vitest';
 import { startAgent } from '../lib/agent.ts';
 import { crashAt, differences } from '../lib/crash.ts';
 import { withExport } from '../lib/handles.ts';
-import { kasane, type Layers, type Mount, withLayers, withMount } from '../lib/kasane.ts';
+import { kasane, type Layers, type Mount, say, withLayers, withMount } from '../lib/kasane.ts';
 import { mountTest } from '../lib/needs.ts';
 import { sh, waitUntil } from '../lib/run.ts';
 import { readTree, type Tree } from '../lib/tree.ts';
@@ -56,6 +56,18 @@ mountTest(
       expect(fs.readdirSync(`${guest.overlay}/.kasane/displaced`)).toEqual([]);
       expect(fs.existsSync(`${guest.overlay}/lib`)).toBe(false);
     }),
+);
+
+mountTest('of what lay in it the index has nothing any more, also where the other directory goes, too', () =>
+  withGuest({ files: { 'd1/s/x': 'x\n', 'd1/y': 'y\n', 'd2/y': 'y\n', 'd3/z': 'z\n' } }, async (guest) => {
+    await guest.mount.sh('for f in d1/s/x d1/y d2/y d3/z; do echo guest >> $f; done');
+    await inBase(guest, 'rm -r d1 d2 d3; ln -s d2 d1; echo file > d2; ln -s d4 d3; mkdir d4');
+    for (const name of ['d1', 'd2', 'd3']) await settled(guest, name);
+    const { conflicts } = JSON.parse((await guest.kasane(['reconcile', '--json', guest.mnt])).stdout);
+    expect(conflicts).not.toEqual([]);
+    expect(await guest.mount.sh('cat d2 d3/z')).toBe('file\nz\nguest\n');
+    expect(await say(0, 'check', guest.mnt)).toContain(': no damage, 0 warnings');
+  }),
 );
 
 mountTest('what finds no place there is a conflict that names it, and lies in displaced/', () =>
