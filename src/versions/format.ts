@@ -7,6 +7,7 @@ import { crc32 } from 'node:zlib';
 import { E } from '../lib/errno.ts';
 import { FsError } from '../lib/errors.ts';
 import { bytesOf, exchangeFile, namesIn, readIfThere, replaceFile } from './files.ts';
+import { Reserve } from './reserve.ts';
 import type { BaseRecord } from './types.ts';
 
 export const FORMAT_VERSION = 1;
@@ -107,11 +108,13 @@ function checkOf(fields: object): string {
 export class FormatFile {
   readonly #dir: string;
   readonly #writable: boolean;
+  readonly #reserve: Reserve;
   #format: Format;
 
   /** Read only, numbers are handed out from memory and nothing is written. */
-  constructor(dir: string, format: Format, writable: boolean) {
+  constructor(dir: string, format: Format, writable: boolean, reserve = new Reserve(dir)) {
     this.#dir = dir;
+    this.#reserve = reserve;
     this.#format = format;
     this.#writable = writable;
   }
@@ -124,7 +127,7 @@ export class FormatFile {
   write(patch: Partial<Format>): void {
     const next = { ...this.#format, ...patch };
     if (this.#writable) {
-      replaceFile(this.#dir, fileName, textOf(next));
+      this.#reserve.lend(() => replaceFile(this.#dir, fileName, textOf(next)));
     }
     this.#format = next;
   }

@@ -45,6 +45,20 @@ export class Reserve {
     for (const file of this.#files()) if (isThere(file)) fs.truncateSync(file, 0);
   }
 
+  /** Writes something small, with the room of the reserve where there is no other. Throws what `write` does. */
+  lend(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      if (!isOutOfRoom(error) || !this.release()) throw error;
+      try {
+        write();
+      } finally {
+        this.keep(false);
+      }
+    }
+  }
+
   /** Takes back what was given up, as far as there is room. What never was is made (`anew`) where there is plenty. */
   keep(anew: boolean): void {
     const space = this.#space();

@@ -454,7 +454,7 @@ async function openLocked(options: StoreOptions, reserve: Reserve): Promise<Stor
   try {
     const damage = new DamageList(log);
     const { format: read, found } = readFormat(stateDir);
-    const format = new FormatFile(stateDir, read, !readOnly);
+    const format = new FormatFile(stateDir, read, !readOnly, reserve);
     const boot = bootId();
     const recovered: Recovered = {
       created: found === 'new',

@@ -124,6 +124,7 @@ mountTest(
         for (const end = Date.now() + 25_000; Date.now() < end; await sleep(1000))
           expect(await kasane(['reconcile', mount.dir])).toMatchObject({ code: 4 });
         expect(await counts()).toMatchObject({ stale: 1, pending: 1 });
+        expect(mount.log()).not.toContain('not listed');
         await mount.sh('rm fill.*');
         expect(await say(0, 'reconcile', mount.dir)).toContain('1 merged');
         expect(await counts()).toMatchObject({ stale: 0, pending: 0 });
