@@ -62,6 +62,8 @@ function movable(union: Union, side: Side, callerPid: number): Node | number {
     const error = ensureOverlayDir(union, node);
     return error < 0 ? error : node;
   }
+  // It is brought up under the first of its names, and it is this one that goes elsewhere.
+  union.table.putFirst(node, side.parent, side.name);
   const up = copyUp(union, node, callerPid);
   return up < 0 ? up : node;
 }

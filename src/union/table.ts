@@ -250,6 +250,12 @@ export class NodeTable {
     node.others = places.length > 1 ? places.slice(1) : NO_PLACES;
   }
 
+  /** Of several places the one by which the object is reached from now on; none where the node is not known there. */
+  putFirst(node: Node, parent: Node, name: string): void {
+    const first = node.others.find((one) => one.parent === parent && one.name === name);
+    if (first !== undefined) this.#setPlaces(node, [first, ...placesOf(node).filter((one) => one !== first)]);
+  }
+
   /** What was at this place has been removed: no id leads there any more. */
   unlink(node: Node, parent: Node, name: string): void {
     this.identity?.vacate({ parent: parent.id, name });

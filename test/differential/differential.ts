@@ -49,7 +49,8 @@ const population = `
     setfacl -m u:1000:rwx a/base5; setfacl -d -m u:1001:rw h`;
 
 const linking = `
-    ln a/base1 d/l1; ln a/base1 h/l2; ln d/e/base2 d/e/l3; ln base3 a/b/c/l4; ln a/b/c/base5 'x y/l5'; ln big h/big`;
+    ln a/base1 d/l1; ln a/base1 h/l2; ln d/e/base2 d/e/l3; ln base3 a/b/c/l4; ln a/b/c/base5 'x y/l5'; ln big h/big
+    for i in 1 2 3 4 5 6; do ln a/b/base$i a/b/m$i; ln h/base$i a/f/n$i; ln h/base$i h/o$i; done`;
 
 /**
  * Into `base`, and a copy into `plain`: files of all sizes, a hole, names that are no UTF-8, links, modes, owners,

@@ -425,3 +425,20 @@ mountTest('a file that the base has replaced under one name counts the other for
     });
   }),
 );
+
+mountTest('the second of the names that somebody knows is renamed, of files and of what is none', () =>
+  withLayers(async (layers) => {
+    await sh(
+      `cd "$1"; mkdir -p first second; echo file > first/file; ln -s target first/link; mkfifo first/pipe
+       for f in file link pipe; do ln first/$f second/$f; done`,
+      [layers.base],
+    );
+    await withMount(layers, async (mount) => {
+      await mount.sh('stat first/* second/* > /dev/null; for f in file link pipe; do mv second/$f $f; done');
+      expect(
+        await mount.sh('echo * first/*; ls second; cat first/file file; readlink link; test -p pipe'),
+      ).toBe('file first link pipe second first/file first/link first/pipe\nfile\nfile\ntarget\n');
+      expect(await mount.sh('stat -c %h file; echo more >> file; cat first/file')).toBe('2\nfile\nmore\n');
+    });
+  }),
+);
