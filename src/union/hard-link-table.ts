@@ -1,18 +1,6 @@
 // Which base files with several names have been copied up: what links/ holds, in memory. Found by the base's object,
 // and by the copy.
-import type { Stat } from '../lib/stat.ts';
-
-/** Tells a file of the base from all others, also from one that gets its inode number later. */
-export interface BaseFileKey {
-  /** Of the layer's tree. */
-  identity: string;
-  layer: number;
-  ino: number;
-  btimeSec: number;
-  btimeNsec: number;
-}
-
-export type Birth = Pick<Stat, 'btimeSec' | 'btimeNsec'>;
+import { type BaseFileKey, type Birth, keyText, ofFile, parseKey } from './base-file-key.ts';
 
 export interface HardLink extends BaseFileKey {
   /** Its name in links/. */
@@ -32,24 +20,15 @@ export interface HardLink extends BaseFileKey {
 }
 
 /** Name in links/: with the base's link count when it was last seen. */
-export function linkFile({ identity, layer, ino, btimeSec, btimeNsec }: BaseFileKey, nlink: number): string {
-  return `${identity}-${layer}-${ino}-${btimeSec}.${btimeNsec}+${nlink}`;
+export function linkFile(key: BaseFileKey, nlink: number): string {
+  return `${keyText(key)}+${nlink}`;
 }
-
-const filePattern = /^([0-9a-f]*)-(\d+)-(\d+)-(-?\d+)\.(\d+)\+(\d+)$/;
 
 /** What the name of a file in links/ says; null: it is none of ours. */
 export function parseLinkFile(file: string): (BaseFileKey & { nlink: number }) | null {
-  const [, identity, ...numbers] = filePattern.exec(file) ?? [];
-  if (identity === undefined) return null;
-  const [layer, ino, btimeSec, btimeNsec, nlink] = numbers.map(Number) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { identity, layer, ino, btimeSec, btimeNsec, nlink };
+  const [, text = '', nlink] = /^(.*)\+(\d+)$/.exec(file) ?? [];
+  const key = parseKey(text);
+  return key === null ? null : { ...key, nlink: Number(nlink) };
 }
 
 export class HardLinks {
@@ -63,16 +42,7 @@ export class HardLinks {
 
   /** Of a file of the base. */
   find(identity: string, layer: number, ino: number, birth: Birth): HardLink | undefined {
-    for (const link of this.#byBase.get(ino) ?? []) {
-      if (
-        link.layer === layer &&
-        link.identity === identity &&
-        link.btimeSec === birth.btimeSec &&
-        link.btimeNsec === birth.btimeNsec
-      )
-        return link;
-    }
-    return undefined;
+    return ofFile(this.#byBase.get(ino), identity, layer, birth);
   }
 
   /** Of a copy, by its inode number in the overlay. */

@@ -1,6 +1,6 @@
 // Names of base files with several that the guest has hidden: what links/ says of them, in memory. Found by the base's
 // file, and by the name.
-import type { BaseFileKey, Birth } from './hard-link-table.ts';
+import { type BaseFileKey, type Birth, keyText, ofFile, parseKey } from './base-file-key.ts';
 import { NO_NUMBER } from './node.ts';
 
 export interface HiddenFile extends BaseFileKey {
@@ -12,24 +12,15 @@ export interface HiddenFile extends BaseFileKey {
 }
 
 /** The name in links/ that stands for a hidden one, by its pathHash. */
-export function hiddenFile({ identity, layer, ino, btimeSec, btimeNsec }: BaseFileKey, hash: string): string {
-  return `${identity}-${layer}-${ino}-${btimeSec}.${btimeNsec}~${hash}`;
+export function hiddenFile(key: BaseFileKey, hash: string): string {
+  return `${keyText(key)}~${hash}`;
 }
-
-const filePattern = /^([0-9a-f]*)-(\d+)-(\d+)-(-?\d+)\.(\d+)~([0-9a-f]{16})$/;
 
 /** What such a name says; null: it is none. */
 export function parseHiddenFile(file: string): { key: BaseFileKey; hash: string } | null {
-  const [, identity, layer, ino, btimeSec, btimeNsec, hash] = filePattern.exec(file) ?? [];
-  if (identity === undefined || hash === undefined) return null;
-  const key = {
-    identity,
-    layer: Number(layer),
-    ino: Number(ino),
-    btimeSec: Number(btimeSec),
-    btimeNsec: Number(btimeNsec),
-  };
-  return { key, hash };
+  const [, text = '', hash = ''] = /^(.*)~([0-9a-f]{16})$/.exec(file) ?? [];
+  const key = parseKey(text);
+  return key === null ? null : { key, hash };
 }
 
 export class HiddenNames {
@@ -43,16 +34,7 @@ export class HiddenNames {
 
   /** Of a file of the base. */
   find(identity: string, layer: number, ino: number, birth: Birth): HiddenFile | undefined {
-    for (const file of this.#byFile.get(ino) ?? []) {
-      if (
-        file.layer === layer &&
-        file.identity === identity &&
-        file.btimeSec === birth.btimeSec &&
-        file.btimeNsec === birth.btimeNsec
-      )
-        return file;
-    }
-    return undefined;
+    return ofFile(this.#byFile.get(ino), identity, layer, birth);
   }
 
   /** The file whose hidden name this is. */

@@ -12,7 +12,7 @@ import { close } from '../sys/file.ts';
 import { readlinkat, symlinkat, unlinkat } from '../sys/names.ts';
 import { fstat } from '../sys/stat.ts';
 import { pathHash } from '../versions/origin.ts';
-import type { BaseFileKey } from './hard-link-table.ts';
+import type { BaseFileKey } from './base-file-key.ts';
 import { type HiddenFile, hiddenFile, parseHiddenFile } from './hidden-name-table.ts';
 import type { Found, Node } from './node.ts';
 import { basePathAt } from './place.ts';
