@@ -9,6 +9,7 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import type { Reconciler } from '../union/reconcile.ts';
+import { errnoOf } from '../versions/files.ts';
 import type { Store } from '../versions/store.ts';
 import { baseDoubt, baseRecords, isNewTree, type OpenBranches } from './branches.ts';
 import type { WorkerLink } from './worker-link.ts';
@@ -17,6 +18,9 @@ import type { WorkerLink } from './worker-link.ts';
 const CHECK_MS = 500;
 /** Between two attempts to open a base whose path leads nowhere. */
 const BASE_RETRY_MS = 200;
+
+const REMOTE_NOW =
+  'the base has come to lie on a remote file system: mount anew, or what others change there may show late';
 
 export interface ExchangeParts {
   branches: OpenBranches;
@@ -76,9 +80,8 @@ export class BaseExchange {
       const { path } = resolveOutside(bases[layer.index] as string, new Set([mountPoint]));
       return { path, moved: path === layer.path ? baseMoved(layer) : 1 };
     } catch (error) {
-      // Links in a circle.
-      if (error instanceof FsError) return { path: layer.path, moved: -error.errno };
-      throw error;
+      // Links in a circle, or a server that is away.
+      return { path: layer.path, moved: -errnoOf(error) };
     }
   }
 
@@ -99,7 +102,13 @@ export class BaseExchange {
   async reopen(index: number): Promise<void> {
     if (this.#reopening.has(index)) return;
     this.#reopening.add(index);
-    await this.#openAnew(index).finally(() => this.#reopening.delete(index));
+    try {
+      await this.#openAnew(index);
+    } catch (error) {
+      this.#parts.log.error(`the base is not opened anew: ${messageOf(error)}`);
+    } finally {
+      this.#reopening.delete(index);
+    }
   }
 
   async #openAnew(index: number): Promise<void> {
@@ -128,9 +137,11 @@ export class BaseExchange {
   }
 
   #take(layer: BaseLayer): void {
-    const { branches, store, log, link, reconciler } = this.#parts;
+    const { branches, store, log, link, notes, reconciler } = this.#parts;
     this.#parts.layerComes(layer, branches.layers[layer.index] as BaseLayer);
+    const { isRemote } = branches.layers[layer.index] as BaseLayer;
     branches.layers[layer.index] = layer;
+    if (layer.isRemote && !isRemote) notes.push(REMOTE_NOW);
     const doubt = baseDoubt(store.bases(), branches.layers);
     this.doubt = doubt;
     log.info(`${escapeName(layer.path)}: another tree lies there now`);
@@ -141,7 +152,12 @@ export class BaseExchange {
     }
     reconciler().acceptance.state = 'accepted';
     link().send({ kind: 'accepted', accepted: true });
-    this.#remember();
+    try {
+      this.#remember();
+    } catch (error) {
+      // On a full disk. The next mount takes it for a new tree then, and compares by content.
+      log.warn(`which base this is cannot be written down: ${messageOf(error)}`);
+    }
   }
 
   /** Nothing is merged from now on, until a person accepts the base. */

@@ -14,6 +14,8 @@ export class Folding {
   readonly #failed: () => void;
   readonly #trouble: ReturnType<typeof sayingOnce>;
   #last: Promise<void> | null = null;
+  /** It has not begun. */
+  #next: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
 
   /** `rotate` closes the journal file and names it; '' where nothing was written, or a negative errno. */
@@ -26,7 +28,9 @@ export class Folding {
 
   /** One fold at a time; whoever asks meanwhile gets one that begins after the asking. */
   #fold(): Promise<void> {
+    if (this.#next !== null) return this.#next;
     const run = (this.#last ?? Promise.resolve()).then(async () => {
+      this.#next = null;
       const name = await this.#rotate();
       if (typeof name === 'number') {
         if (name !== -E.ESHUTDOWN) throw new FsError(-name, `cannot switch the journal: ${errnoName(name)}`);
@@ -36,6 +40,7 @@ export class Folding {
     });
     // Said below; the next fold finds the same journal.
     this.#last = run.catch(() => this.#failed());
+    this.#next = run;
     return run;
   }
 

@@ -43,23 +43,32 @@ export function mayChangeMode({ uid, pid }: Pick<Caller, 'uid' | 'pid'>, owner: 
  * nothing open; true where that is not to be told.
  */
 export function mayBeWriting(pid: number, ino: number): boolean {
-  if (pid === 0) return true;
+  const status = pid === 0 ? '' : statusOf(pid);
+  // It waits for the answer, so it is there, and hidden from us.
+  if (status === '' || !/^VmSize:/m.test(status)) return true;
   const dir = `/proc/${pid}/fdinfo`;
   try {
-    if (fs.readdirSync(dir).some((fd) => isOpenedToWrite(fs.readFileSync(`${dir}/${fd}`, 'latin1'), ino)))
-      return true;
+    return fs.readdirSync(dir).some((fd) => isOpenedToWrite(`${dir}/${fd}`, ino));
   } catch (error) {
-    // One that is closed, or a thread that ends, meanwhile is no writer.
     const code = (error as NodeJS.ErrnoException).code;
-    if (code !== 'ENOENT' && code !== 'ESRCH') return code === 'EACCES' || code === 'EPERM';
+    if (code !== 'EACCES' && code !== 'EPERM' && code !== 'ENOENT' && code !== 'ESRCH') throw error;
+    return true;
   }
-  const status = statusOf(pid);
-  return status !== '' && !/^VmSize:/m.test(status);
 }
 
-function isOpenedToWrite(fdinfo: string, ino: number): boolean {
+function isOpenedToWrite(file: string, ino: number): boolean {
+  let fdinfo: string;
+  try {
+    fdinfo = fs.readFileSync(file, 'latin1');
+  } catch (error) {
+    // Another thread has closed it meanwhile.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
   const flags = Number.parseInt(/^flags:\t(\d+)$/m.exec(fdinfo)?.[1] ?? '0', 8);
-  return (flags & O_ACCMODE) !== O_RDONLY && Number(/^ino:\t(\d+)$/m.exec(fdinfo)?.[1]) === ino;
+  // Kernels before 5.14 do not tell the number.
+  const told = /^ino:\t(\d+)$/m.exec(fdinfo)?.[1];
+  return (flags & O_ACCMODE) !== O_RDONLY && (told === undefined || Number(told) === ino);
 }
 
 /** Whether a thread may leave the set-group-id bit on a file of a group: it is in the group, or has CAP_FSETID. */

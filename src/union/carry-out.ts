@@ -87,6 +87,11 @@ export async function carryOutTogether(
     for (const one of ready) one.refused(-E.EAGAIN);
     throw error;
   }
+  if (decided.length > 1 && results.includes(AGAIN)) {
+    // All of them or none.
+    for (const one of ready) one.refused(-E.EAGAIN);
+    return decided.map(() => AGAIN);
+  }
   if (ready.length === 0) return results as (Outcome | typeof AGAIN)[];
   const count = await context.commit(...ready.map((one) => one.step));
   const outcomes = new Map<Ready, Outcome | typeof AGAIN>();

@@ -32,6 +32,11 @@ export class HiddenNames {
     return this.#byFile.size === 0;
   }
 
+  /** So many names are known. */
+  get size(): number {
+    return this.#byName.size;
+  }
+
   /** Of a file of the base. */
   find(identity: string, layer: number, ino: number, birth: Birth): HiddenFile | undefined {
     return ofFile(this.#byFile.get(ino), identity, layer, birth);

@@ -18,6 +18,9 @@ import type { Found, Node } from './node.ts';
 import { basePathAt } from './place.ts';
 import type { Union } from './union.ts';
 
+/** Who removes a tree of hard links gives up exact counts, and not an inode in links/ for each of them. */
+const MOST = 4096;
+
 /** A name that the base gives to a file with several. */
 export interface BaseName extends BaseFileKey {
   /** pathHash of the base's path. */
@@ -77,6 +80,7 @@ export function hide(union: Union, base: BaseName): boolean {
   if (before !== undefined && before === file) return false;
   // Another file had the name.
   if (before !== undefined) forget(union, before, base.hash);
+  if (hidden.size >= MOST) return false;
   const now = hidden.add(base, base.hash, base.path);
   if (now.names.size === 1) {
     now.ctimeSec = base.ctimeSec;
@@ -107,9 +111,15 @@ function forget(union: Union, file: HiddenFile, hash: string): void {
 /** Of what lies in links/, at the start of a mount: whether it is for a hidden name. */
 export function loadHidden(union: Union, file: string): boolean {
   const parsed = parseHiddenFile(file);
+  if (parsed === null) return false;
+  // Of a tree that is the base no more; none may be there just now.
+  if (union.layers.length > 0 && !union.layers.some(({ identity }) => identity === parsed.key.identity)) {
+    if (!union.config.readOnly) unlinkat(union.linksFd, file, 0);
+    return true;
+  }
   // A name is that of one file.
-  if (parsed !== null && !union.hidden.at(parsed.hash)) union.hidden.add(parsed.key, parsed.hash, '');
-  return parsed !== null;
+  if (!union.hidden.at(parsed.hash)) union.hidden.add(parsed.key, parsed.hash, '');
+  return true;
 }
 
 function fileOf(union: Union, layer: number, stat: Stat): HiddenFile | undefined {

@@ -101,7 +101,12 @@ export class Reconciler {
         return { outcome: 'failed', detail, retryMs: null };
       }
     });
-    if (done.displaced) await this.#queue.preparing(this.#lookBeneath(path, options));
+    if (!done.displaced) return done;
+    try {
+      await this.#queue.preparing(this.#lookBeneath(path, options));
+    } catch (error) {
+      looks.log.error(`${path}: what lay beneath is not looked at: ${messageOf(error)}`);
+    }
     return done;
   }
 
@@ -121,8 +126,7 @@ export class Reconciler {
     try {
       view = await viewOf(looks, path, basePathOf(looks.branches.overlay, path));
     } catch (error) {
-      if (!(error instanceof FsError)) throw error;
-      return { outcome: 'failed', detail: error.message, retryMs: null };
+      return { outcome: 'failed', detail: messageOf(error), retryMs: null };
     }
     // What was done has only not been recorded durably yet.
     const isDone = view.overlay.state !== 'object' || isCurrent(view);
