@@ -138,10 +138,10 @@ export class BaseExchange {
 
   #take(layer: BaseLayer): void {
     const { branches, store, log, link, notes, reconciler } = this.#parts;
-    this.#parts.layerComes(layer, branches.layers[layer.index] as BaseLayer);
-    const { isRemote } = branches.layers[layer.index] as BaseLayer;
+    const old = branches.layers[layer.index] as BaseLayer;
+    this.#parts.layerComes(layer, old);
     branches.layers[layer.index] = layer;
-    if (layer.isRemote && !isRemote) notes.push(REMOTE_NOW);
+    if (layer.isRemote && !old.isRemote) notes.push(REMOTE_NOW);
     const doubt = baseDoubt(store.bases(), branches.layers);
     this.doubt = doubt;
     log.info(`${escapeName(layer.path)}: another tree lies there now`);

@@ -11,12 +11,12 @@ import { FsError, messageOf } from '../lib/errors.ts';
 import { type Log, makeLog } from '../lib/log.ts';
 import { escapeName } from '../lib/names.ts';
 import { close } from '../sys/file.ts';
+import { whyUnwritable } from '../union/carrying.ts';
 import { commit } from '../union/commit.ts';
 import { loadHardLinks } from '../union/hard-links.ts';
 import { Reconciler } from '../union/reconcile.ts';
 import { Union, type UnionHost } from '../union/union.ts';
 import { Watches } from '../union/watches.ts';
-import { isOutOfRoom } from '../versions/files.ts';
 import { JournalWriter, journalName } from '../versions/journal.ts';
 import { openStore, type Store } from '../versions/store.ts';
 import {
@@ -76,7 +76,7 @@ async function openKnown(overlay: string, stateDir: string, log: Log): Promise<O
     store = await openStore(options);
   } catch (error) {
     // On a full disk it is looked at all the same, and nothing is decided.
-    if (!isOutOfRoom(error) && !(error instanceof FsError && error.errno === E.EROFS)) throw error;
+    if (whyUnwritable(error) === null) throw error;
     store = await openStore({ ...options, readOnly: true });
   } finally {
     close(opened.rootFd);
