@@ -9,7 +9,7 @@ import { fallocate } from '../sys/file.ts';
 import { bytesOf, isOutOfRoom, makeDirectory, type Space, spaceAt } from './files.ts';
 
 const FOLDER = 'reserve';
-const PARTS = 8;
+const PARTS = 32;
 /** LevelDB's log is written into a table when it is opened: at most its write buffer, packed. */
 const MOST = 1024 * 1024;
 /** Of a small file system no more than this part. */

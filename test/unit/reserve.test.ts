@@ -16,14 +16,14 @@ test('it is made of several files where there is plenty of room, once', () =>
     reserve.keep(false);
     expect(sizes(dir)).toEqual([]);
     reserve.keep(true);
-    expect(sizes(dir)).toEqual(Array(8).fill(MIB / 8));
+    expect(sizes(dir)).toEqual(Array(32).fill(MIB / 32));
     const blocks = () => fs.statSync(`${dir}/reserve/1`).blocks;
-    expect(blocks() * 512).toBeGreaterThanOrEqual(MIB / 8);
+    expect(blocks() * 512).toBeGreaterThanOrEqual(MIB / 32);
     // With so much room nobody needs it.
     reserve.releaseIfLow();
     reserve.emptyIfLow();
     reserve.keep(true);
-    expect(sizes(dir)).toEqual(Array(8).fill(MIB / 8));
+    expect(sizes(dir)).toEqual(Array(32).fill(MIB / 32));
   }));
 
 test('what was given up is taken back, and what was emptied is filled', () =>
@@ -36,8 +36,8 @@ test('what was given up is taken back, and what was emptied is filled', () =>
     expect(reserve.release()).toBe(true);
     expect(sizes(dir)).toEqual([]);
     reserve.keep(false);
-    expect(sizes(dir)).toEqual(Array(8).fill(MIB / 8));
+    expect(sizes(dir)).toEqual(Array(32).fill(MIB / 32));
     fs.truncateSync(`${dir}/reserve/3`, 0);
     new Reserve(dir).keep(false);
-    expect(sizes(dir)).toEqual(Array(8).fill(MIB / 8));
+    expect(sizes(dir)).toEqual(Array(32).fill(MIB / 32));
   }));
